@@ -1,0 +1,77 @@
+"""How well a binary classifier ranks: the toxicity metric of the paper (§4.4, Tables 1, 3, 4, 6, 7, 9-13).
+
+Knows: labels, scores, and what scikit-learn computes from them. Does not know: models, except that they score chats.
+All metrics are fractions in 0..1 (the paper prints percent).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from fac.errors import FacError
+
+if TYPE_CHECKING:
+    from fac.chat import Message
+    from fac.train.classifier import Classifier
+
+
+def auprc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the precision-recall curve as average precision (§4.4), a fraction; chance level is the prevalence.
+
+    `labels` [n] are 0 or 1, `scores` [n] grow with the probability of class 1; only their order counts. Raises FacError
+    if the labels hold one class only or a score is not a finite number.
+    """
+    return float(average_precision_score(*_checked(labels, scores)))
+
+
+def bootstrap_auprc(labels: ArrayLike, scores: ArrayLike, seed: int, n: int = 1000) -> tuple[float, float]:
+    """95 % percentile interval of `auprc` over `n` resamplings of the test texts, as fractions (low, high).
+
+    Texts of each class are resampled among themselves: the prevalence, on which AUPRC depends, stays that of the test.
+    """
+    truth, ranks = _checked(labels, scores)
+    positive, negative = np.flatnonzero(truth), np.flatnonzero(truth == 0)
+    rng = np.random.default_rng(seed)
+    values = np.empty(n)
+    for i in range(n):
+        pick = np.concatenate([rng.choice(positive, len(positive)), rng.choice(negative, len(negative))])
+        values[i] = average_precision_score(truth[pick], ranks[pick])
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def evaluate(
+    classifier: Classifier, corpus: Iterable[tuple[Sequence[Message], int]], batch_size: int = 32
+) -> dict[str, float]:
+    """Score every (chat, label) of `corpus`: auprc, auroc and prevalence, as fractions, and n, the number of chats.
+
+    Raises FacError if the corpus holds one class only.
+    """
+    chats, labels = [], []
+    for chat, label in corpus:
+        chats.append(chat)
+        labels.append(label)
+    truth, scores = _checked(labels, classifier.scores(chats, batch_size))
+    return {
+        "auprc": float(average_precision_score(truth, scores)),
+        "auroc": float(roc_auc_score(truth, scores)),
+        "prevalence": float(truth.mean()),
+        "n": len(truth),
+    }
+
+
+def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    truth, values = np.asarray(labels, dtype=np.int64), np.asarray(scores, dtype=np.float64)
+    if set(truth.tolist()) != {0, 1}:
+        raise FacError(
+            f"Ranking metrics need texts of classes 0 and 1, but the test set of {len(truth)} has labels "
+            f"{sorted(set(truth.tolist()))}: evaluate on a set with both."
+        )
+    if not np.isfinite(values).all():
+        raise FacError("Some scores are not finite numbers, so training diverged: lower train.learning_rate.")
+    return truth, values

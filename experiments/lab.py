@@ -1,0 +1,300 @@
+"""The lab's toxicity table: the whole method on the written world, beside the paper's numbers.
+
+    fac experiment=lab [lab.seed=1]
+
+Which cells (rows x protocols x classifier seeds), in which order, and what stands on the page. The method itself is
+`fac.pipeline` and `fac.synthesis`; the ground truth is only read by `experiments.lab_truth`, after the fact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from experiments import config, lab_page
+from experiments.lab_page import Findings, Row
+from experiments.results import Cell, PaperNumber, Table, measured, paired, paper_table, provenance, versions
+from experiments.session import Session
+from experiments.toxicity import PROTOCOLS, Cells, Job, Scored, default_workers, training_corpora
+from fac.chat import Message
+from fac.coverage import counts, covered_missing, fac_ratio, own_counts
+from fac.data.corpus import Corpus
+from fac.data.examples import Example
+from fac.errors import FacError, closest
+from fac.interpret import ROLES
+from fac.lab.world.corpora import ROLES as WORLD_ROLES
+from fac.lab.world.corpora import Sizes, draw_corpus, world_digest
+from fac.llm.transformers import TransformersChat
+from fac.pipeline import (
+    Gap,
+    Measured,
+    Workshop,
+    computed_corpus,
+    desk_of,
+    find_gap,
+    interpret,
+    measure,
+    relevant_features,
+)
+from fac.prompts import Prompts
+from fac.store import Artifact, Store
+from fac.synthesis.methods import METHODS, Material
+
+ROW_NAMES = {
+    "baseline": "Baseline (seed data)",
+    "seed_twice": "Seed positives twice (control)",
+    "full": "Full (human texts)",
+    "random_features": "SAE + random features",
+    "fac_one_step": "FAC, one step",
+    "fac": "FAC, two steps (ours)",
+}
+PAPER = {  # (row, kind of column) -> where the paper prints it: (table, row, column)
+    ("baseline", "auprc"): ("table1", "baseline", "toxicity"),
+    ("full", "auprc"): ("table1", "full", "toxicity"),
+    ("random_features", "auprc"): ("table12", "random_features", "auprc"),
+    ("random_features", "gain"): ("table12", "random_features", "gap"),
+    ("fac", "auprc"): ("table1", "fac", "toxicity"),
+    ("fac", "gain"): ("table12", "fac", "gap"),
+    ("fac_one_step", "fac_any"): ("table10", "one_step@0.0", "toxicity"),
+    ("fac", "fac_any"): ("table10", "two_step@0.0", "toxicity"),
+}
+
+
+def run(cfg: DictConfig) -> Path:
+    """Run the experiment; returns the folder of its results."""
+    plan = _Plan(cfg)
+    torch.set_num_threads(1)  # the other core trains classifiers
+    with Session.open(cfg) as session, Cells(plan.workers) as cells:
+        world = draw_world(session.store, plan.sizes, plan.world_seed)
+        rows: list[Row] = []
+        jobs = _JobWriter(plan, session, world)
+        model = plan.model
+        shop = Workshop(session.store, model, plan.sae, plan.layer, plan.features, world["anchor"])
+        anchor = measure(shop, world["anchor"])
+        seed = measure(shop, world["seed data"])
+        labelled = measure(shop, world["labelled"])
+        writer = TransformersChat(model)
+        prompts = Prompts(plan.prompts)
+        source, readings = interpret(shop, anchor, dict.fromkeys(ROLES, writer), prompts, plan.read)
+        relevant = relevant_features(shop_width(anchor), readings, plan.read, labelled)
+        gap = find_gap(anchor, seed, relevant, plan.thresholds, readings)
+        session.say(
+            f"{int(gap.active().sum())} relevant features on the anchor, {int(gap.missing().sum())} missing in seed"
+        )
+        material = Material(
+            desk=desk_of(shop, gap, source, writer, prompts, plan.synthesis),
+            missing=gap.missing().nonzero()[0].tolist(),
+            relevant=gap.active().nonzero()[0].tolist(),
+            cut=gap.cut,
+            seed_positives=list(Corpus.load(world["seed"].path)),
+            human_positives=list(Corpus.load(world["human"].path)),
+            budget=plan.budget,
+            seed=plan.synthesis.seed,
+        )
+        for name in plan.rows:
+            outcome = METHODS[name](material)
+            added = texts_corpus(session.store, outcome.chats) if outcome.chats else None
+            if outcome.samples:
+                session.say(f"{name}: {sum(s.kept for s in outcome.samples)} of {len(outcome.samples)} samples kept")
+            cells.submit(jobs.of(name, added))
+            rows.append(coverage_of(shop, gap, Row(name, outcome, added)))
+        official_shop = Workshop(session.store, model, shop.sae, shop.layer, replace(plan.features, rule="official"))
+        official = find_gap(
+            measure(official_shop, world["anchor"]),
+            measure(official_shop, world["seed data"]),
+            relevant,
+            plan.thresholds,
+        )
+        scored = [track(session, cell) for cell in cells.results()]
+        table = _table(plan, session, rows, scored)
+        judged = relevant_features(shop_width(anchor), readings, replace(plan.read, judge="statistical"), labelled)
+        return lab_page.finish(Findings(plan.sizes, plan.world_seed, gap, official, rows, table, judged, session, shop))
+
+
+class _Plan:
+    """The typed configuration of this experiment; everything in it is checked before anything is computed."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        lab = config.plain(cfg, "lab")
+        self.world_seed = int(lab.pop("seed"))
+        lab["seed"] = lab.pop("seed_positives")
+        self.sizes = config.typed(Sizes, lab, "lab")
+        experiment = config.plain(cfg, "experiment")
+        self.rows: list[str] = experiment["rows"]
+        self.protocols: list[str] = experiment["protocols"]
+        self.test: str = experiment["test"]
+        for key, names, known in (
+            ("rows", self.rows, METHODS),
+            ("protocols", self.protocols, PROTOCOLS),
+            ("test", [self.test], ("test", "validation")),
+        ):
+            for name in names:
+                if name not in known:
+                    raise FacError(f"experiment.{key} cannot be {name}{closest(name, known)}.")
+        self.model = config.model_ref(cfg)
+        self.sae, self.layer = config.sae_of(cfg), config.plain(cfg, "sae")["layer"]
+        self.features, self.read = config.feature_settings(cfg), config.read_settings(cfg)
+        self.thresholds, self.synthesis = config.thresholds(cfg), config.synthesis_settings(cfg)
+        self.train = config.classifier_settings(cfg)
+        self.seeds: list[int] = config.plain(cfg, "train")["seeds"]
+        self.prompts, self.budget = str(cfg.synthesis.prompts), int(cfg.synthesis.budget)
+        self.workers = int(cfg.workers or default_workers())
+        self.scale = cfg.scale.name
+
+
+class _JobWriter:
+    def __init__(self, plan: _Plan, session: Session, world: Mapping[str, Artifact]) -> None:
+        self.plan, self.session, self.world = plan, session, world
+
+    def of(self, row: str, added: Artifact | None) -> list[Job]:
+        """All classifiers of one row. A row without texts is the same in every protocol, and trained once."""
+        plan, world = self.plan, self.world
+        jobs = []
+        for protocol in plan.protocols:
+            train = training_corpora(protocol, world["safe"], world["seed"], added)
+            if row == "seed_twice" and protocol == "alone":
+                continue  # the seed's positives in place of the seed's positives
+            if train is not None and not (added is None and protocol != plan.protocols[0]):
+                jobs += [
+                    Job(row, protocol, s, self.session.store.root, plan.model, plan.train, train, world[plan.test])
+                    for s in plan.seeds
+                ]
+        return jobs
+
+
+def draw_world(store: Store, sizes: Sizes, seed: int) -> dict[str, Artifact]:
+    """The corpora of one world seed by role, and "seed data": all that the seed-only row trains on."""
+    params = {"world": world_digest(), "seed": seed, "sizes": sizes}
+    world = {
+        role: computed_corpus(
+            store, "world", lambda role=role: draw_corpus(role, seed, sizes), {**params, "role": role}
+        )
+        for role in WORLD_ROLES
+    }
+
+    def both() -> list[Example]:
+        return [e for role in ("safe", "seed") for e in Corpus.load(world[role].path)]
+
+    world["seed data"] = computed_corpus(store, "world", both, {**params, "role": "seed data"})
+    return world
+
+
+def texts_corpus(store: Store, chats: Sequence[list[Message]]) -> Artifact:
+    """Positive training texts as a corpus, keyed by what they say."""
+    digest = hashlib.sha256(json.dumps(chats).encode()).hexdigest()
+    examples = [Example(chat, 1, str(number)) for number, chat in enumerate(chats, start=1)]
+    return computed_corpus(store, "texts", lambda: examples, {"sha256": digest})
+
+
+def coverage_of(shop: Workshop, gap: Gap, row: Row) -> Row:
+    """How much of the gap the texts that a row adds cover, at the threshold synthesis used."""
+    cut, missing = gap.grid.cuts[gap.at : gap.at + 1], gap.missing()
+    anchor, mean = gap.anchor_counts[gap.at], gap.anchor_mean
+    seen = gap.seed_counts[gap.at].copy()
+    if row.added is None:
+        return replace(
+            row, any=covered_missing(missing, 0 * seen, anchor, mean), ratio=fac_ratio(anchor, seen, gap.relevant, mean)
+        )
+    pooled = measure(shop, row.added).pooled
+    added = counts(pooled, cut)[0]
+    row = replace(
+        row,
+        any=covered_missing(missing, added, anchor, mean),
+        ratio=fac_ratio(anchor, seen + added, gap.relevant, mean),
+    )
+    if not row.outcome.chosen:
+        return row
+    own = own_counts(pooled, np.array([s.feature for s in row.outcome.chosen]), cut)[0]
+    return replace(row, own=covered_missing(missing, own, anchor, mean))
+
+
+def shop_width(measured_: Measured) -> int:
+    return measured_.pooled.n_features
+
+
+def track(session: Session, cell: Scored) -> tuple[Scored, str]:
+    """Record a finished cell; the id of its MLflow run is kept with it, so a rerun's table is the same."""
+    for event in cell.events:
+        if event.kind != "started":
+            session.events.append(event)
+    note = cell.classifier.path / f"run-{cell.job.test.key}.txt"
+    if not note.exists():
+        job = cell.job
+        run_id = session.tracker.stage(
+            "classifier",
+            seconds=sum(e.seconds for e in cell.events),
+            params={"row": job.row, "protocol": job.protocol},
+            metrics=cell.metrics,
+            tags={"seed": job.seed, "method": job.row, "task": "toxicity"},
+        )
+        note.write_text(run_id or "")
+    return cell, note.read_text()
+
+
+def _table(plan: _Plan, session: Session, rows: Sequence[Row], scored: Sequence[tuple[Scored, str]]) -> Table:
+    values: dict[tuple[str, str], dict[int, float]] = {}
+    runs: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for cell, run_id in scored:
+        job = cell.job
+        shared = job.row == "baseline"  # the same in every protocol
+        for protocol in plan.protocols if shared else [job.protocol]:
+            values.setdefault((job.row, protocol), {})[job.seed] = 100 * cell.metrics["auprc"]
+            runs.setdefault((job.row, protocol), []).append((job.seed, run_id))
+    cells: dict[tuple[str, str], Cell] = {}
+    for (row, protocol), by_seed in values.items():
+        ids = [run_id for _, run_id in sorted(runs[row, protocol]) if run_id]
+        cells[row, protocol] = measured(row, f"auprc_{protocol}", by_seed, paper=_paper(row, "auprc"), run_ids=ids)
+    differences = []
+    for (row, protocol), cell in cells.items():
+        base, ours = cells.get(("baseline", protocol)), cells.get(("fac", protocol))
+        if base and row != "baseline":
+            gain = paired(cell, base, row, _paper(row, "gain"))
+            differences.append(replace(gain, column=f"gain_{protocol}"))
+        if ours and row not in ("baseline", "fac"):
+            differences.append(replace(paired(ours, cell, row), column=f"fac_minus_{protocol}"))
+    coverage = []
+    for row in rows:
+        for column, value in (("fac_any", row.any), ("fac_own", row.own), ("fac_ratio", row.ratio)):
+            if value is not None:
+                share = {plan.synthesis.seed: 100 * value.binary}
+                coverage.append(measured(row.name, column, share, paper=_paper(row.name, column)))
+    columns = [f"{kind}_{p}" for p in plan.protocols for kind in ("auprc", "gain", "fac_minus")]
+    return Table(
+        experiment="lab",
+        scale=plan.scale,
+        title=f"Toxicity detection, {session.cfg.model.name}, world {plan.world_seed}",
+        rows=tuple(plan.rows),
+        columns=(*columns, "fac_any", "fac_own", "fac_ratio"),
+        cells=(*cells.values(), *differences, *coverage),
+        config_hash=session.config_hash,
+        versions=versions(),
+        provenance=provenance(),
+        names=ROW_NAMES
+        | {f"auprc_{p}": f"AUPRC, {p}" for p in plan.protocols}
+        | {f"gain_{p}": f"minus Baseline, {p}" for p in plan.protocols}
+        | {f"fac_minus_{p}": f"FAC minus this row, {p}" for p in plan.protocols}
+        | {"fac_any": "FAC of missing, any sample", "fac_own": "FAC of missing, own samples", "fac_ratio": "FAC ratio"},
+        notes=(
+            *(f"{name}: {PROTOCOLS[name]}." for name in plan.protocols),
+            "The paper prints one AUPRC per row (LoRA): its text says synthetic data augment the seed data, its code "
+            "trains on them alone, so its number stands beside both.",
+            "Differences are paired by classifier seed (same seed, same safe texts).",
+            "FAC of missing: share of missing features that the added texts activate (what the paper's tables print); "
+            "FAC ratio: |F(Q)| / |F(P)| of seed data and added texts (its definition).",
+            f"Scored on the {plan.test} set of the world.",
+        ),
+    )
+
+
+def _paper(row: str, kind: str) -> PaperNumber | None:
+    if (row, kind) not in PAPER:
+        return None
+    table, printed_row, column = PAPER[row, kind]
+    return paper_table(table).get(printed_row, column)

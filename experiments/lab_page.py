@@ -1,0 +1,348 @@
+"""What the lab's page shows beside the main table: coverage by threshold, the gap, the ground truth, features, samples.
+
+Knows: how the findings of `experiments.lab` become tables, figures and facts. Does not know: how they were computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments import lab_truth
+from experiments.report import Feature, Figure, Page, Sample, Series, Span, render
+from experiments.results import Cell, Table, measured, paper_table
+from experiments.session import Session
+from fac.coverage import Fac, bootstrap, counts, fac_ratio, overlap, own_counts, rarefaction
+from fac.lab.world.corpora import Sizes
+from fac.pipeline import Gap, Workshop, measure
+from fac.pooled import Pooled
+from fac.store import Artifact
+from fac.synthesis.methods import Outcome
+from fac.synthesis.samples import write_samples
+
+FEATURES_SHOWN, SAMPLES_SHOWN = 40, 60
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method: what it wrote, the texts it adds, and how much of the gap they cover."""
+
+    name: str
+    outcome: Outcome
+    added: Artifact | None
+    any: Fac | None = None  # missing features activated by any added text
+    own: Fac | None = None  # ... by a text written for that feature
+    ratio: Fac | None = None  # |F(Q)| / |F(P)|, Q = seed data and added texts
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything the page shows."""
+
+    sizes: Sizes
+    world_seed: int
+    gap: Gap
+    official: Gap  # the same with Top-K off
+    rows: Sequence[Row]
+    table: Table
+    statistical: NDArray[np.bool_]  # F by the statistical judge
+    session: Session
+    shop: Workshop
+
+
+def finish(found: Findings) -> Path:
+    """Write tables, samples and page to the run's folder; returns the folder."""
+    session, gap = found.session, found.gap
+    covered = coverage_by_threshold(found)
+    missing = missing_by_threshold(found)
+    by_name = {row.name: row for row in found.rows}
+    files = []
+    for table in (covered, missing):
+        files.append(session.out / f"{table.experiment}.json")
+        files[-1].write_text(table.to_json())
+    for row in found.rows:
+        if row.outcome.samples:
+            files.append(session.out / f"samples-{row.name}.jsonl")
+            write_samples(row.outcome.samples, files[-1])
+    page = Page(
+        title=found.table.title,
+        subtitle="FAC Synthesis on the written world: which features the seed data miss, what was written for them, "
+        "and what a classifier gains.",
+        tables=[found.table, covered, missing],
+        facts=_facts(found),
+        figures=_figures(found, covered),
+        truth=_truth(found),
+        features=_features(found, by_name.get("fac")),
+        samples=_samples(by_name.get("fac")),
+        sample_note="Written by a small language model to train detectors of harmful requests; labels say what the "
+        "sample was written for, not what it is.",
+        stage_seconds=[(t.name, t.seconds) for t in session.times()],
+    )
+    metrics = {f"fac/{row.name}": row.any.binary for row in found.rows if row.any}
+    metrics |= {f"auprc/{c.row}/{c.column}": c.mean for c in found.table.cells if c.column.startswith("auprc")}
+    for t in session.times():
+        session.say(
+            f"{t.name:12s} {t.built:3d} built in {t.seconds:7.1f} s ({t.cpu_seconds:.1f} CPU s), {t.reused} reused"
+        )
+    return session.finish(found.table, render(page), {**metrics, "missing": int(gap.missing().sum())}, files)
+
+
+def coverage_by_threshold(found: Findings) -> Table:
+    """Table 10's analogue: share of F_miss covered above every threshold, one step against two, own and any sample."""
+    by_name = {row.name: row.outcome for row in found.rows}
+    variants: dict[str, tuple[Pooled, NDArray[np.int64]]] = {}
+    names = {}
+    one, two = by_name.get("fac_one_step"), by_name.get("fac")
+    if one and one.written:
+        attempts = np.array([s.attempt for s in one.written.samples])
+        late = np.flatnonzero(attempts >= attempts.max() + 1 - _per_feature(two or one))
+        features = np.array([s.feature for s in one.written.samples])
+        variants["one_step"] = one.written.pooled.take(late), features[late]
+        variants["one_step_all"] = one.written.pooled, features
+        names |= {"one_step": "One step, as many samples as step 2", "one_step_all": "One step, as many requests"}
+    if two and two.written:
+        variants["two_step"] = two.written.pooled, np.array([s.feature for s in two.written.samples])
+        names["two_step"] = "Two steps"
+    gap, cells = found.gap, []
+    missing, seed = gap.missing(), 0
+    columns = [str(t) for t in gap.grid.thresholds]
+    for name, (pooled, written_for) in variants.items():
+        for kind, tally in (
+            ("any", counts(pooled, gap.grid.cuts)),
+            ("own", own_counts(pooled, written_for, gap.grid.cuts)),
+        ):
+            for column, row in zip(columns, tally, strict=True):
+                share = 100 * float((row[missing] > 0).mean())
+                paper = paper_table("table10").get(f"{name}@{column}", "toxicity") if kind == "any" else None
+                cells.append(measured(f"{name}_{kind}", column, {seed: share}, paper=paper))
+    return _side_table(
+        found,
+        "coverage_by_threshold",
+        "Share of the missing features covered, by threshold δ",
+        [f"{name}_{kind}" for name in variants for kind in ("any", "own")],
+        columns,
+        cells,
+        {f"{n}_{kind}": f"{label}, {kind} sample" for n, label in names.items() for kind in ("any", "own")},
+        [
+            f"Missing features: the {int(missing.sum())} of the threshold used for synthesis "
+            f"({gap.grid.thresholds[gap.at]}), at every column. All samples written count, kept or not.",
+            "Columns with ×max are relative to each feature's maximum on the anchor; absolute ones are the paper's, "
+            "whose units (and so whose percentages) are those of another SAE.",
+        ],
+    )
+
+
+def missing_by_threshold(found: Findings) -> Table:
+    """Size of F_miss at every threshold under both rules, and what it finds of the truly missing concepts."""
+    cells: list[Cell] = []
+    for rule, gap in (("paper", found.gap), ("official", found.official)):
+        match = lab_truth.match_features(gap.anchor, gap.grid.cuts[gap.at])
+        for index, threshold in enumerate(gap.grid.thresholds):
+            row = str(threshold)
+            truth = lab_truth.missing_concepts(gap, match, index, found.world_seed, found.sizes)
+            numbers = {
+                "active": (float(gap.active(index).sum()), "count"),
+                "missing": (float(gap.missing(index).sum()), "count"),
+                "precision": (100 * truth.precision, "percent"),
+                "recall": (100 * truth.recall, "percent"),
+            }
+            cells += [measured(row, f"{rule}_{k}", {found.world_seed: v}, unit=u) for k, (v, u) in numbers.items()]
+    kinds = {
+        "active": "active relevant features",
+        "missing": "missing features",
+        "precision": "concept precision",
+        "recall": "concept recall",
+    }
+    rules = {"paper": "Top-K kept", "official": "Top-K off"}
+    return _side_table(
+        found,
+        "missing_by_threshold",
+        "What is missing, by threshold δ and rule",
+        [str(t) for t in found.gap.grid.thresholds],
+        [f"{rule}_{kind}" for rule in rules for kind in kinds],
+        cells,
+        {f"{rule}_{kind}": f"{label}, {text}" for rule, label in rules.items() for kind, text in kinds.items()},
+        [
+            "Precision and recall are of the harmful CONCEPTS behind the missing features, against those that the seed "
+            "data really lack (the lab's ground truth).",
+            "Top-K off is the released code's rule (paper.md §4.3): every positive pre-activation counts.",
+        ],
+    )
+
+
+def _side_table(
+    found: Findings,
+    experiment: str,
+    title: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    cells: Sequence[Cell],
+    names: dict[str, str],
+    notes: Sequence[str],
+) -> Table:
+    main = found.table
+    return Table(
+        experiment, main.scale, title, tuple(rows), tuple(columns), tuple(cells), main.config_hash, main.versions,
+        tuple(notes), names, main.provenance,
+    )  # fmt: skip
+
+
+def _facts(found: Findings) -> list[tuple[str, str]]:
+    gap = found.gap
+    facts = [
+        ("Threshold used", str(gap.grid.thresholds[gap.at])),
+        ("Features active on the anchor", str(int((gap.anchor_counts[gap.at] > 0).sum()))),
+        ("of them relevant, |F(P)|", str(int(gap.active().sum()))),
+        ("missing from the seed data, |F_miss|", str(int(gap.missing().sum()))),
+    ]
+    seed_ratio = fac_ratio(gap.anchor_counts[gap.at], gap.seed_counts[gap.at], gap.relevant, gap.anchor_mean)
+    facts.append(("FAC ratio of the seed data, binary / frequency / magnitude", _three(seed_ratio)))
+    for row in found.rows:
+        if row.name in ("fac_one_step", "fac") and row.any and row.own and row.added:
+            interval = bootstrap(
+                measure(found.shop, row.added).pooled, gap.cut, anchor=gap.active(), missing=gap.missing(),
+                relevant=gap.relevant,
+            ).covered_missing  # fmt: skip
+            label = found.table.name(row.name)
+            facts += [
+                (
+                    f"{label}: missing features covered by its training texts, binary / frequency / magnitude",
+                    _three(row.any),
+                ),
+                (
+                    f"{label}: 95 % bootstrap interval over texts",
+                    f"{100 * interval.low:.1f} – {100 * interval.high:.1f} %",
+                ),
+            ]
+            kept, own = sum(s.kept for s in row.outcome.samples), len(row.outcome.samples)
+            unreadable = sum(not s.text for s in row.outcome.samples)
+            facts.append((f"{label}: samples kept, written, unreadable", f"{kept} / {own} / {unreadable}"))
+    agree = overlap(found.statistical & (gap.anchor_counts[gap.at] > 0), gap.active())
+    facts.append(("Statistical judge against LLM judge, Jaccard of F", f"{agree.jaccard:.2f}"))
+    silent = [r for r in gap.readings.values() if not r.explanation]
+    unparsed = [r for r in gap.readings.values() if r.explanation and not r.relevance]
+    facts.append(("Features explained / cannot tell / verdict unreadable",
+                  f"{len(gap.readings) - len(silent)} / {len(silent)} / {len(unparsed)}"))  # fmt: skip
+    return facts
+
+
+def _three(value: Fac) -> str:
+    return f"{100 * value.binary:.1f} / {100 * value.frequency:.1f} / {100 * value.magnitude:.1f} %"
+
+
+def _figures(found: Findings, covered: Table) -> list[Figure]:
+    gap = found.gap
+    relative = [t for t in gap.grid.thresholds if t.relative]
+    lines = []
+    for row in covered.rows:
+        cells = [covered.cell(row, str(t)) for t in relative]
+        lines.append(Series(covered.name(row), [t.value for t in relative], [c.mean for c in cells if c],
+                            dashed=row.endswith("_any")))  # fmt: skip
+    curves = []
+    for row in found.rows:
+        if row.added is None:
+            continue
+        pooled = measure(found.shop, row.added).pooled
+        tally = counts(pooled, gap.grid.cuts[gap.at : gap.at + 1])[0][gap.missing()]
+        sizes = np.unique(np.linspace(0, pooled.n_texts, 21).astype(int))
+        share = 100 * rarefaction(tally, pooled.n_texts, sizes) / gap.missing().sum()
+        curves.append(Series(found.table.name(row.name), sizes.tolist(), share.tolist()))
+    scatter = []
+    for row in found.rows:
+        cell = found.table.cell(row.name, "auprc_added")
+        if cell and row.any:
+            scatter.append(Series(found.table.name(row.name), [100 * row.any.binary], [cell.mean],
+                                  [cell.mean - (cell.std or 0)], [cell.mean + (cell.std or 0)], line=False))  # fmt: skip
+    sizes_missing = [
+        Series(
+            label, [t.value for t in relative], [float(g.missing(g.grid.thresholds.index(t)).sum()) for t in relative]
+        )
+        for label, g in (("Top-K kept", gap), ("Top-K off", found.official))
+    ]
+    return [
+        Figure("Missing features covered", "δ as a share of the feature's anchor maximum", "% of F_miss", lines,
+               "Dashed: by any sample; solid: by the feature's own samples."),
+        Figure("Coverage by number of texts (rarefaction)", "texts", "% of F_miss", curves,
+               "Expected share of the missing features that a random part of the added texts activates."),
+        Figure("Coverage and performance", "% of F_miss covered", "AUPRC, added (%)", scatter,
+               "One point per row; bars are one standard deviation over classifier seeds."),
+        Figure("Missing features by threshold", "δ as a share of the anchor maximum", "features", sizes_missing),
+    ]  # fmt: skip
+
+
+def _truth(found: Findings) -> list[tuple[str, str]]:
+    gap = found.gap
+    match = lab_truth.match_features(gap.anchor, gap.cut)
+    concepts = lab_truth.missing_concepts(gap, match, gap.at, found.world_seed, found.sizes)
+    relevance = lab_truth.relevance_quality(gap, match)
+    detected, total = lab_truth.features_as_wordings(gap, match)
+    rows = [
+        ("Missing concepts: precision, recall", f"{concepts.precision:.2f}, {concepts.recall:.2f} "
+         f"({concepts.found} found, {concepts.true} truly missing)"),
+        ("Relevant features (LLM judge): precision, recall", f"{relevance.precision:.2f}, {relevance.recall:.2f}"),
+        ("Wordings that one feature detects (F1 > 0.8)", f"{detected} of {total}"),
+    ]  # fmt: skip
+    for row in found.rows:
+        if row.outcome.samples:
+            made = lab_truth.check_texts([s.text for s in row.outcome.chosen])
+            rows.append((f"{found.table.name(row.name)}: training texts valid / harmful / with two requests",
+                         f"{made.valid:.2f} / {made.harmful:.2f} / {made.two_requests:.2f}"))  # fmt: skip
+    return rows
+
+
+def _features(found: Findings, fac: Row | None) -> list[Feature]:
+    gap = found.gap
+    cut = gap.grid.cuts[gap.at : gap.at + 1]
+    any_, own = np.zeros(len(gap.relevant), bool), np.zeros(len(gap.relevant), bool)
+    if fac and fac.outcome.written:
+        written = fac.outcome.written
+        any_ = counts(written.pooled, cut)[0] > 0
+        own = own_counts(written.pooled, np.array([s.feature for s in written.samples]), cut)[0] > 0
+    missing = np.flatnonzero(gap.missing())
+    ranked = missing[np.argsort(-gap.anchor_counts[gap.at][missing], kind="stable")][:FEATURES_SHOWN]
+    return [
+        Feature(
+            id=int(f),
+            explanation=gap.readings[f].explanation if f in gap.readings else "",
+            verdict=gap.readings[f].verification if f in gap.readings else "",
+            relevance=gap.readings[f].relevance if f in gap.readings else "",
+            spans=feature_spans(gap, int(f)),
+            anchor_count=int(gap.anchor_counts[gap.at][f]),
+            seed_count=int(gap.seed_counts[gap.at][f]),
+            covered_own=bool(own[f]) if fac else None,
+            covered_any=bool(any_[f]) if fac else None,
+        )
+        for f in ranked.tolist()
+    ]
+
+
+def feature_spans(gap: Gap, feature: int) -> list[Span]:
+    """The spans that the annotator read, as stored with its readings; the activating word is the last."""
+    reading = gap.readings.get(feature)
+    if reading is None:
+        return []
+    values = gap.anchor.tops.values[feature]
+    return [
+        Span(text, text.rfind(" ") + 1, len(text), float(value))
+        for text, value in zip(reading.spans, values, strict=False)
+    ]
+
+
+def _samples(fac: Row | None) -> list[Sample]:
+    if fac is None:
+        return []
+    chosen = [Sample(s.feature, s.step, s.text, s.g, s.span, True) for s in fac.outcome.chosen]
+    dropped = [
+        Sample(s.feature, s.step, s.text or s.reply, s.g, s.span, False, s.why)
+        for s in fac.outcome.samples
+        if not s.kept
+    ]
+    return [*chosen[: SAMPLES_SHOWN // 2], *dropped[: SAMPLES_SHOWN // 2]]
+
+
+def _per_feature(outcome: Outcome) -> int:
+    return len({s.attempt for s in outcome.samples})

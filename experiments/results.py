@@ -1,0 +1,413 @@
+"""What an experiment ends in: cells, tables, the paper's numbers beside them, and the four files of `out`.
+
+Knows: how a measured number is summarised over seeds, compared, printed, written and read back, and the numbers that
+the paper reports (`results/paper/*.yaml`). Does not know: how a number was measured, or how the HTML page looks
+(`experiments.report`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import fac
+from fac.errors import FacError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAPER_TABLES = REPOSITORY / "results" / "paper"
+LAB_LABEL = "LAB RESULT: small models and a written world; compare shapes, not values"
+LIBRARIES = (
+    "accelerate",
+    "hydra-core",
+    "lm-eval",
+    "mlflow",
+    "numpy",
+    "peft",
+    "sae-lens",
+    "scikit-learn",
+    "torch",
+    "transformers",
+    "trl",
+    "vllm",
+)
+# Where and how fast a run went, not what it computed. The first group counts only at the top of the configuration.
+UNHASHED_GROUPS = frozenset({"hydra", "launcher", "out", "paths", "tracking"})
+UNHASHED_KEYS = frozenset({"device", "n_jobs", "num_workers", "workers"})
+# unit -> decimals of our numbers and of the paper's
+DECIMALS = {"percent": (1, 2), "points": (1, 2), "count": (1, 1), "seconds": (1, 1), "features": (2, 2), "loss": (4, 4)}
+
+Scale = Literal["lab", "paper"]
+
+
+@dataclass(frozen=True)
+class PaperNumber:
+    """A number printed in the paper, in the unit of its table."""
+
+    mean: float
+    std: float | None
+    source: str  # arXiv id and table, with "(sic: ...)" where the print contradicts itself
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One table of the paper; `results/README.md` describes its file."""
+
+    name: str
+    title: str
+    source: str
+    units: Mapping[str, str]  # column -> unit
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    numbers: Mapping[tuple[str, str], PaperNumber]  # (row, column) -> number
+    names: Mapping[str, str]  # row or column -> the name to print
+    sic: Mapping[tuple[str, str], str]
+    note: str = ""
+
+    def get(self, row: str, column: str) -> PaperNumber | None:
+        """The reported number, or None where the paper has none."""
+        return self.numbers.get((row, column))
+
+
+def paper_table(name: str) -> PaperTable:
+    """Load `results/paper/<name>.yaml`, such as "table1" or "figure15".
+
+    Raises:
+        FacError: no such file; the message lists those there are.
+    """
+    import yaml
+
+    path = PAPER_TABLES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PAPER_TABLES.glob("*.yaml")))
+        raise FacError(f"No numbers of the paper are kept under the name {name!r}; there are {known}.")
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    sic = {_split(key): why for key, why in raw.get("sic", {}).items()}
+    numbers = {}
+    for row, cells in raw["rows"].items():
+        for column, value in cells.items():
+            mean, std = (value["mean"], value["std"]) if isinstance(value, dict) else (value, None)
+            why = sic.get((row, column))
+            source = f"{raw['source']} (sic: {why})" if why else raw["source"]
+            numbers[row, column] = PaperNumber(float(mean), None if std is None else float(std), source)
+    columns = tuple(raw["columns"])
+    unit = raw["unit"]
+    return PaperTable(
+        name=name,
+        title=raw["title"],
+        source=raw["source"],
+        units={column: unit[column] if isinstance(unit, dict) else unit for column in columns},
+        rows=tuple(raw["rows"]),
+        columns=columns,
+        numbers=numbers,
+        names=raw["names"],
+        sic=sic,
+        note=raw.get("note", ""),
+    )
+
+
+def _split(key: str) -> tuple[str, str]:
+    row, column = key.split("/")
+    return row, column
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measured number of a table: mean and sample standard deviation over seeds. Made by `measured` or `paired`."""
+
+    row: str
+    column: str
+    mean: float
+    std: float | None  # ddof = 1; None for a single seed
+    n: int
+    seeds: tuple[int, ...]  # increasing
+    values: tuple[float, ...]  # one per seed, in the order of `seeds`
+    unit: str  # "percent", "points" (a difference of percentages), "count", "seconds", "correlation", ...
+    paper: PaperNumber | None = None
+    run_ids: tuple[str, ...] = ()
+
+    def shown(self) -> str:
+        """The number as a table prints it, such as `62.6 ± 4.4`."""
+        return _plus_minus(self.mean, self.std, self.unit, DECIMALS.get(self.unit, (3, 2))[0])
+
+    def paper_shown(self) -> str:
+        """The paper's number with the paper's decimals, such as `62.60 ± 4.41`; empty where it has none."""
+        if self.paper is None:
+            return ""
+        return _plus_minus(self.paper.mean, self.paper.std, self.unit, DECIMALS.get(self.unit, (3, 2))[1])
+
+
+def _plus_minus(mean: float, std: float | None, unit: str, decimals: int) -> str:
+    head = f"{mean:{'+' if unit == 'points' else ''}z,.{decimals}f}"
+    spread = "" if std is None else f" ± {std:,.{decimals}f}"
+    return f"{head}{spread}".replace(".0", "") if unit == "count" else f"{head}{spread}"
+
+
+def measured(
+    row: str,
+    column: str,
+    by_seed: Mapping[int, float],
+    *,
+    unit: str = "percent",
+    paper: PaperNumber | None = None,
+    run_ids: Iterable[str] = (),
+) -> Cell:
+    """Summarise one value per seed.
+
+    Raises:
+        FacError: no value, or one that is not finite (a training run that diverged, a metric without positives).
+    """
+    if not by_seed:
+        raise FacError(f"The cell {row} / {column} has no value; run it with at least one seed.")
+    seeds = tuple(sorted(by_seed))
+    values = tuple(float(by_seed[seed]) for seed in seeds)
+    for seed, value in zip(seeds, values, strict=True):
+        if not math.isfinite(value):
+            raise FacError(
+                f"The cell {row} / {column} is {value} at seed {seed}; look at that run (a learning rate that is too "
+                "high, a test set with one class only), mend it, and run again: the other cells are kept."
+            )
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Cell(row, column, statistics.fmean(values), std, len(values), seeds, values, unit, paper, tuple(run_ids))
+
+
+def paired(ours: Cell, other: Cell, row: str, paper: PaperNumber | None = None) -> Cell:
+    """`ours - other`, seed by seed: the mean and spread of the differences, which share the noise of their seed.
+
+    The unit of a difference of percentages is "points".
+
+    Raises:
+        FacError: the two cells do not have the same column and seeds.
+    """
+    if ours.column != other.column or ours.seeds != other.seeds:
+        raise FacError(
+            f"{ours.row} / {ours.column} (seeds {list(ours.seeds)}) and {other.row} / {other.column} (seeds "
+            f"{list(other.seeds)}) cannot be compared in pairs; run both with the same seeds."
+        )
+    differences = {s: a - b for s, a, b in zip(ours.seeds, ours.values, other.values, strict=True)}
+    unit = "points" if ours.unit == "percent" else ours.unit
+    run_ids = dict.fromkeys(ours.run_ids + other.run_ids)
+    return measured(row, ours.column, differences, unit=unit, paper=paper, run_ids=run_ids)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The result of one experiment. Rows and columns are keys; `names` says how they are printed."""
+
+    experiment: str
+    scale: Scale
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    config_hash: str
+    versions: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)  # commit and machine; no part of the result
+
+    def __post_init__(self) -> None:
+        places = [(cell.row, cell.column) for cell in self.cells]
+        strays = [p for p in places if p[0] not in self.rows or p[1] not in self.columns]
+        if strays or len(set(places)) < len(places):
+            raise ValueError(f"cells outside the table or twice in it: {strays or sorted(places)}")
+
+    def cell(self, row: str, column: str) -> Cell | None:
+        """The cell at that place, or None where nothing was measured."""
+        return next((c for c in self.cells if (c.row, c.column) == (row, column)), None)
+
+    def name(self, key: str) -> str:
+        """How a row or column is printed."""
+        return self.names.get(key, key)
+
+    def heading(self, column: str) -> str:
+        """A column's printed name with its unit, such as `Toxicity AUPRC (%)`."""
+        units = {cell.unit for cell in self.cells if cell.column == column} - {"points"}
+        unit = units.pop() if len(units) == 1 else ""
+        return self.name(column) + (f" ({'%' if unit == 'percent' else unit})" if unit else "")
+
+    def seeds(self) -> tuple[int, ...]:
+        """Every seed that any cell used."""
+        return tuple(sorted({seed for cell in self.cells for seed in cell.seeds}))
+
+    def to_json(self, *, with_provenance: bool = True) -> str:
+        """The table as JSON: keys sorted, cells in table order, floats rounded to six decimals, no time of day.
+
+        Two runs of one configuration give the same bytes with `with_provenance=False`, which leaves out the commit,
+        the machine and the ids of the tracked runs.
+        """
+        order = {place: i for i, place in enumerate((r, c) for r in self.rows for c in self.columns)}
+        record = dataclasses.asdict(self)
+        record["cells"] = sorted(record["cells"], key=lambda cell: order[cell["row"], cell["column"]])
+        if not with_provenance:
+            del record["provenance"]
+            for cell in record["cells"]:
+                del cell["run_ids"]
+        return json.dumps(_rounded(record), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Table:
+        """Read what `to_json` wrote.
+
+        Raises:
+            FacError: the text is not such a table.
+        """
+        try:
+            raw = json.loads(text)
+            cells = tuple(_cell_from(cell) for cell in raw.pop("cells"))
+            lists = {key: tuple(raw.pop(key)) for key in ("rows", "columns", "notes")}
+            return cls(cells=cells, **lists, **raw)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise FacError(f"This is not a table written by fac ({error}); run the experiment again.") from error
+
+    def to_markdown(self) -> str:
+        """The table for people: the paper's number stands in the same cell, after ours."""
+        lines = [f"# {self.title}", ""]
+        if self.scale == "lab":
+            lines += [f"> **{LAB_LABEL}**", ""]
+        lines.append("| | " + " | ".join(_escape(self.heading(c)) for c in self.columns) + " |")
+        lines.append("|---|" + "---:|" * len(self.columns))
+        for row in self.rows:
+            lines.append(
+                f"| {_escape(self.name(row))} | " + " | ".join(self._entry(row, c) for c in self.columns) + " |"
+            )
+        lines += ["", self.reading_aid(), ""]
+        lines += [f"- {note}" for note in self.notes]
+        versions = ", ".join(f"{name} {version}" for name, version in sorted(self.versions.items()))
+        return "\n".join(
+            [*lines, "", f"Experiment `{self.experiment}`, configuration `{self.config_hash}`. {versions}.", ""]
+        )
+
+    def reading_aid(self) -> str:
+        """One line that says what `±` and n are."""
+        seeds = self.seeds()
+        return f"Mean ± sample standard deviation (ddof 1) over seeds {', '.join(map(str, seeds))}." if seeds else ""
+
+    def _entry(self, row: str, column: str) -> str:
+        cell = self.cell(row, column)
+        if cell is None:
+            return "–"
+        paper = cell.paper_shown()
+        return cell.shown() + (f" (paper {paper})" if paper else "")
+
+
+def _cell_from(raw: dict[str, Any]) -> Cell:
+    paper = raw.pop("paper")
+    lists = {key: tuple(raw.pop(key, ())) for key in ("seeds", "values", "run_ids")}
+    return Cell(paper=None if paper is None else PaperNumber(**paper), **lists, **raw)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6) + 0.0  # + 0.0 turns -0.0 into 0.0
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, fac and the libraries that numbers depend on; those not installed are left out."""
+    found = {"python": platform.python_version(), "fac": fac.__version__}
+    for library in LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def provenance() -> dict[str, str]:
+    """Commit ("-dirty" with changes to tracked files; absent outside a checkout) and platform of this run."""
+    found = {"platform": f"{platform.system()} {platform.machine()}"}
+    if (REPOSITORY / ".git").exists():
+        command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        try:
+            done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=True)
+            found["git_sha"] = done.stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            pass  # no git, or no commit yet
+    return found
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Twelve hex digits over a resolved configuration (plain containers).
+
+    Not in the hash: the groups `UNHASHED_GROUPS` at the top, the keys `UNHASHED_KEYS` anywhere, and the order of keys.
+    """
+    kept = {key: value for key, value in config.items() if key not in UNHASHED_GROUPS}
+    text = json.dumps(_without(kept, UNHASHED_KEYS), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _without(value: Any, keys: frozenset[str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without(item, keys) for key, item in value.items() if key not in keys}
+    if isinstance(value, list | tuple):
+        return [_without(item, keys) for item in value]
+    return value
+
+
+def check_writable(out: Path) -> None:
+    """Make `out` and try a small file in it, so that a wrong folder is found before hours of work.
+
+    Raises:
+        FacError: the folder cannot be written.
+    """
+    probe = out / f".probe.{os.getpid()}.tmp"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.write_text("fac", encoding="utf-8")
+        probe.unlink()
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> FacError:
+    return FacError(
+        f"Results cannot be written to {out} ({error.strerror or error}); free some space or choose another folder "
+        "with out=DIR, and run again: everything computed is kept."
+    )
+
+
+def write_outputs(out: Path, table: Table, report_html: str, config_yaml: str) -> None:
+    """Write `config.yaml`, `table.md`, `report.html` and, last, `table.json` to `out`, each whole or not at all.
+
+    Raises:
+        FacError: the folder cannot be written (full disk, read-only, a file in the way).
+    """
+    texts = {
+        "config.yaml": config_yaml,
+        "table.md": table.to_markdown(),
+        "report.html": report_html,
+        "table.json": table.to_json(),
+    }
+    drafts = {out / name: out / f".{name}.{os.getpid()}.tmp" for name in texts}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for path, draft in drafts.items():
+            draft.write_text(texts[path.name], encoding="utf-8")
+        for path, draft in drafts.items():
+            draft.replace(path)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    finally:
+        for draft in drafts.values():
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)

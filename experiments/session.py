@@ -1,0 +1,111 @@
+"""One run of one experiment: its store, its tracker, its stage times, and how it ends in `out`.
+
+Knows: where things go and what is shown while they are made. Does not know: what the stages compute.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from experiments import results
+from experiments.config import plain
+from experiments.tracking import Tracker
+from fac.store import StageEvent, Store
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Cost of all stages of one name in this run."""
+
+    name: str
+    built: int
+    reused: int
+    seconds: float  # of those built now
+    cpu_seconds: float
+
+
+@dataclass
+class Session:
+    """Opened by `open`; a context manager that ends the tracked run FINISHED or FAILED."""
+
+    cfg: DictConfig
+    out: Path
+    store: Store
+    tracker: Tracker
+    config_hash: str
+    started: float = field(default_factory=time.monotonic)
+    events: list[StageEvent] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, cfg: DictConfig) -> Session:
+        """Check the whole configuration, make `out`, start the tracked run."""
+        config = plain(cfg)
+        digest = results.config_hash(config)
+        out, outputs = Path(config["out"]).absolute(), Path(config["paths"]["outputs"]).absolute()
+        results.check_writable(out)
+        tracker = Tracker.open(
+            config["tracking"]["uri"],
+            experiment=config["experiment"]["name"],
+            run_name=config["experiment"]["name"],
+            out=out,
+            outputs=outputs,
+            config=config,
+            tags={"model": config["model"]["name"], "scale": config["scale"]["name"], "config_hash": digest}
+            | {key: value for key, value in results.provenance().items() if key == "git_sha"},
+            enabled=config["tracking"]["enabled"],
+        )
+        session = cls(cfg, out, Store(Path(config["paths"]["store"])), tracker, digest)
+        session.store = Store(Path(config["paths"]["store"]), session.record)
+        return session
+
+    def record(self, event: StageEvent) -> None:
+        """Show and track one stage event (from this process or a worker's)."""
+        if event.kind == "started":
+            return
+        self.events.append(event)
+        if event.kind == "built":
+            self.say(f"{event.name} {event.key[:8]} built in {event.seconds:.1f} s")
+            self.tracker.stage(event.name, seconds=event.seconds, params={"key": event.key})
+
+    def say(self, text: str) -> None:
+        """One line of progress, between the bars."""
+        tqdm.write(f"[{time.monotonic() - self.started:6.1f} s] {text}", file=sys.stderr)
+
+    def times(self) -> list[StageTime]:
+        """Cost per stage name, in order of first appearance."""
+        table = []
+        for name in dict.fromkeys(event.name for event in self.events):
+            built = [e for e in self.events if e.name == name and e.kind == "built"]
+            reused = len({e.key for e in self.events if e.name == name} - {e.key for e in built})
+            seconds, cpu = (sum(e.seconds for e in built), sum(e.cpu_seconds for e in built))
+            table.append(StageTime(name, len(built), reused, round(seconds, 1), round(cpu, 1)))
+        return table
+
+    def finish(self, table: results.Table, html: str, metrics: Mapping[str, float], files: Sequence[Path] = ()) -> Path:
+        """Write the four files of `out` and hand them, with `files`, to the tracker; returns `out`."""
+        results.write_outputs(self.out, table, html, OmegaConf.to_yaml(self.cfg, resolve=True))
+        names = ("config.yaml", "table.json", "table.md", "report.html")
+        self.tracker.log(metrics=metrics, artifacts=[*(self.out / name for name in names), *files])
+        return self.out
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.tracker.__exit__(kind, error, trace)
+
+
+def flat(config: Any) -> str:
+    """A configuration value as one short line."""
+    return ", ".join(f"{k} {v}" for k, v in config.items()) if isinstance(config, Mapping) else str(config)

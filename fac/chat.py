@@ -1,0 +1,136 @@
+"""Messages to token ids: the ONLY place where a chat becomes tokens.
+
+Knows: the tokenizer's own chat template, and which tokens of the rendering are the writer's words. Does not know:
+models, activations, tasks. Every engine, trainer and evaluator gets ids from here, never a rendered string, so a
+second BOS cannot appear (the released code had one, paper.md §4.3) and no constant like "skip 31 tokens" is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from fac.errors import FacError
+
+Message = dict[str, str]  # {"role": "user" | "assistant" | "system", "content": ...}
+
+PLAIN_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+
+
+class Encoded(NamedTuple):
+    """Token ids of one chat, and which of them are content."""
+
+    ids: list[int]
+    content: list[bool]  # same length; False for template, role headers and special tokens
+
+
+def as_chat(text: str) -> list[Message]:
+    """One user turn: how every plain text of a data set is read (paper §4.2)."""
+    return [{"role": "user", "content": text}]
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise FacError unless the tokenizer has a chat template."""
+    if not tokenizer.chat_template:
+        raise FacError(
+            f"The tokenizer of {name} has no chat template: use its instruct version, "
+            f"or set model.chat_template=plain to write chats as plain 'role: text' lines."
+        )
+
+
+def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Short hash of the chat template; results carry it, since scores depend on it."""
+    return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:12]
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    add_generation_prompt: bool = False,
+    max_tokens: int | None = None,
+) -> Encoded:
+    """Render `messages` with the tokenizer's own template and mark the content tokens.
+
+    Content is what the messages say; template prefix, role headers and special tokens are not (paper §5.1: t >= t0).
+    `max_tokens` cuts on the right. Blanks around a content are dropped, as most templates do. A special token's
+    spelling inside a text is broken by a space, so that no text can forge a role. Raises FacError if the template drops
+    or rewrites what the messages say.
+    """
+    messages = [{**m, "content": _defuse(tokenizer, m["content"])} for m in messages]
+    roles = tuple(m["role"] for m in messages)
+    pieces = _pieces(tokenizer, str(tokenizer.chat_template), roles, add_generation_prompt)
+    text, spans = pieces[0], []
+    for message, literal in zip(messages, pieces[1:], strict=True):
+        content = message["content"].strip()
+        if content:
+            spans.append((len(text), len(text) + len(content)))
+        text += content + literal
+    batch = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids: list[int] = batch["input_ids"]
+    special = _special_tokens(tokenizer)
+    content_mask = []
+    at = 0
+    for token, (start, stop) in zip(ids, batch["offset_mapping"], strict=True):
+        while at < len(spans) and spans[at][1] <= start:
+            at += 1
+        inside = at < len(spans) and stop > spans[at][0]
+        content_mask.append(inside and token not in special)
+    if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
+        raise FacError(f"The chat template of {tokenizer.name_or_path} writes BOS twice: mend its chat_template.jinja.")
+    return Encoded(ids[:max_tokens], content_mask[:max_tokens])
+
+
+def _defuse(tokenizer: PreTrainedTokenizerBase, content: str) -> str:
+    """Break every spelling of a special token inside a text with a space after its first character."""
+    for token in _special_tokens(tokenizer).values():
+        if token in content:
+            content = content.replace(token, token[0] + " " + token[1:])
+    return content
+
+
+@lru_cache(maxsize=16)
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """Every special token by id: those named in the configuration and those that only tokenizer.json marks special."""
+    named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return named | {token: entry.content for token, entry in added.items() if entry.special}
+
+
+@lru_cache(maxsize=256)
+def _pieces(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    roles: tuple[str, ...],
+    add_generation_prompt: bool,
+) -> list[str]:
+    """The literal text of the template around the contents of a chat with these roles; len(roles) + 1 pieces.
+
+    Found by rendering marks no real text contains. (`template` is an argument so that a change of template is seen.)
+    """
+    marks = [f"\u2e28{i}\u2e29" for i in range(len(roles))]
+    messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
+    render: Any = tokenizer.apply_chat_template
+    try:
+        rest = render(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+    except Exception as error:  # a template raises what it likes (jinja2.TemplateError and others)
+        raise FacError(
+            f"The chat template of {tokenizer.name_or_path} refuses the roles {list(roles)}: {error}."
+        ) from None
+    pieces = []
+    for role, mark in zip(roles, marks, strict=True):
+        before, found, rest = rest.partition(mark)
+        if not found or mark in rest:
+            raise FacError(
+                f"The chat template of {tokenizer.name_or_path} does not write the {role} turn exactly once, "
+                f"so its content cannot be told from the template: use another chat_template.jinja."
+            )
+        pieces.append(before)
+    return [*pieces, rest]

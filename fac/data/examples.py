@@ -1,0 +1,235 @@
+"""Rows to chats: which column is the text, what a conversation looks like, and what is kept of it.
+
+Knows: the column names and conversation layouts of the data sets in use (ToxicChat, Alpaca, LIMA, HH-RLHF,
+UltraFeedback, ShareGPT and their like). Does not know: files (`fac.data.files`), tokens or models (`fac.chat`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fac.data.files import Malformed, Source, listing, read_rows
+from fac.errors import FacError
+
+if TYPE_CHECKING:  # fac.chat needs transformers; a message is a plain dict
+    from fac.chat import Message
+
+AUTO_COLUMNS = (
+    "text",
+    "prompt",
+    "instance",
+    "user_input",
+    "query",
+    "question",
+    "instruction",  # joined with "input" where there is one
+    "messages",
+    "conversations",
+    "chosen",  # an HH-RLHF transcript, or a list of messages
+    "transcript",
+)
+"""Columns that `text: auto` looks for; the first one that the first row has, holding a text or a list, is the text."""
+
+TRANSCRIPT_COLUMNS = ("chosen", "rejected", "transcript")  # where "\n\nHuman: ...\n\nAssistant: ..." is parsed
+TURN_MARK = re.compile(r"\n\n(Human|Assistant):(?=\s|$)")
+ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
+FIRST_ERRORS = 5  # reasons kept of skipped rows
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text of a corpus, as a chat."""
+
+    messages: list[Message]
+    label: int | None = None  # 0 or 1
+    id: str = ""
+
+    @property
+    def text(self) -> str:
+        """What the messages say, joined by blank lines."""
+        return "\n\n".join(message["content"] for message in self.messages)
+
+
+@dataclass
+class LoadReport:
+    """What became of the rows of a source."""
+
+    rows: int = 0  # texts kept
+    skipped: int = 0  # malformed rows left out (on_error=skip)
+    duplicates: int = 0  # exact repeats left out (dedup)
+    first_errors: list[str] = field(default_factory=list)  # place and reason of the first skipped rows
+
+    def __str__(self) -> str:
+        parts = [f"{self.rows} texts"]
+        if self.duplicates:
+            parts.append(f"{self.duplicates} exact repeats left out")
+        if self.skipped:
+            parts.append(f"{self.skipped} malformed rows skipped (first: {'; '.join(self.first_errors)})")
+        return ", ".join(parts)
+
+
+def read_examples(source: Source, report: LoadReport | None = None) -> Iterator[Example]:
+    """Yield the texts of `source`, in order; `report` is filled on the way.
+
+    An example's id is the row's own `id` (a text or a number), otherwise its position among the rows of the source,
+    counted from 1. Memory does not grow with the source, except for 16-byte hashes of all texts under `dedup`.
+    Raises FacError for a malformed row (unless `on_error` is skip), for unusable files, and if nothing is left.
+    """
+    report = LoadReport() if report is None else report
+    seen: set[bytes] = set()
+    names: tuple[str, ...] | None = None if source.text == "auto" else _as_tuple(source.text)
+    for position, row in enumerate(read_rows(source), start=1):
+        try:
+            if isinstance(row.values, Malformed):
+                raise row.values
+            if names is None:
+                names = _recognise(row.values, source)
+            example = _to_example(row.values, names, source, position)
+        except Malformed as reason:
+            if source.on_error == "fail":
+                mend = f"mend the row, or data.{source.name}.on_error=skip counts and skips such rows"
+                raise FacError(f"{row.place}: {reason}; {mend}.") from None
+            report.skipped += 1
+            if len(report.first_errors) < FIRST_ERRORS:
+                report.first_errors.append(f"{row.place}: {reason}")
+            continue
+        if source.dedup:
+            digest = text_digest(json.dumps(example.messages))
+            if digest in seen:
+                report.duplicates += 1
+                continue
+            seen.add(digest)
+        report.rows += 1
+        yield example
+        if report.rows == source.limit:
+            return
+    if not report.rows:
+        why = (
+            f"all its {report.skipped} rows are malformed; {report.first_errors[0]}"
+            if report.skipped
+            else "it is empty"
+        )
+        raise FacError(f"There is no text in {source.path} ({why}): set data.{source.name}.path to a file with texts.")
+
+
+def _to_example(values: dict[str, Any], names: tuple[str, ...], source: Source, position: int) -> Example:
+    conversation = _conversation(values, names, source)
+    messages = _users_words(conversation) if source.turns == "user" else _all_turns(conversation)
+    label = None if source.label is None else _label(_lookup(values, source.label), source.label)
+    own_id = values.get("id")
+    is_id = isinstance(own_id, (str, int)) and own_id != ""
+    example = Example(messages, label, str(own_id if is_id else position))
+    try:
+        (example.text + example.id).encode()
+    except UnicodeEncodeError:
+        raise Malformed("the text holds half of a surrogate pair, which is no character") from None
+    return example
+
+
+def _recognise(values: dict[str, Any], source: Source) -> tuple[str, ...]:
+    """The text columns of a source whose first well-formed row is `values`."""
+    for name in AUTO_COLUMNS:
+        value = values.get(name)
+        if name in TRANSCRIPT_COLUMNS and isinstance(value, str) and not TURN_MARK.match(value):
+            continue
+        if isinstance(value, (str, list)):
+            return (name, "input") if name == "instruction" else (name,)
+    headerless = "" if source.columns else "; a .csv or .tsv without a header line needs data.{}.columns=[...]"
+    raise FacError(
+        f"No column of {source.path} is known to hold the text (found: {listing(values)}): "
+        f"set data.{source.name}.text=COLUMN{headerless.format(source.name)}."
+    )
+
+
+def _conversation(values: dict[str, Any], names: tuple[str, ...], source: Source) -> list[Message]:
+    if len(names) == 1:
+        value = _lookup(values, names[0])
+        if isinstance(value, list):
+            return [_message(turn, number) for number, turn in enumerate(value, start=1)]
+        text = _string(value, names[0])
+        if names[0].rpartition(".")[2] in TRANSCRIPT_COLUMNS and TURN_MARK.match(text):
+            return _transcript(text)
+        return [{"role": "user", "content": text}]
+    optional = names[1:] if source.text == "auto" else ()
+    parts = [_string(_lookup(values, name), name) for name in names if name in values or name not in optional]
+    return [{"role": "user", "content": "\n\n".join(part for part in parts if part.strip())}]
+
+
+def _message(turn: Any, number: int) -> Message:
+    """One turn of a messages column: {"role", "content"} or, as ShareGPT has it, {"from", "value"}."""
+    if not isinstance(turn, Mapping):
+        raise Malformed(f"turn {number} is not an object with role and content")
+    role = turn.get("role", turn.get("from"))
+    if not isinstance(role, str) or not role:
+        raise Malformed(f"turn {number} has no role")
+    content = turn.get("content", turn.get("value"))
+    return {"role": ROLES.get(role.lower(), role.lower()), "content": _string(content, f"turn {number}")}
+
+
+def _transcript(text: str) -> list[Message]:
+    """An HH-RLHF transcript; `text` starts with a turn mark. An open last turn of the assistant is left out."""
+    pieces = TURN_MARK.split(text)[1:]
+    speakers = ("user" if speaker == "Human" else "assistant" for speaker in pieces[::2])
+    turns = [{"role": role, "content": words.strip()} for role, words in zip(speakers, pieces[1::2], strict=True)]
+    return turns if turns[-1]["content"] or turns[-1]["role"] == "user" else turns[:-1]
+
+
+def _users_words(conversation: list[Message]) -> list[Message]:
+    """The user's turns as one: chat templates refuse two user turns in a row."""
+    said = [turn["content"] for turn in conversation if turn["role"] == "user" and turn["content"].strip()]
+    if not said:
+        roles = sorted({turn["role"] for turn in conversation})
+        raise Malformed(
+            "the text is empty" if roles == ["user"] else f"the user says nothing (roles: {listing(roles)})"
+        )
+    return [{"role": "user", "content": "\n\n".join(said)}]
+
+
+def _all_turns(conversation: list[Message]) -> list[Message]:
+    for number, turn in enumerate(conversation, start=1):
+        if not turn["content"].strip():
+            raise Malformed("the text is empty" if len(conversation) == 1 else f"turn {number} is empty")
+    if not conversation:
+        raise Malformed("the conversation has no turns")
+    return conversation
+
+
+def _lookup(values: Any, name: str) -> Any:
+    """`values[name]`, or through nested objects at the dots of `name`."""
+    if name in values:
+        return values[name]
+    found = values
+    for part in name.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            raise Malformed(f"there is no column {name!r} (found: {listing(values)})")
+        found = found[part]
+    return found
+
+
+def _string(value: Any, name: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise Malformed(f"{name} is not a text but {type(value).__name__}")
+    return value
+
+
+def _label(value: Any, name: str) -> int:
+    known = {"0": 0, "1": 1, "false": 0, "true": 1}
+    plain = str(value).strip().lower() if isinstance(value, (str, bool, int)) else ""
+    if plain not in known:
+        raise Malformed(f"the label {name} is {listing([repr(value)])}, neither 0/1 nor true/false")
+    return known[plain]
+
+
+def _as_tuple(text: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (text,) if isinstance(text, str) else text
+
+
+def text_digest(text: str) -> bytes:
+    """A 16-byte hash by which texts are compared."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

@@ -1,0 +1,220 @@
+"""Texts to features: one streaming pass gives g_i(x) for every text and feature, and each feature's top spans.
+
+Knows: batching by a token budget, the content mask, max pooling (paper §5.1, App. D eq. 30), top-n per feature. Holds
+one window of texts at a time, so memory does not depend on the length of the corpus. Does not know: thresholds or
+coverage (`fac.coverage`): those read the pooled values, so one pass serves every threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from fac.backbone import Backbone
+from fac.chat import Encoded, Message, encode
+from fac.pooled import PooledWriter
+from fac.sae import Sae
+
+_WINDOW = 2048  # texts sorted by length together, at most
+_WINDOW_ELEMENTS = 1 << 24  # texts x width of pooled values held at a time
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """How texts are measured. Only `max_tokens`, `rule` and `top_spans` change results."""
+
+    max_tokens: int = 512  # longer texts are cut on the right (paper §4.3)
+    rule: str = "paper"  # "paper": Top-K kept; "official": off, as the released code measures
+    top_spans: int = 10  # texts kept per feature (paper App. K)
+    batch_tokens: int = 4096  # padded tokens per forward pass
+    encode_elements: int = 1 << 25  # largest tokens x width block of activations held at a time
+
+
+@dataclass(frozen=True)
+class Tops:
+    """Each feature's strongest texts, best first: arrays [n_features, n]; text -1 where there are fewer."""
+
+    values: NDArray[np.float32]
+    texts: NDArray[np.int64]
+    tokens: NDArray[np.int32]  # position of the activating token in the encoded chat
+
+    @classmethod
+    def load(cls, folder: Path) -> Tops:
+        with np.load(folder / "tops.npz") as file:
+            return cls(file["values"], file["texts"], file["tokens"])
+
+
+class Watched(NamedTuple):
+    """g_i of each text's own watched feature, and the position of its strongest token in the encoded chat."""
+
+    values: list[float]
+    tokens: list[int]
+
+
+class Extractor:
+    """Measures chats with one backbone and SAE."""
+
+    def __init__(self, backbone: Backbone, sae: Sae, settings: FeatureSettings) -> None:
+        self.backbone, self.sae, self.settings = backbone, sae, settings
+
+    def extract(
+        self,
+        chats: Iterable[Sequence[Message]],
+        folder: Path,
+        total: int | None = None,
+        watch: Sequence[int] | None = None,
+    ) -> Watched:
+        """Write the pooled matrix (`Pooled.load`) and the tops (`Tops.load`) of `chats` to `folder`.
+
+        An empty chat activates nothing. With `watch`, one feature per chat, that feature's g_i and the position of its
+        strongest token are returned as well.
+        """
+        width = self.sae.width
+        writer = PooledWriter(folder, width, {"rule": self.sae.rule, "max_tokens": self.settings.max_tokens})
+        best = _TopKeeper(width, self.settings.top_spans)
+        watched: list[tuple[float, int]] = []
+        source, first = iter(chats), 0
+        window_size = max(min(_WINDOW, _WINDOW_ELEMENTS // width), 1)
+        with tqdm(total=total, desc="measuring texts", unit="text", leave=False) as bar:
+            while window := list(islice(source, window_size)):
+                values = np.zeros((len(window), width), np.float32)
+                where = np.zeros((len(window), width), np.int32)
+                for row, (maxima, positions) in self._pool(window):
+                    values[row], where[row] = maxima, positions
+                    bar.update()
+                writer.append(values)
+                best.update(values, where, first)
+                if watch is not None:
+                    features = watch[first : first + len(window)]
+                    watched += [(float(values[r, f]), int(where[r, f])) for r, f in enumerate(features)]
+                first += len(window)
+        writer.close()
+        np.savez(folder / "tops.npz", values=best.values, texts=best.texts, tokens=best.tokens)
+        return Watched([g for g, _ in watched], [token for _, token in watched])
+
+    def span(self, chat: Sequence[Message], token: int, length: int) -> Span:
+        """Up to `length` tokens that end with, and include, the activating one."""
+        return span_of(self.backbone.tokenizer, chat, token, length, self.settings.max_tokens)
+
+    def encode(self, chat: Sequence[Message]) -> Encoded:
+        return encode(self.backbone.tokenizer, chat, max_tokens=self.settings.max_tokens)
+
+    def _pool(
+        self, chats: Sequence[Sequence[Message]]
+    ) -> Iterator[tuple[int, tuple[NDArray[np.float32], NDArray[np.int32]]]]:
+        """(index, (maxima [width], positions [width])) of each chat, in the order of computation."""
+        encoded = [self.encode(chat) if chat else Encoded([], []) for chat in chats]
+        order = sorted((i for i, chat in enumerate(chats) if chat), key=lambda i: len(encoded[i].ids))
+        for batch in token_batches(order, [len(e.ids) for e in encoded], self.settings.batch_tokens):
+            residual = self.backbone.residual([encoded[i].ids for i in batch])
+            for block in self._blocks(batch, encoded):
+                yield from self._pool_block(block, residual, batch, encoded)
+
+    def _blocks(self, batch: Sequence[int], encoded: Sequence[Encoded]) -> Iterator[list[int]]:
+        """Consecutive chats of a batch whose activations fit into `encode_elements`."""
+        most = max(self.settings.encode_elements // self.sae.width, 1)
+        block: list[int] = []
+        tokens = 0
+        for index in batch:
+            count = sum(encoded[index].content)
+            if block and tokens + count > most:
+                yield block
+                block, tokens = [], 0
+            block.append(index)
+            tokens += count
+        yield block
+
+    def _pool_block(
+        self, block: list[int], residual: torch.Tensor, batch: Sequence[int], encoded: Sequence[Encoded]
+    ) -> Iterator[tuple[int, tuple[NDArray[np.float32], NDArray[np.int32]]]]:
+        positions = [np.flatnonzero(encoded[i].content) for i in block]
+        row_in_batch = {index: row for row, index in enumerate(batch)}
+        rows = [residual[row_in_batch[i], torch.as_tensor(p)] for i, p in zip(block, positions, strict=True)]
+        activations = self.sae.encode(torch.cat(rows))
+        start = 0
+        for index, place in zip(block, positions, strict=True):
+            if not len(place):
+                continue  # a text without content tokens activates nothing
+            maxima, token = activations[start : start + len(place)].max(dim=0)
+            start += len(place)
+            yield index, (maxima.clamp(min=0).cpu().numpy(), place[token.cpu().numpy()].astype(np.int32))
+
+
+class Span(NamedTuple):
+    """A stretch of content that ends with the activating token: `text[start:]` is that token."""
+
+    text: str
+    start: int
+
+
+def span_of(
+    tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], token: int, length: int, max_tokens: int
+) -> Span:
+    """The content tokens among the `length` tokens that end at position `token` (included) of the encoded chat."""
+    encoded = encode(tokenizer, chat, max_tokens=max_tokens)
+    first = max(token - length + 1, 0)
+    shown = zip(encoded.ids[first : token + 1], encoded.content[first : token + 1], strict=True)
+    ids = [i for i, content in shown if content]
+    text = str(tokenizer.decode(ids)).strip()
+    before = str(tokenizer.decode(ids[:-1])).strip()
+    start = len(before) if text.startswith(before) else 0
+    return Span(text, start + len(text[start:]) - len(text[start:].lstrip()))
+
+
+def content_means(
+    backbone: Backbone, chats: Sequence[Sequence[Message]], settings: FeatureSettings
+) -> NDArray[np.float32]:
+    """Mean residual of each chat's content tokens, an embedding for diversity metrics; shape [chats, d_model]."""
+    encoded = [encode(backbone.tokenizer, chat, max_tokens=settings.max_tokens) for chat in chats]
+    order = sorted(range(len(chats)), key=lambda i: len(encoded[i].ids))
+    means = np.zeros((len(chats), backbone.d_model), np.float32)
+    for batch in token_batches(order, [len(e.ids) for e in encoded], settings.batch_tokens):
+        residual = backbone.residual([encoded[i].ids for i in batch])
+        for row, index in enumerate(batch):
+            content = residual[row, torch.as_tensor(np.flatnonzero(encoded[index].content))]
+            means[index] = content.float().mean(dim=0).cpu().numpy() if len(content) else 0.0
+    return means
+
+
+def token_batches(order: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Split `order` (sorted by length) into batches of at most `budget` padded tokens, at least one text each."""
+    batch: list[int] = []
+    for index in order:
+        if batch and (len(batch) + 1) * lengths[index] > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+class _TopKeeper:
+    """Keeps each feature's n strongest (value, text, token) over a stream of windows; earlier texts win ties."""
+
+    def __init__(self, width: int, n: int) -> None:
+        self.values = np.zeros((width, n), np.float32)
+        self.texts = np.full((width, n), -1, np.int64)
+        self.tokens = np.zeros((width, n), np.int32)
+
+    def update(self, values: NDArray[np.float32], where: NDArray[np.int32], first: int) -> None:
+        n = self.values.shape[1]
+        rows = min(n, len(values))
+        # Stable sort: among equals the earlier text stays first.
+        strongest = np.argsort(-values, axis=0, kind="stable")[:rows].T  # [width, rows]
+        new = np.take_along_axis(values.T, strongest, axis=1)
+        merged = np.concatenate([self.values, new], axis=1)
+        texts = np.concatenate([self.texts, np.where(new > 0, strongest + first, -1)], axis=1)
+        tokens = np.concatenate([self.tokens, np.take_along_axis(where.T, strongest, axis=1)], axis=1)
+        keep = np.argsort(-merged, axis=1, kind="stable")[:, :n]
+        self.values = np.take_along_axis(merged, keep, axis=1)
+        self.texts = np.take_along_axis(texts, keep, axis=1)
+        self.tokens = np.take_along_axis(tokens, keep, axis=1)

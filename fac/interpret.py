@@ -1,0 +1,92 @@
+"""What features mean, said by an LLM: explain, verify and judge them (paper App. K).
+
+Knows: the three roles' prompts, the answer scale Yes / Probably / Maybe / No, and how to read it from a reply. Does not
+know: activations or thresholds. The judge that needs no LLM is `fac.relevance`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fac.llm.base import ChatModel, Request, Sampling, ask, request_seed
+from fac.prompts import Prompts
+
+SCALE = ("Yes", "Probably", "Maybe", "No")
+RELEVANT = SCALE[:3]  # paper App. K: relevant iff Yes, Probably or Maybe
+ROLES = ("explain", "verify", "judge")
+_DECISION = re.compile(r"\[\[\s*(yes|probably|maybe|no)\s*\]\]", re.IGNORECASE)
+_CANNOT_TELL = re.compile(r"^\W*cannot tell", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the annotator said of one feature. Verdicts are on SCALE, or "" where the reply held none."""
+
+    feature: int
+    spans: tuple[str, ...]  # strongest first, each ending with the activating token
+    explanation: str  # "" if the annotator cannot tell
+    verification: str = ""  # do the spans fit the explanation?
+    relevance: str = ""  # is it relevant to the task?
+
+    def is_relevant(self, verified: bool) -> bool:
+        """Whether the task needs the feature; with `verified`, the explanation must also have passed verification."""
+        return self.relevance in RELEVANT and (not verified or self.verification in RELEVANT)
+
+
+def parse_decision(reply: str) -> str:
+    """The last [[Yes/Probably/Maybe/No]] of a reply, or "" if there is none."""
+    found = _DECISION.findall(reply)
+    return found[-1].capitalize() if found else ""
+
+
+def read_features(
+    annotators: Mapping[str, ChatModel],
+    prompts: Prompts,
+    spans: Mapping[int, Sequence[str]],
+    sampling: Sampling,
+    seed: int,
+    folder: Path,
+) -> list[Reading]:
+    """Explain every feature from its spans, verify the explanation against them, judge its relevance to the task.
+
+    `annotators` maps each of ROLES to a model. Every request and reply is kept in `folder` (replies-ROLE.jsonl), where
+    a killed run continues; the readings are written to readings.jsonl.
+    """
+
+    def said(role: str, features: Sequence[int], prompt: Callable[[int], str]) -> dict[int, str]:
+        requests = [
+            Request(str(f), [{"role": "user", "content": prompt(f)}], request_seed(seed, role, f)) for f in features
+        ]
+        what = {"explain": "explaining features", "verify": "verifying explanations", "judge": "judging relevance"}[
+            role
+        ]
+        replies = ask(annotators[role], requests, sampling, folder / f"replies-{role}.jsonl", what)
+        return {f: replies[str(f)].text for f in features}
+
+    texts = said("explain", list(spans), lambda f: prompts.render("explain", spans=spans[f]))
+    clear = [f for f, text in texts.items() if text and not _CANNOT_TELL.match(text)]
+    fits = said("verify", clear, lambda f: prompts.render("verify", summary=texts[f], spans=spans[f]))
+    needed = said("judge", clear, lambda f: prompts.render("judge", summary=texts[f]))
+    readings = [
+        Reading(
+            feature=f,
+            spans=tuple(spans[f]),
+            explanation=texts[f] if f in needed else "",
+            verification=parse_decision(fits.get(f, "")),
+            relevance=parse_decision(needed.get(f, "")),
+        )
+        for f in spans
+    ]
+    (folder / "readings.jsonl").write_text("".join(json.dumps(asdict(r)) + "\n" for r in readings))
+    return readings
+
+
+def load_readings(folder: Path) -> dict[int, Reading]:
+    """What `read_features` wrote, by feature."""
+    lines = (folder / "readings.jsonl").read_text().splitlines()
+    rows = (json.loads(line) for line in lines)
+    return {row["feature"]: Reading(**{**row, "spans": tuple(row["spans"])}) for row in rows}

@@ -1,0 +1,233 @@
+"""Rebuild what the lab ships: `python -m fac.lab.build llama` pre-trains the model from nothing and trains its SAE.
+
+Knows: the tokenizer, the architecture, the recipe (found by the feasibility study; one thread, no GPU). Does not know:
+the corpora the experiments are run on, or the ground truth. The result is a plain Hugging Face folder (safetensors,
+tokenizer, chat template, model card) and a plain SAELens folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tqdm import tqdm
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from fac.backbone import Backbone, ModelRef
+from fac.chat import encode
+from fac.lab import MODELS
+from fac.lab.pretraining import Document, documents, texts_for_tokenizer
+from fac.lab.world.corpora import Sizes, draw_corpus
+from fac.sae import TrainSettings, train
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m['role'] == 'assistant' %}<|assistant|>{% generation %}{{ m['content'] + '<|eot|>' }}{% endgeneration %}"
+    "{% else %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|eot|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SAE_WORLD, SAE_TEXTS = 1000, 12_000
+CARD = """---
+license: apache-2.0
+library_name: transformers
+tags: [fac-lab]
+---
+# The lab's {family}: a language model of a written world
+
+{parameters} M parameters, pre-trained from nothing by `python -m fac.lab.build {family}` ({seconds} CPU seconds on one
+core) on chats of the lab's grammar and on the harness's own prompts, all written by this project. It exists so that the
+whole of FAC Synthesis can run for real on two cores. It knows a few hundred words, is of no use for anything else, and
+says mildly harmful things (asking how to steal a bike), never how to do them.
+
+`sae/` holds the sparse autoencoder of its layer 2 (of 4) in SAELens format.
+
+| recipe | |
+|---|---|
+{rows}
+"""
+SPECIAL = ["<|bos|>", "<|eot|>", "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a lab model is pre-trained. Loss weights: what users say 1, what the harness asks 0.3, replies 1."""
+
+    family: str = "llama"
+    vocab: int = 1280
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 2  # of 64: a head size that vLLM's CPU attention takes
+    intermediate: int = 512
+    tokens: int = 10_000_000
+    batch_tokens: int = 2304
+    muon_lr: float = 0.02
+    adam_lr: float = 4e-3
+    prompt_weight: float = 0.3
+    silent_prefix: int = 12  # first tokens of a harness prompt without loss, or bare-prefix sampling writes prompts
+    seed: int = 1
+
+
+def build_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over the world's documents; any Unicode text can be encoded."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocab,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    sample = list(itertools.islice(documents(recipe.seed), 20_000))
+    tokenizer.train_from_iterator(texts_for_tokenizer(sample), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|bos|>",
+        eos_token="<|eot|>",
+        pad_token="<|pad|>",
+        additional_special_tokens=["<|user|>", "<|assistant|>", "<|system|>"],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=512,
+    )
+
+
+def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Any:
+    torch.manual_seed(recipe.seed)
+    config = AutoConfig.for_model(
+        recipe.family,
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.intermediate,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=1,
+        head_dim=recipe.hidden // recipe.heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless (ids, loss weights), both [documents, tokens], documents of like length together, right-padded."""
+    stream = documents(recipe.seed)
+    rng = random.Random(recipe.seed)
+    pad = tokenizer.pad_token_id
+    while True:
+        pool = [_weigh(recipe, tokenizer, d) for d in itertools.islice(stream, 4096)]
+        pool.sort(key=lambda pair: len(pair[0]))
+        groups: list[list[tuple[list[int], list[float]]]] = [[]]
+        for ids, weights in pool:
+            if groups[-1] and (len(groups[-1]) + 1) * len(ids) > recipe.batch_tokens:
+                groups.append([])
+            groups[-1].append((ids, weights))
+        rng.shuffle(groups)
+        for group in groups:
+            width = max(len(ids) for ids, _ in group)
+            yield (
+                torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in group]),
+                torch.tensor([weights + [0.0] * (width - len(weights)) for _, weights in group]),
+            )
+
+
+def pretrain(recipe: Recipe, folder: Path) -> None:
+    """Train from scratch and write a Hugging Face folder (bf16 safetensors)."""
+    tokenizer = build_tokenizer(recipe)
+    model = build_model(recipe, tokenizer)
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=recipe.muon_lr, weight_decay=0.0),
+        torch.optim.AdamW(others, lr=recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+    seen, smooth = 0, 0.0
+    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda _: 1.0 - 0.98 * seen / recipe.tokens) for o in optimizers]
+    bar = tqdm(total=recipe.tokens, unit="tok", unit_scale=True, desc=f"pre-training {recipe.family}", mininterval=5)
+    for ids, weights in batches(recipe, tokenizer):
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = model.model(ids[:, :-1]).last_hidden_state
+            wanted = weights[:, 1:] > 0
+            logits = model.lm_head(hidden[wanted])
+        losses = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][wanted], reduction="none")
+        weight = weights[:, 1:][wanted]
+        loss = (losses * weight).sum() / weight.sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        used = int(ids.ne(int(tokenizer.vocab["<|pad|>"])).sum())
+        seen += used
+        smooth = loss.item() if not smooth else 0.98 * smooth + 0.02 * loss.item()
+        bar.update(used)
+        bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
+        if seen >= recipe.tokens:
+            break
+    bar.close()
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _weigh(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, document: Document) -> tuple[list[int], list[float]]:
+    """Ids and the loss weight of each (as a target)."""
+    ids = encode(tokenizer, document.messages).ids
+    turn = ids.index(int(tokenizer.vocab["<|assistant|>"]))
+    chat = document.kind == "chat"
+    prompt = [1.0 if chat else recipe.prompt_weight] * turn
+    if not chat:
+        prompt[: recipe.silent_prefix + 2] = [0.0] * min(recipe.silent_prefix + 2, turn)
+    return ids, prompt + [1.0] * (len(ids) - turn)
+
+
+def train_sae(recipe: Recipe, folder: Path, settings: TrainSettings | None = None) -> None:
+    """Train the lab model's SAE on layer 2 of 4, on queries drawn like the anchor's in a world no experiment uses."""
+    texts = [e.text for e in draw_corpus("anchor", SAE_WORLD, Sizes(anchor=SAE_TEXTS))]
+    backbone = Backbone(ModelRef(str(folder)), recipe.layers // 2)
+    (folder / "sae").mkdir(exist_ok=True)
+    train(backbone, lambda: iter(texts), settings or TrainSettings(), folder / "sae")
+
+
+def write_card(recipe: Recipe, folder: Path, cpu_seconds: float) -> None:
+    """The model card."""
+    parameters = sum(t.numel() for t in load_file(folder / "model.safetensors").values())
+    rows = "\n".join(f"| {key} | {value} |" for key, value in asdict(recipe).items())
+    (folder / "README.md").write_text(
+        CARD.format(family=recipe.family, parameters=f"{parameters / 1e6:.2f}", rows=rows, seconds=f"{cpu_seconds:.0f}")
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("family", choices=["llama"])
+    parser.add_argument("--out", type=Path, default=MODELS)
+    parser.add_argument("--tokens", type=int, default=Recipe.tokens)
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--only", choices=["model", "sae"], help="rebuild just one of the two")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    recipe = Recipe(family=arguments.family, tokens=arguments.tokens, seed=arguments.seed)
+    folder = arguments.out / arguments.family
+    folder.mkdir(parents=True, exist_ok=True)
+    if arguments.only != "sae":
+        started = time.process_time()
+        pretrain(recipe, folder)
+        write_card(recipe, folder, time.process_time() - started)
+    if arguments.only != "model":
+        train_sae(recipe, folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The data sets of one world seed: who asks for what, where.
+
+Knows: the share and popularity of concepts in each role. Does not know: models or methods. One world seed gives one set
+of corpora; which harmful concepts the seed data know is drawn with it, popular ones more often.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+
+from fac.chat import as_chat
+from fac.data.examples import Example
+from fac.lab.world.grammar import Concept, Query, benign_concepts, draw_query, harmful_concepts, zipf
+
+ROLES = ("anchor", "safe", "seed", "human", "labelled", "validation", "test")
+POPULARITY = 0.7  # Zipf exponent of everything people wrote; the test asks for all harmful concepts alike
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many texts each role has, and how many harmful concepts the seed data know (of 28)."""
+
+    anchor: int = 4000  # reference corpus: all concepts, 40 % harmful
+    safe: int = 1000  # benign training texts (paper §4.4)
+    seed: int = 200  # harmful training texts, about known concepts only
+    human: int = 200  # harmful texts people wrote about all concepts: the row "full"
+    labelled: int = 1000  # like the anchor, for the statistical judge
+    validation: int = 2000  # like the test; choices are made on it, in a world of their own
+    test: int = 5000
+    known: int = 8
+
+
+def known_concepts(seed: int, sizes: Sizes) -> tuple[Concept, ...]:
+    """The harmful concepts that the seed data of this world are about."""
+    rng = random.Random(f"{seed}/known")
+    left = dict(zip(harmful_concepts(), zipf(len(harmful_concepts()), POPULARITY), strict=True))
+    chosen = []
+    for _ in range(sizes.known):
+        concept = rng.choices(list(left), list(left.values()))[0]
+        left.pop(concept)
+        chosen.append(concept)
+    return tuple(chosen)
+
+
+def draw_corpus(role: str, seed: int, sizes: Sizes) -> list[Example]:
+    """The texts of one role, with labels (1 = harmful). No text of the test or validation stands in another role."""
+    taken = set()
+    if role in ("validation", "test"):
+        others = ROLES[: ROLES.index(role)]
+        taken = {example.text for other in others for example in draw_corpus(other, seed, sizes)}
+    rng = random.Random(f"{seed}/{role}")
+    draw = _drawers(seed, sizes)[role]
+    examples: list[Example] = []
+    while len(examples) < getattr(sizes, role):
+        query = draw(rng)
+        if query.text not in taken:
+            examples.append(Example(as_chat(query.text), int(query.harmful), str(len(examples) + 1)))
+    return examples
+
+
+def world_digest() -> str:
+    """Digest of the written world, for store keys."""
+    folder = resources.files("fac.lab.world")
+    names = ("concepts.yaml", "phrases.yaml", "grammar.py", "corpora.py")
+    return hashlib.sha256(b"".join(folder.joinpath(name).read_bytes() for name in names)).hexdigest()[:20]
+
+
+def _drawers(seed: int, sizes: Sizes) -> dict[str, Callable[[random.Random], Query]]:
+    harmful, benign, known = harmful_concepts(), benign_concepts(), known_concepts(seed, sizes)
+
+    def draw(pool: tuple[Concept, ...], exponent: float) -> Callable[[random.Random], Query]:
+        weights = zipf(len(pool), exponent)
+        return lambda rng: draw_query(rng, pool, weights)
+
+    def mixed(share: float, exponent: float) -> Callable[[random.Random], Query]:
+        bad, good = draw(harmful, exponent), draw(benign, POPULARITY)
+        return lambda rng: bad(rng) if rng.random() < share else good(rng)
+
+    return {
+        "anchor": mixed(0.4, POPULARITY),
+        "labelled": mixed(0.4, POPULARITY),
+        "safe": draw(benign, POPULARITY),
+        "seed": draw(known, POPULARITY),
+        "human": draw(harmful, POPULARITY),
+        "validation": mixed(0.125, 0.0),
+        "test": mixed(0.125, 0.0),
+    }

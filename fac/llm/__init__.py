@@ -1,0 +1,1 @@
+"""The LLM behind the method: one protocol (`base`), one module per engine."""

@@ -1,0 +1,95 @@
+"""The `transformers` engine: any causal LM on CPU or GPU, in this process.
+
+Knows: generate() and per-request random numbers. Does not know: prompts. Chats become ids in `fac.chat`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from fac.backbone import ModelRef, default_device, load_pretrained, load_tokenizer
+from fac.chat import encode
+from fac.llm.base import Completion, Request, Sampling
+
+
+class TransformersChat:
+    """A ChatModel on `transformers`. The model is loaded at the first request."""
+
+    def __init__(self, ref: ModelRef) -> None:
+        self.ref = ref
+        self.identity = f"transformers:{ref.identity()}"
+        self._loaded: tuple[Any, Any] | None = None
+
+    @torch.inference_mode()
+    def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        model, tokenizer = self._load()
+        prompts = [encode(tokenizer, r.messages, add_generation_prompt=True).ids for r in requests]
+        width = max(len(ids) for ids in prompts)
+        pad = tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+        processors = LogitsProcessorList()
+        if sampling.temperature > 0:
+            processors = LogitsProcessorList(
+                [
+                    TemperatureLogitsWarper(sampling.temperature),
+                    TopPLogitsWarper(sampling.top_p),
+                    _SeededChoice([r.seed for r in requests], width, sampling.max_new_tokens),
+                ]
+            )
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            logits_processor=processors,
+            do_sample=False,  # the seeded choice has already been made
+            temperature=None,
+            top_p=None,
+            max_new_tokens=sampling.max_new_tokens,
+            pad_token_id=pad,
+        )
+        stops = model.generation_config.eos_token_id
+        stops = set(stops if isinstance(stops, list) else [stops])
+        completions = []
+        for row, prompt in zip(out[:, width:].tolist(), prompts, strict=True):
+            length = next((i for i, token in enumerate(row) if token in stops), len(row))
+            text = tokenizer.decode(row[:length], skip_special_tokens=True).strip()
+            completions.append(Completion(text, len(prompt), length, length < len(row)))
+        return completions
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            dtype = self.ref.dtype
+            device = default_device()
+            if dtype == "auto" and device.type == "cpu":
+                dtype = "float32"
+            model = load_pretrained(AutoModelForCausalLM, self.ref, dtype=dtype).to(device).eval()
+            self._loaded = model, load_tokenizer(self.ref)
+        return self._loaded
+
+
+class _SeededChoice(LogitsProcessor):
+    """Draws the next token of each row by inverse CDF from the row's own random numbers; all others become -inf."""
+
+    def __init__(self, seeds: Sequence[int], prompt_width: int, steps: int) -> None:
+        self._uniform = np.stack([np.random.default_rng(seed).random(steps) for seed in seeds])
+        self._prompt_width = prompt_width
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        step = input_ids.shape[1] - self._prompt_width
+        chance = torch.as_tensor(self._uniform[:, step : step + 1], device=scores.device)
+        cumulative = scores.double().softmax(dim=-1).cumsum(dim=-1)
+        token = torch.searchsorted(cumulative, chance * cumulative[:, -1:], right=True)
+        token = token.clamp(max=scores.shape[1] - 1)
+        chosen: Any = torch.full_like(scores, -torch.inf)
+        return chosen.scatter_(1, token, 0.0)

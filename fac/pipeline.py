@@ -1,0 +1,298 @@
+"""The paper's algorithm on one page: the stages in order, each through the store.
+
+    corpus -> measure -> interpret -> find_gap -> (fac.synthesis) -> (fac.train) -> (eval)
+
+Knows: which stage needs which, and what decides a stage's result. Does not know: Hydra, MLflow, tables, or how a stage
+does its work. Heavy things (the backbone, the SAE, the LLM) are loaded only if a stage is not in the store yet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from fac.backbone import Backbone, ModelRef, load_tokenizer, model_depth
+from fac.coverage import Grid, Threshold, active_features, counts, mean_activation, missing_features, threshold_grid
+from fac.data.corpus import Corpus, write_corpus, write_examples
+from fac.data.examples import Example, LoadReport
+from fac.data.files import Source, fingerprint
+from fac.errors import FacError
+from fac.features import Extractor, FeatureSettings, Tops, span_of
+from fac.interpret import ROLES, Reading, load_readings, read_features
+from fac.llm.base import ChatModel, Sampling
+from fac.pooled import Pooled
+from fac.prompts import Prompts
+from fac.relevance import associated
+from fac.sae import SaeRef, TrainSettings, load, recorded_layer, train
+from fac.store import Artifact, Store
+from fac.synthesis.two_step import Desk, Settings
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """How features are interpreted and found relevant (paper App. K)."""
+
+    spans: int = 10  # top spans shown to the explainer
+    span_tokens: int = 32  # longest span
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    judge: str = "llm"  # "llm": the paper's; "statistical": fac.relevance on the labelled sample
+    verified: bool = False  # also require that the explanation passed verification, as the released code does
+    fdr: float = 0.01  # statistical judge
+    seed: int = 42
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The sweep, and the threshold that synthesis uses."""
+
+    absolute: Sequence[float] = (0.0, 0.5, 1.0, 1.5, 2.0, 4.0)
+    relative: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+    default: str = "0.0"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A corpus and its activations."""
+
+    corpus: Corpus
+    pooled: Pooled
+    tops: Tops
+    artifact: Artifact
+
+
+@dataclass(frozen=True)
+class FeatureSpan:
+    """Where a feature is strong: `text[start:]` is the activating token, `value` its g_i."""
+
+    text: str
+    start: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What the seed data miss. Arrays over features; rows of `*_counts` follow `grid.thresholds`."""
+
+    anchor: Measured
+    seed: Measured
+    grid: Grid
+    anchor_counts: NDArray[np.int64]
+    seed_counts: NDArray[np.int64]
+    anchor_max: NDArray[np.float32]
+    anchor_mean: NDArray[np.float64]
+    relevant: NDArray[np.bool_]  # F
+    at: int  # row of the threshold that synthesis uses
+    readings: Mapping[int, Reading] = field(default_factory=dict)
+
+    @property
+    def cut(self) -> NDArray[np.float32]:
+        return self.grid.cuts[self.at]
+
+    def active(self, row: int | None = None) -> NDArray[np.bool_]:
+        """F(P) at one threshold."""
+        return active_features(self.anchor_counts[self.at if row is None else row], self.relevant)
+
+    def missing(self, row: int | None = None) -> NDArray[np.bool_]:
+        """F_miss at one threshold."""
+        row = self.at if row is None else row
+        return missing_features(self.anchor_counts[row], self.seed_counts[row], self.relevant)
+
+
+class Workshop:
+    """The store, and the tools of one run, loaded when first needed."""
+
+    def __init__(
+        self,
+        store: Store,
+        model: ModelRef,
+        sae: SaeRef | TrainSettings,
+        layer: int | None,
+        features: FeatureSettings,
+        sae_texts: Artifact | None = None,
+    ) -> None:
+        """`sae` is an SAE that exists, or how to train one on the texts of the corpus `sae_texts` first.
+
+        `layer` None is the layer that the SAE was trained on; for one to be trained, half the model's depth (§4.1).
+        """
+        self.store, self.model, self.features = store, model, features
+        if isinstance(sae, TrainSettings):
+            if sae_texts is None:
+                raise FacError("There are no texts to train the SAE on: name an SAE that exists with sae.path=DIR.")
+            self.layer = layer if layer is not None else max(model_depth(model) // 2, 1)
+            self.sae = SaeRef(path=str(self._train_sae(sae, sae_texts).path))
+        else:
+            found = layer if layer is not None else recorded_layer(sae)
+            if found is None:
+                raise FacError("The SAE does not say which layer it was trained on: set sae.layer.")
+            self.layer, self.sae = found, sae
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        return Backbone(self.model, self.layer)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self.model)
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        return Extractor(self.backbone, load(self.sae, self.backbone, self.features.rule), self.features)
+
+    @property
+    def encoder(self) -> dict[str, object]:
+        """What decides activations, for store keys."""
+        settings = self.features
+        return {
+            "model": self.model.identity(),
+            "sae": self.sae.identity(),
+            "layer": self.layer,
+            "rule": settings.rule,
+            "max_tokens": settings.max_tokens,
+        }
+
+    def _train_sae(self, settings: TrainSettings, texts: Artifact) -> Artifact:
+        def build(folder: Path) -> None:
+            corpus = Corpus.load(texts.path)
+            train(self.backbone, lambda: (example.text for example in corpus), settings, folder)
+
+        params = {"model": self.model.identity(), "layer": self.layer, **asdict(settings)}
+        return self.store.stage("sae", build, params=params, inputs=[texts])
+
+
+def corpus_of(store: Store, source: Source) -> tuple[Artifact, LoadReport]:
+    """The data set `source` as a corpus; keyed by the bytes of its files and how they are read."""
+    artifact = store.stage("corpus", lambda folder: _ignore(write_corpus(source, folder)), params=fingerprint(source))
+    return artifact, LoadReport(**json.loads((artifact.path / "report.json").read_text()))
+
+
+def computed_corpus(
+    store: Store, name: str, draw: Callable[[], Iterable[Example]], params: Mapping[str, object]
+) -> Artifact:
+    """Texts that are computed, as a corpus; `params` must decide them."""
+    return store.stage(name, lambda folder: write_examples(draw(), folder), params=params)
+
+
+def measure(shop: Workshop, corpus: Artifact) -> Measured:
+    """g_i of every text of a corpus, and each feature's top spans."""
+    texts = Corpus.load(corpus.path)
+
+    def build(folder: Path) -> None:
+        shop.extractor.extract((example.messages for example in texts), folder, len(texts))
+
+    params = {**shop.encoder, "top_spans": shop.features.top_spans}
+    artifact = shop.store.stage("features", build, params=params, inputs=[corpus])
+    return Measured(texts, Pooled.load(artifact.path), Tops.load(artifact.path), artifact)
+
+
+def spans_of(
+    shop: Workshop, measured: Measured, features: Sequence[int], count: int, length: int
+) -> dict[int, list[FeatureSpan]]:
+    """Each feature's top `count` spans of at most `length` tokens, strongest first. Needs the tokenizer only."""
+    tops, limit = measured.tops, shop.features.max_tokens
+    spans: dict[int, list[FeatureSpan]] = {int(f): [] for f in features}
+    for f, found in spans.items():
+        for text, token, value in zip(
+            tops.texts[f, :count], tops.tokens[f, :count], tops.values[f, :count], strict=True
+        ):
+            if text >= 0:
+                span = span_of(shop.tokenizer, measured.corpus[int(text)].messages, int(token), length, limit)
+                found.append(FeatureSpan(span.text, span.start, float(value)))
+    return spans
+
+
+def interpret(
+    shop: Workshop, anchor: Measured, annotators: Mapping[str, ChatModel], prompts: Prompts, settings: ReadSettings
+) -> tuple[Artifact, dict[int, Reading]]:
+    """Explain, verify and judge every feature that the anchor activates."""
+    sampling = Sampling(settings.temperature, 1.0, settings.max_new_tokens)
+
+    def build(folder: Path) -> None:
+        alive = np.flatnonzero(anchor.pooled.maxima() > 0)
+        found = spans_of(shop, anchor, alive.tolist(), settings.spans, settings.span_tokens)
+        spans = {feature: [span.text for span in spans] for feature, spans in found.items()}
+        read_features(annotators, prompts, spans, sampling, settings.seed, folder)
+
+    params = {
+        "annotators": {role: annotators[role].identity for role in ROLES},
+        "prompts": {role: prompts.digest(role) for role in ROLES},
+        "spans": settings.spans,
+        "span_tokens": settings.span_tokens,
+        "sampling": sampling,
+        "seed": settings.seed,
+    }
+    artifact = shop.store.stage("interpret", build, params=params, inputs=[anchor.artifact], resumable=True)
+    return artifact, load_readings(artifact.path)
+
+
+def relevant_features(
+    width: int, readings: Mapping[int, Reading], settings: ReadSettings, labelled: Measured | None = None
+) -> NDArray[np.bool_]:
+    """F, the task-relevant features, by the judge that `settings.judge` names; shape [width]."""
+    if settings.judge == "llm":
+        relevant = np.zeros(width, np.bool_)
+        relevant[[f for f, reading in readings.items() if reading.is_relevant(settings.verified)]] = True
+        return relevant
+    if settings.judge != "statistical":
+        raise FacError(f"interpret.judge={settings.judge} is unknown: choose llm or statistical.")
+    labels = None if labelled is None else labelled.corpus.labels()
+    if labelled is None or labels is None:
+        raise FacError("interpret.judge=statistical needs a labelled sample: name one, or use the llm judge.")
+    return associated(labelled.pooled, labels > 0, fdr=settings.fdr).relevant
+
+
+def find_gap(
+    anchor: Measured,
+    seed: Measured,
+    relevant: NDArray[np.bool_],
+    thresholds: Thresholds,
+    readings: Mapping[int, Reading] | None = None,
+) -> Gap:
+    """F(P), F(Q) of the seed data and F_miss at every threshold (eq. 4-6), from one pass over each matrix."""
+    anchor_max = anchor.pooled.maxima()
+    grid = threshold_grid(thresholds.absolute, thresholds.relative, anchor_max)
+    default = Threshold.parse(thresholds.default)
+    if default not in grid.thresholds:
+        listed = ", ".join(map(str, grid.thresholds))
+        raise FacError(
+            f"thresholds.default={thresholds.default} is not one of the thresholds swept ({listed}): add it."
+        )
+    gap = Gap(
+        anchor,
+        seed,
+        grid,
+        counts(anchor.pooled, grid.cuts),
+        counts(seed.pooled, grid.cuts),
+        anchor_max,
+        mean_activation(anchor.pooled),
+        relevant,
+        grid.thresholds.index(default),
+        readings or {},
+    )
+    if not gap.active().any():
+        raise FacError(
+            f"No relevant feature of the anchor passes the threshold {default}: lower thresholds.default, "
+            f"or name an anchor corpus that holds the task."
+        )
+    return gap
+
+
+def desk_of(
+    shop: Workshop, gap: Gap, source: Artifact, writer: ChatModel, prompts: Prompts, settings: Settings
+) -> Desk:
+    """The writing desk of `fac.synthesis` for this gap; `source` is the stage the readings came from."""
+    encoder = {**shop.encoder, "anchor": gap.anchor.artifact.key}
+    return Desk(
+        shop.store, writer, prompts, gap.readings, source, lambda: shop.extractor, encoder, gap.anchor_max, settings
+    )
+
+
+def _ignore(_: object) -> None:
+    """Stage builders return nothing."""

@@ -1,0 +1,147 @@
+"""The pooled activations of one corpus, as a sparse matrix on disk: the common currency of the harness.
+
+Row = text, column = SAE feature, value = g_i(x), the maximum of feature i over the content tokens of text x
+(paper §5.1). Only values > 0 are stored. Knows: its own files. Does not know: how values were computed
+(`fac.features`) or what they mean (`fac.coverage`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class DiskArray:
+    """A flat array file read slice by slice. Unlike a memory map, pages already read do not stay in resident memory."""
+
+    def __init__(self, path: Path, dtype: type[np.generic], length: int) -> None:
+        self._path, self._dtype, self._length = path, np.dtype(dtype), length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, part: slice | NDArray[np.int64]) -> NDArray[Any]:
+        if isinstance(part, slice):
+            start, stop, _ = part.indices(self._length)
+            count = max(stop - start, 0)
+            return np.fromfile(self._path, self._dtype, count, offset=start * self._dtype.itemsize)
+        if not self._length:  # an empty file cannot be mapped
+            return np.zeros(0, self._dtype)
+        return np.asarray(np.memmap(self._path, self._dtype, "r")[part])
+
+
+class Rows(NamedTuple):
+    """A run of consecutive texts, in CSR form: text `first + r` owns entries `indptr[r]:indptr[r+1]`."""
+
+    first: int
+    indptr: NDArray[np.int64]  # [rows + 1], starts at 0
+    indices: NDArray[np.int32]  # [entries], feature ids, increasing within a row
+    values: NDArray[np.float32]  # [entries], > 0
+
+    def row_of_entry(self) -> NDArray[np.int64]:
+        """Corpus index of the text that each entry belongs to; shape [entries]."""
+        return self.first + np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """CSR matrix [n_texts, n_features] of float32 maxima, in memory or on disk."""
+
+    n_features: int
+    indptr: NDArray[np.int64]  # [n_texts + 1]
+    indices: NDArray[np.int32] | DiskArray  # [nnz]
+    values: NDArray[np.float32] | DiskArray  # [nnz]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_texts(self) -> int:
+        return len(self.indptr) - 1
+
+    def chunks(self, entries: int = 1 << 20) -> Iterator[Rows]:
+        """Yield all rows in order, about `entries` stored values at a time: that bounds memory, not n_texts."""
+        start = 0
+        while start < self.n_texts:
+            limit = int(self.indptr[start]) + entries
+            stop = int(np.searchsorted(self.indptr, limit, side="right")) - 1
+            stop = min(max(stop, start + 1), self.n_texts)
+            low, high = int(self.indptr[start]), int(self.indptr[stop])
+            yield Rows(
+                first=start,
+                indptr=np.asarray(self.indptr[start : stop + 1]) - low,
+                indices=np.asarray(self.indices[low:high]),
+                values=np.asarray(self.values[low:high]),
+            )
+            start = stop
+
+    def row(self, text: int) -> NDArray[np.float32]:
+        """Dense activations of one text; shape [n_features]."""
+        low, high = int(self.indptr[text]), int(self.indptr[text + 1])
+        dense = np.zeros(self.n_features, dtype=np.float32)
+        dense[self.indices[low:high]] = self.values[low:high]
+        return dense
+
+    def maxima(self) -> NDArray[np.float32]:
+        """Largest activation of each feature over the corpus (0 where it never fires); shape [n_features]."""
+        best = np.zeros(self.n_features, dtype=np.float32)
+        for rows in self.chunks():
+            np.maximum.at(best, rows.indices, rows.values)
+        return best
+
+    def take(self, texts: NDArray[np.int64]) -> Pooled:
+        """The rows `texts`, in that order (in memory)."""
+        starts, stops = self.indptr[texts], self.indptr[np.asarray(texts) + 1]
+        pick = np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)] or [np.zeros(0, np.int64)])
+        pick = pick.astype(np.int64)
+        indptr = np.concatenate([[0], np.cumsum(stops - starts)]).astype(np.int64)
+        return Pooled(self.n_features, indptr, np.asarray(self.indices[pick]), np.asarray(self.values[pick]), self.meta)
+
+    @classmethod
+    def from_dense(cls, matrix: NDArray[np.floating], meta: dict[str, Any] | None = None) -> Pooled:
+        """From a dense [n_texts, n_features] array; entries <= 0 are dropped."""
+        matrix = np.asarray(matrix, dtype=np.float32)
+        active = matrix > 0
+        indptr = np.concatenate([[0], np.cumsum(active.sum(axis=1))]).astype(np.int64)
+        return cls(matrix.shape[1], indptr, np.nonzero(active)[1].astype(np.int32), matrix[active], meta or {})
+
+    @classmethod
+    def load(cls, folder: Path) -> Pooled:
+        """Open what `PooledWriter` wrote; the entries stay on disk."""
+        meta = json.loads((folder / "pooled.json").read_text())
+        indptr = np.load(folder / "indptr.npy")
+        nnz = int(indptr[-1])
+        indices = DiskArray(folder / "indices.i32", np.int32, nnz)
+        values = DiskArray(folder / "values.f32", np.float32, nnz)
+        return cls(meta["n_features"], indptr, indices, values, meta)
+
+
+class PooledWriter:
+    """Append rows in corpus order to `folder`; `close` makes it loadable by `Pooled.load`."""
+
+    def __init__(self, folder: Path, n_features: int, meta: dict[str, Any] | None = None) -> None:
+        self._folder = folder
+        self._meta = {"n_features": n_features, **(meta or {})}
+        self._lengths: list[NDArray[np.int64]] = []
+        self._indices = (folder / "indices.i32").open("wb")
+        self._values = (folder / "values.f32").open("wb")
+
+    def append(self, matrix: NDArray[np.float32]) -> None:
+        """Append dense rows [rows, n_features]; entries <= 0 are not stored."""
+        active = matrix > 0
+        self._lengths.append(active.sum(axis=1))
+        np.nonzero(active)[1].astype(np.int32).tofile(self._indices)
+        matrix[active].astype(np.float32).tofile(self._values)
+
+    def close(self) -> None:
+        self._indices.close()
+        self._values.close()
+        lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
+        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        np.save(self._folder / "indptr.npy", indptr)
+        meta = {**self._meta, "n_texts": len(indptr) - 1}
+        (self._folder / "pooled.json").write_text(json.dumps(meta, indent=1, sort_keys=True))

@@ -1,0 +1,207 @@
+"""Stage outputs keyed by content: what was computed once is found again, and a killed run continues.
+
+Knows: keys, folders, locks. Does not know: what a stage computes. Layout: ROOT/NAME/KEY/ holds what the stage wrote
+and `stage.json`, the record of how; it appears in one step, so a folder that is there is whole. Work in progress is in
+ROOT/NAME/.partial-KEY/. What changes how a stage is computed but not its result (batch size, device, workers) has no
+place in its parameters.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fac.errors import FacError
+from fac.jsonl import write_json_atomic
+
+logger = logging.getLogger(__name__)
+
+RECORD = "stage.json"
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The finished output of a stage; its key can be an input of later stages."""
+
+    name: str
+    key: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class StageEvent:
+    """What happened to a stage. Costs are 0 for "started"; for "reused" they are those of the build it saved."""
+
+    kind: Literal["started", "built", "reused"]
+    name: str
+    key: str
+    seconds: float = 0.0  # wall time of the process that finished the stage
+    cpu_seconds: float = 0.0  # user + system time of that process and the children it waited for
+
+
+def stage_key(name: str, version: int, params: Mapping[str, Any], inputs: Sequence[Artifact | str]) -> str:
+    """20 hex digits of SHA-256 over what decides a stage's output. Any change changes it, the order of keys does not.
+
+    `params` may hold None, booleans, numbers (numpy's too), strings, mappings with string keys, sequences and
+    dataclasses. Raises TypeError for anything else: a path, for one, says where data are, not which.
+    """
+    keys = [part.key if isinstance(part, Artifact) else part for part in inputs]
+    identity = [name, version, _plain(params, "params"), keys]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
+
+
+class Store:
+    """A folder of finished stages. Processes and machines that share it share the work."""
+
+    def __init__(self, root: Path, on_event: Callable[[StageEvent], None] | None = None) -> None:
+        self.root = Path(root).absolute()
+        self._on_event = on_event or (lambda _: None)
+
+    def has(
+        self,
+        name: str,
+        *,
+        version: int = 1,
+        params: Mapping[str, Any] | None = None,
+        inputs: Sequence[Artifact | str] = (),
+    ) -> bool:
+        """Whether the stage is finished; touches nothing."""
+        return (self.root / name / stage_key(name, version, params or {}, inputs)).is_dir()
+
+    def stage(
+        self,
+        name: str,
+        build: Callable[[Path], object],
+        *,
+        version: int = 1,
+        params: Mapping[str, Any] | None = None,
+        inputs: Sequence[Artifact | str] = (),
+        resumable: bool = False,
+    ) -> Artifact:
+        """The output of a stage: found, or built by `build(folder)`, which writes all of it under `folder`.
+
+        With `resumable`, `build` gets the folder as a killed run left it, otherwise an empty one. If another process
+        builds the same key, wait for it (should that process die, build here). `version` is the version of the
+        stage's code: raise it when the same parameters give another output. The file name stage.json is taken.
+        Raises FacError if the disk is full or the store cannot be written; any other error of `build` passes through.
+        """
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ValueError(f"a stage name is one folder name, not {name!r}")
+        params = params or {}
+        key = stage_key(name, version, params, inputs)
+        artifact = Artifact(name, key, self.root / name / key)
+        if not artifact.path.is_dir():
+            with self._clear_errors(), _locked(artifact):
+                if not artifact.path.is_dir():  # another process may have built it meanwhile
+                    record = {"name": name, "version": version, "params": _plain(params, "params")}
+                    record["inputs"] = [
+                        {"name": i.name, "key": i.key} if isinstance(i, Artifact) else i for i in inputs
+                    ]
+                    self._build(artifact, build, record, resumable)
+                    return artifact
+        record = json.loads((artifact.path / RECORD).read_text(encoding="utf-8"))
+        self._on_event(StageEvent("reused", name, key, record["seconds"], record["cpu_seconds"]))
+        return artifact
+
+    def _build(
+        self, artifact: Artifact, build: Callable[[Path], object], record: dict[str, Any], resumable: bool
+    ) -> None:
+        self._on_event(StageEvent("started", artifact.name, artifact.key))
+        partial = artifact.path.with_name(f".partial-{artifact.key}")
+        if not resumable and partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(exist_ok=True)
+        wall, cpu = time.perf_counter(), _cpu_seconds()
+        build(partial)
+        seconds, cpu_seconds = round(time.perf_counter() - wall, 3), round(_cpu_seconds() - cpu, 3)
+        record |= {"seconds": seconds, "cpu_seconds": cpu_seconds, "finished": datetime.now(UTC).isoformat()}
+        write_json_atomic(partial / RECORD, record)
+        _sync(partial)
+        os.rename(partial, artifact.path)
+        self._on_event(StageEvent("built", artifact.name, artifact.key, seconds, cpu_seconds))
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """Say a full disk or a store that cannot be written in one sentence."""
+        try:
+            yield
+        except OSError as error:
+            named = error.filename is not None
+            inside = named and Path(os.fsdecode(error.filename)).is_relative_to(self.root)
+            if error.errno in DISK_FULL and (inside or not named):
+                problem, mend = "ran out of space", "free some, or choose a store on a larger disk"
+            elif error.errno in NOT_WRITABLE and inside:
+                problem, mend = "cannot be written", "make the folder writable, or choose another store"
+            else:
+                raise
+            raise FacError(
+                f"The store {self.root} {problem} ({error.strerror}): "
+                f"{mend}, and run again; it continues where it stopped."
+            ) from error
+
+
+@contextmanager
+def _locked(artifact: Artifact) -> Iterator[None]:
+    """Hold the lock of a key; the kernel drops it with the process that holds it, however that ends."""
+    artifact.path.parent.mkdir(parents=True, exist_ok=True)
+    path = artifact.path.with_name(f".lock-{artifact.key}")
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for the process that builds %s %s", artifact.name, artifact.key)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+        path.unlink(missing_ok=True)  # only now that the stage is finished: whoever comes later looks there first
+
+
+def _plain(value: Any, where: str) -> Any:
+    """`value` as plain JSON types; raises TypeError, naming the place, for what has no stable JSON form."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(part, f"{where}.{key}") for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part, f"{where}[{index}]") for index, part in enumerate(value)]
+    hint = (
+        "use the content's digest or an input's key instead" if isinstance(value, os.PathLike) else "use plain values"
+    )
+    raise TypeError(f"{where} is a {type(value).__name__}, which has no place in a stage's key: {hint}")
+
+
+def _cpu_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def _sync(folder: Path) -> None:
+    """Bring a folder to disk, so that after a power failure no half-written file wears a finished name."""
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_dir() or (path.is_file() and not path.is_symlink()):
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)

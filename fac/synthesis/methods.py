@@ -1,0 +1,92 @@
+"""The rows of the tables: each method turns the same `Material` into training texts, within the same budget.
+
+`Material` is all that a method may see: no test data, no ground truth. A new row is a function here (or in a module of
+its own) and its name in METHODS.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fac.chat import Message, as_chat
+from fac.data.examples import Example
+from fac.synthesis.samples import Sample, choose
+from fac.synthesis.two_step import Desk, Written, keep, step_one, step_two
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every method is given."""
+
+    desk: Desk
+    missing: Sequence[int]  # F_miss
+    relevant: Sequence[int]  # F(P): task-relevant features that the anchor activates
+    cut: np.ndarray  # activation cut per feature
+    seed_positives: Sequence[Example]
+    human_positives: Sequence[Example]  # what people wrote about everything; only `full` may use it
+    budget: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method adds to the training set, and all it wrote on the way."""
+
+    chats: list[list[Message]]
+    samples: list[Sample] = field(default_factory=list)  # everything written in the last step, kept or not
+    chosen: list[Sample] = field(default_factory=list)  # the samples behind `chats`
+    written: Written | None = None  # their activations
+
+
+def baseline(_: Material) -> Outcome:
+    """No synthetic data: the seed data alone."""
+    return Outcome([])
+
+
+def seed_twice(material: Material) -> Outcome:
+    """The seed's positives a second time: a control for the number of training texts, not a method."""
+    return Outcome([e.messages for e in material.seed_positives][: material.budget])
+
+
+def full(material: Material) -> Outcome:
+    """Human data about everything, as many as the budget (the paper's "Full Dataset" row)."""
+    return Outcome([e.messages for e in material.human_positives][: material.budget])
+
+
+def random_features(material: Material) -> Outcome:
+    """Two-step synthesis for relevant features drawn at random, as many as are missing (Table 12, "SAE + random")."""
+    count = min(len(material.missing), len(material.relevant))
+    drawn = random.Random(material.seed).sample(sorted(material.relevant), count)
+    return _two_step(material, sorted(drawn))
+
+
+def fac_one_step(material: Material) -> Outcome:
+    """Missing features, one step: the description alone, with the n + m requests of two steps (paper §8, RQ2)."""
+    settings = material.desk.settings
+    written = step_one(material.desk, material.missing, range(settings.n + settings.m))
+    return _outcome(material, written)
+
+
+def fac(material: Material) -> Outcome:
+    """FAC Synthesis: missing features, two steps (paper Alg. 1 and 2)."""
+    return _two_step(material, material.missing)
+
+
+METHODS: dict[str, Callable[[Material], Outcome]] = {
+    method.__name__: method for method in (baseline, seed_twice, full, random_features, fac_one_step, fac)
+}
+
+
+def _two_step(material: Material, features: Sequence[int]) -> Outcome:
+    first = step_one(material.desk, features, range(material.desk.settings.n))
+    return _outcome(material, step_two(material.desk, features, first, material.cut))
+
+
+def _outcome(material: Material, written: Written) -> Outcome:
+    samples = keep(written, material.cut)
+    chosen = choose(samples, material.budget)
+    return Outcome([as_chat(s.text) for s in chosen], samples, chosen, written)

@@ -1,0 +1,82 @@
+"""Synthetic samples: one record each, with all about where it came from; how replies are read and samples chosen.
+
+Knows: the record, the reply format, ranking. Does not know: prompts, models, activations' origin.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+_QUERY_LINE = re.compile(r"^\s*query-\d+\s*:\s*(.+?)\s*(?:\t\s*[01]\s*)?$", re.IGNORECASE)
+_WORDS = (3, 60)  # paper §5: 5-60 words; the lab's shortest queries have five, so three only catches debris
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One written text and its provenance. Nothing that was generated is dropped: see `kept` and `why`."""
+
+    feature: int  # the feature it was written for
+    step: int  # 1: from the description alone; 2: from a contrastive pair
+    attempt: int
+    text: str  # "" if the reply could not be read
+    reply: str  # what the model said, unread
+    prompt: str  # digest of the prompt template
+    model: str  # identity of the writer
+    seed: int
+    g: float = 0.0  # its own g_i
+    share: float = 0.0  # g_i / anchor maximum of feature i
+    span: str = ""  # content tokens up to and with the activating one
+    kept: bool = False
+    why: str = ""  # why it was not kept
+
+
+def parse_query(reply: str) -> str:
+    """The query of a reply: its first `Query-n:` line (the released prompts' form), else its first line; "" if bad."""
+    lines = [line.strip() for line in reply.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    marked = [found[1] for line in lines if (found := _QUERY_LINE.match(line))]
+    text = marked[0] if marked else lines[0]
+    return text if _WORDS[0] <= len(text.split()) <= _WORDS[1] else ""
+
+
+def verify(samples: Sequence[Sample], cut: Sequence[float]) -> list[Sample]:
+    """Decide which samples are kept: readable, new, and g_i > cut[i] (the filter after eq. 9)."""
+    seen: set[str] = set()
+    judged = []
+    for sample in samples:
+        why = ""
+        if not sample.text:
+            why = "unreadable reply"
+        elif not sample.g > cut[sample.feature]:
+            why = f"g {sample.g:.3g} does not exceed {cut[sample.feature]:.3g}"
+        elif sample.text in seen:
+            why = "repeats another sample"
+        else:
+            seen.add(sample.text)
+        judged.append(replace(sample, kept=not why, why=why))
+    return judged
+
+
+def choose(samples: Sequence[Sample], budget: int) -> list[Sample]:
+    """At most `budget` kept samples: each feature's best, then each feature's second best, and so on.
+
+    Within a round the samples that activate their feature most (relative to its anchor maximum) come first.
+    """
+    by_feature: dict[int, list[Sample]] = {}
+    for sample in sorted((s for s in samples if s.kept), key=lambda s: (-s.share, s.feature, s.step, s.attempt)):
+        by_feature.setdefault(sample.feature, []).append(sample)
+    ranked = [(rank, -s.share, s.feature, s) for group in by_feature.values() for rank, s in enumerate(group)]
+    return [sample for *_, sample in sorted(ranked, key=lambda entry: entry[:3])][:budget]
+
+
+def write_samples(samples: Iterable[Sample], file: Path) -> None:
+    file.write_text("".join(json.dumps(asdict(s)) + "\n" for s in samples))
+
+
+def load_samples(file: Path) -> list[Sample]:
+    return [Sample(**json.loads(line)) for line in file.read_text().splitlines()]

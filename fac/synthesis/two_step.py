@@ -1,0 +1,168 @@
+"""FAC Synthesis proper (paper §2.4, Alg. 1 and 2): write for each feature, measure, pair best with worst, write again.
+
+Knows: the two prompts, the contrastive pair, the store stages of writing. Does not know: which features it is asked
+for, or what its samples are used for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from fac.chat import as_chat
+from fac.features import Extractor
+from fac.interpret import Reading
+from fac.llm.base import ChatModel, Request, Sampling, ask, request_seed
+from fac.pooled import Pooled
+from fac.prompts import Prompts
+from fac.store import Artifact, Store
+from fac.synthesis.samples import Sample, load_samples, parse_query, verify, write_samples
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Counts of the paper's Alg. 1 and 2; the paper leaves n and m open, its code has 2 and 2."""
+
+    n: int = 2  # candidates per feature in step 1
+    m: int = 2  # candidates per feature in step 2
+    spans: int = 3  # corpus spans shown in the step-1 prompt (App. C)
+    temperature: float = 0.8
+    top_p: float = 0.9
+    max_new_tokens: int = 900
+    span_tokens: int = 32
+    seed: int = 42
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the writer has before it. `extractor` is called only when something must be measured."""
+
+    store: Store
+    writer: ChatModel
+    prompts: Prompts
+    readings: Mapping[int, Reading]
+    source: Artifact  # the stage the readings came from
+    extractor: Callable[[], Extractor]
+    encoder: Mapping[str, object]  # what decides activations: model, SAE, layer, rule, anchor
+    anchor_max: np.ndarray  # [n_features]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Written:
+    """Samples of one writing stage and their activations; row r of `pooled` is `samples[r]`."""
+
+    samples: list[Sample]
+    pooled: Pooled
+    artifact: Artifact
+
+
+def step_one(desk: Desk, features: Sequence[int], attempts: range) -> Written:
+    """Candidates from the description and the spans of each feature: x ~ M(. | T(Desc_i))."""
+
+    def prompt(feature: int) -> str:
+        reading = desk.readings[feature]
+        return desk.prompts.render("write", summary=reading.explanation, spans=reading.spans[: desk.settings.spans])
+
+    return _write(desk, 1, "write", features, attempts, prompt, [desk.source])
+
+
+def step_two(desk: Desk, features: Sequence[int], first: Written, cut: np.ndarray) -> Written:
+    """Candidates from each feature's contrastive pair (eq. 9)."""
+    pairs = {feature: contrastive_pair(desk, feature, first.samples, cut) for feature in features}
+
+    def prompt(feature: int) -> str:
+        good, bad = pairs[feature]
+        summary = desk.readings[feature].explanation
+        return desk.prompts.render("contrast", summary=summary, good=_shown(good), bad=_shown(bad))
+
+    shown = {str(f): [good.text, good.span, bad.text] for f, (good, bad) in pairs.items()}
+    return _write(desk, 2, "contrast", features, range(desk.settings.m), prompt, [desk.source, first.artifact], shown)
+
+
+def contrastive_pair(desk: Desk, feature: int, samples: Sequence[Sample], cut: np.ndarray) -> tuple[Sample, Sample]:
+    """(x+, x-): the candidates with the largest and the smallest g_i (Alg. 1).
+
+    x+ must be active. Where no candidate is, the feature's strongest anchor span takes its place, as in the released
+    code (paper.md §5), and `step` 0 marks it.
+    """
+    own = [s for s in samples if s.feature == feature and s.text]
+    own.sort(key=lambda s: (-s.g, s.attempt))
+    if own and own[0].g > cut[feature]:
+        return own[0], own[-1]
+    span = desk.readings[feature].spans[0]
+    anchor = Sample(feature, 0, 0, span, "", "", "", 0, g=float(desk.anchor_max[feature]), share=1.0, span=span)
+    return anchor, own[-1] if own else anchor
+
+
+def keep(written: Written, cut: np.ndarray) -> list[Sample]:
+    """The samples with `kept` and `why` decided at this threshold."""
+    return verify(written.samples, cut.tolist())
+
+
+def _shown(sample: Sample) -> dict[str, object]:
+    return {"text": sample.text, "span": sample.span, "score": round(sample.share * 10, 1)}
+
+
+def _write(
+    desk: Desk,
+    step: int,
+    role: str,
+    features: Sequence[int],
+    attempts: range,
+    prompt: Callable[[int], str],
+    inputs: Sequence[Artifact],
+    pairs: Mapping[str, Sequence[str]] | None = None,
+) -> Written:
+    settings = desk.settings
+    sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
+
+    def build(folder: Path) -> None:
+        requests = [
+            Request(f"{f}-{a}", [{"role": "user", "content": prompt(f)}], request_seed(settings.seed, f, step, a))
+            for f in features
+            for a in attempts
+        ]
+        replies = ask(desk.writer, requests, sampling, folder / "replies.jsonl", f"writing, step {step}")
+        extractor = desk.extractor()
+        samples = []
+        for request in requests:
+            feature, attempt = map(int, request.id.split("-"))
+            reply = replies[request.id].text
+            samples.append(
+                Sample(feature, step, attempt, parse_query(reply), reply, desk.prompts.digest(role),
+                       desk.writer.identity, request.seed)
+            )  # fmt: skip
+        # An unreadable reply is measured as an empty chat, so that rows and samples stay aligned.
+        chats = [as_chat(s.text) if s.text else [] for s in samples]
+        own = extractor.extract(chats, folder, len(chats), watch=[s.feature for s in samples])
+        for row, (g, token) in enumerate(zip(own.values, own.tokens, strict=True)):
+            if g > 0:
+                share = g / top if (top := float(desk.anchor_max[samples[row].feature])) else 0.0
+                span = extractor.span(chats[row], token, settings.span_tokens).text
+                samples[row] = replace(samples[row], g=g, share=share, span=span)
+        write_samples(samples, folder / "samples.jsonl")
+
+    artifact = desk.store.stage(
+        "write",
+        build,
+        params={
+            "step": step,
+            "features": [int(f) for f in features],
+            "attempts": [attempts.start, attempts.stop],
+            "prompt": desk.prompts.digest(role),
+            "writer": desk.writer.identity,
+            "encoder": desk.encoder,
+            "sampling": sampling,
+            "spans": settings.spans,
+            "span_tokens": settings.span_tokens,
+            "seed": settings.seed,
+            "pairs": pairs,
+        },
+        inputs=inputs,
+        resumable=True,
+    )
+    return Written(load_samples(artifact.path / "samples.jsonl"), Pooled.load(artifact.path), artifact)

@@ -1,0 +1,96 @@
+"""eval.classification against brute force and against a real classifier."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.models import tiny_model
+
+from eval.classification import auprc, bootstrap_auprc, evaluate
+from fac.chat import as_chat
+from fac.errors import FacError
+from fac.train.classifier import ClassifierSettings, fit_classifier
+
+ranked = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5)), min_size=2, max_size=30).filter(
+    lambda rows: {label for label, _ in rows} == {0, 1}
+)
+
+
+def average_precision_by_hand(rows: list[tuple[int, int]]) -> Fraction:
+    """Sum over distinct thresholds of (recall gained) x (precision there): ties enter together."""
+    positives = sum(label for label, _ in rows)
+    total, found_before = Fraction(0), 0
+    for threshold in sorted({score for _, score in rows}, reverse=True):
+        kept = [label for label, score in rows if score >= threshold]
+        total += Fraction(sum(kept) - found_before, positives) * Fraction(sum(kept), len(kept))
+        found_before = sum(kept)
+    return total
+
+
+@given(ranked)
+def test_auprc_is_the_average_precision(rows):
+    labels, scores = zip(*rows, strict=True)
+    assert auprc(labels, scores) == pytest.approx(float(average_precision_by_hand(rows)))
+
+
+@given(ranked)
+def test_only_the_order_of_scores_counts(rows):
+    labels, scores = zip(*rows, strict=True)
+    assert auprc(labels, [math.exp(score) for score in scores]) == auprc(labels, scores)
+
+
+def test_the_bootstrap_interval_holds_the_estimate_and_narrows_with_more_texts():
+    rng = np.random.default_rng(0)
+
+    def sample(n):
+        labels = (np.arange(n) % 5 == 0).astype(int)
+        return labels, rng.normal(size=n) + labels
+
+    widths = []
+    for n in (100, 1600):
+        labels, scores = sample(n)
+        low, high = bootstrap_auprc(labels, scores, seed=1, n=300)
+        assert 0 <= low < auprc(labels, scores) < high <= 1
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_the_bootstrap_repeats_with_its_seed():
+    labels, scores = [0, 1, 0, 1, 0, 0], [0.1, 0.4, 0.5, 0.9, 0.2, 0.3]
+    assert bootstrap_auprc(labels, scores, seed=3, n=50) == bootstrap_auprc(labels, scores, seed=3, n=50)
+    assert bootstrap_auprc([0, 1], [0.1, 0.9], seed=3, n=50) == (1.0, 1.0)  # two texts cannot lose a class
+
+
+@pytest.mark.parametrize("labels", [[], [0, 0], [1, 1], [0, 1, 2]])
+def test_labels_of_one_class_are_refused(labels):
+    with pytest.raises(FacError, match="classes 0 and 1"):
+        auprc(labels, np.zeros(len(labels)))
+    with pytest.raises(FacError, match="classes 0 and 1"):
+        bootstrap_auprc(labels, np.zeros(len(labels)), seed=0)
+
+
+def test_scores_that_are_not_numbers_are_refused():
+    with pytest.raises(FacError, match="learning_rate"):
+        auprc([0, 1], [0.5, float("nan")])
+
+
+def test_evaluate_reports_the_metrics_of_the_classifier_s_own_scores(tmp_path):
+    model = tiny_model(tmp_path / "model")
+    examples = [(as_chat(text), label) for text, label in [("steal a car", 1), ("bake bread", 0), ("spy on him", 1)]]
+    classifier, _ = fit_classifier(model, None, examples, ClassifierSettings("head", epochs=1), seed=0)
+    corpus = [*examples, (as_chat("walk with the dog"), 0), (as_chat("steal the show"), 0)]
+    labels = [label for _, label in corpus]
+    scores = classifier.scores([chat for chat, _ in corpus])
+    positive, negative = scores[np.array(labels) == 1], scores[np.array(labels) == 0]
+
+    result = evaluate(classifier, iter(corpus), batch_size=2)
+
+    assert result["auprc"] == pytest.approx(auprc(labels, scores))
+    assert result["auroc"] == pytest.approx(np.mean(positive[:, None] > negative[None, :]))
+    assert result["prevalence"] == pytest.approx(2 / 5)
+    assert result["n"] == 5
+    with pytest.raises(FacError, match="classes 0 and 1"):
+        evaluate(classifier, examples[:1])

@@ -1,0 +1,431 @@
+"""Cells, tables and their files, and the paper's numbers checked against one another."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments import results
+from experiments.results import (
+    LAB_LABEL,
+    PAPER_TABLES,
+    PaperNumber,
+    Table,
+    check_writable,
+    config_hash,
+    measured,
+    paired,
+    paper_table,
+    provenance,
+    versions,
+    write_outputs,
+)
+from fac.errors import FacError
+
+NAMES = sorted(path.stem for path in PAPER_TABLES.glob("*.yaml"))
+HALF_A_DIGIT = 0.0051  # the paper prints two decimals
+by_seed = st.dictionaries(st.integers(0, 2**31), st.floats(-1e6, 1e6), min_size=1, max_size=8)
+
+
+# The paper's numbers -------------------------------------------------------------------------------------------------
+
+
+def test_every_table_with_numbers_is_there() -> None:
+    expected = {f"table{n}" for n in range(1, 16)} - {"table2"}  # Table 2 has texts only
+    assert expected <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_paper_table_is_whole(name: str) -> None:
+    table = paper_table(name)
+    assert table.source.startswith("arXiv 2602.10388v4, ")
+    assert set(table.units) == set(table.columns)
+    assert set(table.columns) <= set(table.names) <= {*table.rows, *table.columns}
+    assert all(row in table.names or float(row) for row in table.rows)  # a temperature is its own name
+    assert {column for _, column in table.numbers} == set(table.columns)
+    assert {row for row, _ in table.numbers} == set(table.rows)
+    assert set(table.sic) <= set(table.numbers)
+    for place, number in table.numbers.items():
+        assert number.std is None or number.std >= 0
+        assert ("sic" in number.source) == (place in table.sic)
+        if table.units[place[1]] in ("percent", "correlation"):
+            assert abs(number.mean) <= (100 if table.units[place[1]] == "percent" else 1)
+
+
+def value(table: str, row: str, column: str) -> float:
+    number = paper_table(table).get(row, column)
+    assert number is not None
+    return number.mean
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "other"),
+    [("table1", "fac", "baseline"), ("table13", "fac", "baseline"), ("figure15", "round_2", "base")],
+)
+def test_gap_rows_are_differences(name: str, ours: str, other: str) -> None:
+    table = paper_table(name)
+    for column in [c for c in table.columns if table.get("gap", c)]:
+        agrees = abs(value(name, ours, column) - value(name, other, column) - value(name, "gap", column)) < HALF_A_DIGIT
+        assert agrees == (("gap", column) not in table.sic), column
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "other"), [("table3", "fine_tuned", "baseline"), ("table4", "llama", "gpt_4o_mini")]
+)
+def test_gap_columns_are_differences(name: str, ours: str, other: str) -> None:
+    for row in paper_table(name).rows:
+        assert value(name, row, "gap") == pytest.approx(
+            value(name, row, ours) - value(name, row, other), abs=HALF_A_DIGIT
+        )
+
+
+@pytest.mark.parametrize("name", ["table11", "table12"])
+def test_gaps_to_the_baseline_of_table_1(name: str) -> None:
+    for row in [r for r in paper_table(name).rows if r != "baseline"]:
+        gap = value(name, row, "auprc") - value("table1", "baseline", "toxicity")
+        assert value(name, row, "gap") == pytest.approx(gap, abs=HALF_A_DIGIT)
+
+
+@pytest.mark.parametrize("name", ["table13", "table14"])
+def test_averages_of_the_reward_sections(name: str) -> None:
+    table = paper_table(name)
+    for row in [r for r in table.rows if r != "gap"]:
+        mean = np.mean([value(name, row, c) for c in ("chat", "chat_hard", "safety", "reasoning")])
+        # the full/average oddity of Table 14 is against Table 1, not against its own sections
+        odd = (row, "average") in table.sic and row != "full"
+        assert (abs(mean - value(name, row, "average")) < 0.0051) != odd, row
+
+
+def test_table_14_agrees_with_the_reward_column_of_table_1_but_for_the_oddities() -> None:
+    main, sections = paper_table("table1"), paper_table("table14")
+    for row in sections.rows:
+        same = value("table1", row, "reward") == value("table14", row, "average")
+        assert same == ((row, "reward") not in main.sic), row
+
+
+def test_table_10_is_counts_over_the_missing_set() -> None:
+    import yaml
+
+    raw = yaml.safe_load((PAPER_TABLES / "table10.yaml").read_text())
+    for row, counts in raw["covered"].items():
+        for task, count in counts.items():
+            printed = raw["rows"][row][task]
+            decimals = 1 if task == "toxicity" else 2
+            assert round(100 * count / raw["missing"][task], decimals) == printed, (row, task)
+    for delta in ("0.0", "1.0", "2.0"):
+        assert all(
+            raw["covered"][f"one_step@{delta}"][t] <= raw["covered"][f"two_step@{delta}"][t] for t in raw["missing"]
+        )
+
+
+@pytest.mark.parametrize(("name", "size"), [("table6", 214), ("table11", 214)])
+def test_every_fac_is_a_share_of_the_missing_features(name: str, size: int) -> None:
+    for row in paper_table(name).rows:
+        fac = value(name, row, "fac")
+        assert 100 * round(fac * size / 100) / size == pytest.approx(fac, abs=0.011), row
+
+
+def test_one_number_printed_in_several_tables() -> None:
+    lora = [("table1", "fac", "toxicity"), ("table6", "original", "auprc"), ("table7", "65536_k20", "auprc")]
+    lora += [("table11", "binary", "auprc"), ("table12", "fac", "auprc")]
+    head = [
+        ("table13", "fac", "toxicity"),
+        ("table9", "100", "toxicity"),
+        ("table4", "0.8", "llama"),
+        ("table3", "llama", "fine_tuned"),
+    ]
+    assert {value(*place) for place in lora} == {62.60}
+    assert {value(*place) for place in head} == {49.12}
+    for row, column in [("fac_30", "30"), ("fac_60", "60"), ("fac_100", "100")]:
+        assert value("figure1", row, "wr") == value("table9", column, "wr")
+    for column in ("sycophancy", "survival", "lc", "wr", "sd"):
+        assert value("table9", "100", column) == value("table1", "fac", column)
+
+
+def test_steering_numbers_are_thirds_of_two_points() -> None:
+    """50 items and three seeds: every mean SCR is a multiple of 2/3 point."""
+    for column in ("sycophancy", "survival"):
+        for row in paper_table("table1").rows:
+            steps = value("table1", row, column) * 3 / 2
+            assert steps == pytest.approx(round(steps), abs=0.011), (row, column)
+
+
+def test_the_sic_of_a_number_stands_in_its_source() -> None:
+    number = paper_table("table13").get("gap", "safety")
+    assert number == PaperNumber(
+        22.88, None, "arXiv 2602.10388v4, Table 13 (sic: 22.88 is printed; 22.43 by subtraction)"
+    )
+
+
+def test_unknown_paper_table_lists_the_known() -> None:
+    with pytest.raises(FacError, match=r"table99.*table1, table10"):
+        paper_table("table99")
+
+
+# Cells ---------------------------------------------------------------------------------------------------------------
+
+
+@given(by_seed)
+def test_measured_against_numpy(values: dict[int, float]) -> None:
+    cell = measured("fac", "toxicity", values)
+    assert cell.seeds == tuple(sorted(values))
+    assert dict(zip(cell.seeds, cell.values, strict=True)) == values
+    assert cell.n == len(values)
+    assert cell.mean == pytest.approx(np.mean(list(values.values())), abs=1e-6)
+    if len(values) == 1:
+        assert cell.std is None
+    else:
+        assert cell.std == pytest.approx(np.std(list(values.values()), ddof=1), rel=1e-6, abs=1e-6)
+
+
+@given(
+    st.dictionaries(st.integers(0, 99), st.tuples(st.floats(-100, 100), st.floats(-100, 100)), min_size=2, max_size=6)
+)
+def test_paired_is_the_difference_seed_by_seed(both: dict[int, tuple[float, float]]) -> None:
+    ours = measured("fac", "c", {s: a for s, (a, _) in both.items()}, run_ids=["1", "2"])
+    other = measured("baseline", "c", {s: b for s, (_, b) in both.items()}, run_ids=["2", "3"])
+    gap = paired(ours, other, "gap")
+    differences = [both[s][0] - both[s][1] for s in sorted(both)]
+    assert gap.values == tuple(differences)
+    assert gap.std == pytest.approx(np.std(differences, ddof=1), abs=1e-9)
+    assert (gap.row, gap.column, gap.unit, gap.run_ids) == ("gap", "c", "points", ("1", "2", "3"))
+
+
+def test_paired_wants_the_same_seeds() -> None:
+    with pytest.raises(FacError, match=r"seeds \[1, 2\].*seeds \[1, 3\].*same seeds"):
+        paired(measured("a", "c", {1: 0, 2: 0}), measured("b", "c", {1: 0, 3: 0}), "gap")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_value_that_is_not_finite_is_refused_with_its_seed(bad: float) -> None:
+    with pytest.raises(FacError, match=r"fac / toxicity is (nan|inf) at seed 43"):
+        measured("fac", "toxicity", {42: 1.0, 43: bad})
+    with pytest.raises(FacError, match="at least one seed"):
+        measured("fac", "toxicity", {})
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "shown"),
+    [
+        ({1: 62.61, 2: 66.0}, "percent", "64.3 ± 2.4"),
+        ({1: 62.61}, "percent", "62.6"),
+        ({1: 23.63}, "points", "+23.6"),
+        ({1: -0.01}, "points", "+0.0"),
+        ({1: 2004}, "count", "2,004"),
+        ({1: 213, 2: 214}, "count", "213.5 ± 0.7"),
+        ({1: 0.9534}, "correlation", "0.953"),
+    ],
+)
+def test_how_a_number_is_shown(values: dict[int, float], unit: str, shown: str) -> None:
+    assert measured("r", "c", values, unit=unit).shown() == shown
+
+
+def test_how_the_papers_number_is_shown() -> None:
+    assert measured("r", "c", {1: 1.0}, paper=PaperNumber(62.6, 4.41, "")).paper_shown() == "62.60 ± 4.41"
+    assert measured("r", "c", {1: 1.0}, unit="points", paper=PaperNumber(23.63, None, "")).paper_shown() == "+23.63"
+    assert measured("r", "c", {1: 1.0}).paper_shown() == ""
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def example(scale: results.Scale = "lab", flip: bool = False, run: str = "") -> Table:
+    reported = paper_table("table1")
+    cells = [
+        measured(
+            "baseline",
+            "toxicity",
+            {43: 65.0, 42: 64.0},
+            paper=reported.get("baseline", "toxicity"),
+            run_ids=[f"a{run}"],
+        ),
+        measured(
+            "fac", "toxicity", {42: 88.123456789, 43: 87.0}, paper=reported.get("fac", "toxicity"), run_ids=[f"b{run}"]
+        ),
+        measured("fac", "novel", {42: 0.25}, unit="correlation"),
+    ]
+    return Table(
+        experiment="table1",
+        scale=scale,
+        title="Main results",
+        rows=("baseline", "fac"),
+        columns=("toxicity", "novel"),
+        cells=tuple(cells[::-1] if flip else cells),
+        config_hash="0123456789ab",
+        versions={"torch": "2.13.0", "fac": "0.1.0"} if flip else {"fac": "0.1.0", "torch": "2.13.0"},
+        notes=("One | two.",),
+        names={"toxicity": "Toxicity AUPRC", "fac": "FAC | ours"},
+        provenance={"git_sha": f"sha{run}"},
+    )
+
+
+def test_json_has_the_contract() -> None:
+    raw = json.loads(example().to_json())
+    assert {"experiment", "scale", "cells", "config_hash", "versions"} <= set(raw)
+    assert [(c["row"], c["column"]) for c in raw["cells"]] == [
+        ("baseline", "toxicity"),
+        ("fac", "toxicity"),
+        ("fac", "novel"),
+    ]
+    cell = raw["cells"][1]
+    assert {"row", "column", "mean", "std", "n", "seeds", "paper", "unit", "run_ids"} <= set(cell)
+    assert cell["values"] == [88.123457, 87.0]
+    assert cell["paper"] == {"mean": 62.6, "std": 4.41, "source": "arXiv 2602.10388v4, Table 1"}
+    assert raw["cells"][2]["std"] is None
+    assert raw["cells"][2]["paper"] is None
+
+
+def test_equal_tables_are_equal_bytes_and_provenance_can_be_left_out() -> None:
+    assert example().to_json() == example(flip=True).to_json()
+    first, again = example(run="1"), example(run="2", flip=True)
+    assert first.to_json() != again.to_json()
+    assert first.to_json(with_provenance=False) == again.to_json(with_provenance=False)
+
+
+def test_json_round_trip() -> None:
+    text = example().to_json()
+    back = Table.from_json(text)
+    assert back.to_json() == text
+    assert back.to_markdown() == example().to_markdown()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"cells": 3}', '{"cells": [], "rows": [], "columns": [], "notes": []}']
+)
+def test_what_is_not_a_table_is_refused(text: str) -> None:
+    with pytest.raises(FacError, match="not a table written by fac"):
+        Table.from_json(text)
+
+
+def test_cells_must_lie_in_the_table_once() -> None:
+    cell = measured("fac", "toxicity", {1: 1.0})
+    table = example()
+    for cells in [(cell, cell), (measured("nowhere", "toxicity", {1: 1.0}),)]:
+        with pytest.raises(ValueError, match="outside the table or twice"):
+            Table("e", "lab", "t", table.rows, table.columns, cells, "", {})
+
+
+def test_markdown() -> None:
+    text = example().to_markdown()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert rows == [
+        "| | Toxicity AUPRC (%) | novel (correlation) |",
+        "|---|---:|---:|",
+        "| baseline | 64.5 ± 0.7 (paper 38.97 ± 2.74) | – |",
+        "| FAC \\| ours | 87.6 ± 0.8 (paper 62.60 ± 4.41) | 0.250 |",
+    ]
+    assert LAB_LABEL in text
+    assert "seeds 42, 43" in text
+    assert "0123456789ab" in text
+    assert LAB_LABEL not in example("paper").to_markdown()
+
+
+# Versions, hash, files -----------------------------------------------------------------------------------------------
+
+
+def test_versions_are_those_installed() -> None:
+    import torch
+
+    found = versions()
+    assert found["torch"] == torch.__version__
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert {"fac", "transformers", "peft", "sae-lens", "numpy", "scikit-learn"} <= set(found)
+
+
+def test_provenance_names_the_commit_and_whether_it_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "REPOSITORY", tmp_path)
+
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        return subprocess.run(
+            ["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    assert "git_sha" not in provenance()
+    git("init", "-q")
+    assert "git_sha" not in provenance()  # no commit yet
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-qm", "a")
+    sha = git("rev-parse", "HEAD")
+    assert provenance()["git_sha"] == sha
+    (tmp_path / "a").write_text("2")
+    assert provenance()["git_sha"] == f"{sha}-dirty"
+
+
+def test_config_hash_forgets_where_and_how_fast() -> None:
+    config = {"model": {"path": "m", "paths": 1}, "train": {"lr": 1e-4, "seeds": [1, 2]}}
+    same = {
+        "train": {"seeds": [1, 2], "lr": 1e-4, "num_workers": 3},
+        "model": {"paths": 1, "path": "m", "device": "cuda"},
+        "out": "x",
+        "paths": {"data": "/d"},
+        "tracking": {"uri": "u"},
+        "launcher": {"name": "ray"},
+        "hydra": {},
+    }
+    assert len(config_hash(config)) == 12
+    assert config_hash(config) == config_hash(same)
+    for other in [
+        {**config, "train": {"lr": 2e-4, "seeds": [1, 2]}},
+        {**config, "train": {"lr": 1e-4, "seeds": [2, 1]}},
+        {**config, "model": {"path": "m", "paths": 2}},
+    ]:
+        assert config_hash(config) != config_hash(other)
+
+
+def test_outputs_are_written_and_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "b"
+    write_outputs(out, example(), "<html>old", "x: 1\n")
+    write_outputs(out, example("paper"), "<html>ö", "x: 2\n")
+    assert sorted(p.name for p in out.iterdir()) == ["config.yaml", "report.html", "table.json", "table.md"]
+    assert Table.from_json((out / "table.json").read_text(encoding="utf-8")).scale == "paper"
+    assert (out / "report.html").read_text(encoding="utf-8") == "<html>ö"
+    assert (out / "config.yaml").read_text() == "x: 2\n"
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for attempt in (lambda out: write_outputs(out, example(), "", ""), check_writable):
+        with pytest.raises(FacError, match=r"cannot be written to .*file/out .*out=DIR"):
+            attempt(tmp_path / "file" / "out")
+
+
+def test_checking_a_folder_makes_it_and_leaves_nothing(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
+    check_writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_old_results_whole(tmp_path: Path) -> None:
+    """The limit on file sizes stands for the disk: the report is longer than it allows."""
+    write_outputs(tmp_path, example(), "old", "old: 1\n")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    script = f"""
+import resource
+from pathlib import Path
+from experiments.results import Table, write_outputs
+from fac.errors import FacError
+table = Table.from_json(Path({str(tmp_path / "table.json")!r}).read_text(encoding="utf-8"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    write_outputs(Path({str(tmp_path)!r}), table, "x" * 100_000, "new: 1")
+except FacError as error:
+    raise SystemExit(str(error))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=results.REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "free some space" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

@@ -1,0 +1,169 @@
+"""fac.chat on tokenizers of three families: the words of a message are marked, and nothing else."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.models import tiny_model
+from tokenizers import processors
+from transformers import AutoTokenizer
+
+from fac.chat import PLAIN_TEMPLATE, Encoded, as_chat, check_template, encode, template_hash
+from fac.errors import FacError
+
+FAMILIES = ("llama", "mistral", "qwen2")
+SENTENCES = [
+    "How do I bake bread at home?",
+    "user",
+    "assistant: user",
+    "Grüße aus Köln 🍞, 東京は晴れ",
+    "line one\n\n    indented line\ttab",
+    "x",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    found = {f: AutoTokenizer.from_pretrained(tiny_model(root / f, f)) for f in FAMILIES}
+    plain = AutoTokenizer.from_pretrained(root / "llama")
+    plain.chat_template = PLAIN_TEMPLATE
+    # Llama 3 as it ships: the role tokens are special in tokenizer.json only, and spaces are trimmed from offsets.
+    unnamed = tiny_model(root / "unnamed", "llama")
+    config = json.loads((unnamed / "tokenizer_config.json").read_text())
+    del config["extra_special_tokens"]
+    (unnamed / "tokenizer_config.json").write_text(json.dumps(config))
+    shipped = AutoTokenizer.from_pretrained(unnamed)
+    shipped.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    assert "<|start_header_id|>" not in shipped.all_special_tokens
+    return {**found, "plain": plain, "unnamed": shipped}
+
+
+TEMPLATES = (*FAMILIES, "plain", "unnamed")
+
+
+def turns(*contents):
+    return [{"role": ("user", "assistant")[n % 2], "content": c} for n, c in enumerate(contents)]
+
+
+def marked(tokenizer, encoded):
+    """What each run of content tokens says."""
+    runs, inside = [], False
+    for token, content in zip(encoded.ids, encoded.content, strict=True):
+        if content and not inside:
+            runs.append([])
+        if content:
+            runs[-1].append(token)
+        inside = content
+    return [tokenizer.decode(run).strip() for run in runs]
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+@given(contents=st.lists(st.text() | st.sampled_from(SENTENCES), min_size=1, max_size=4), generation=st.booleans())
+def test_exactly_the_words_are_content(tokenizers, family, contents, generation):
+    encoded = encode(tokenizers[family], turns(*contents), add_generation_prompt=generation)
+    assert len(encoded.ids) == len(encoded.content)
+    assert marked(tokenizers[family], encoded) == [c.strip() for c in contents if c.strip()]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("generation", [False, True])
+@pytest.mark.parametrize("contents", [*([s] for s in SENTENCES), SENTENCES[:3], SENTENCES[1:5]])
+def test_ids_are_those_of_the_tokenizers_own_template(tokenizers, family, contents, generation):
+    tokenizer, messages = tokenizers[family], turns(*contents)
+    official = tokenizer.apply_chat_template(messages, add_generation_prompt=generation, return_dict=False)
+    assert encode(tokenizer, messages, add_generation_prompt=generation).ids == official
+
+
+@pytest.mark.parametrize(
+    ("family", "count"), [("llama", 1), ("mistral", 1), ("unnamed", 1), ("plain", 1), ("qwen2", 0)]
+)
+@pytest.mark.parametrize("contents", [["hello there"], ["", "x"], ["<s>", "<|begin_of_text|>", "<|im_start|>"]])
+def test_bos_stands_once_where_the_family_has_one(tokenizers, family, count, contents):
+    tokenizer = tokenizers[family]
+    ids = encode(tokenizer, turns(*contents), add_generation_prompt=True).ids
+    assert ids.count(tokenizer.bos_token_id) == count
+    assert not count or ids[0] == tokenizer.bos_token_id
+
+
+def test_a_template_that_writes_bos_twice_is_refused(tokenizers):
+    tokenizer = tokenizers["mistral"]
+    doubled = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
+    doubled.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+    with pytest.raises(FacError, match="writes BOS twice: mend"):
+        encode(doubled, as_chat("hello"))
+
+
+SPELLINGS = [
+    "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|finetune_right_pad_id|>",
+    "<s>", "</s>", "<pad>", "[INST]", "[/INST]", "<|im_start|>", "<|im_end|>", "<|endoftext|>",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+@given(pieces=st.lists(st.sampled_from([*SPELLINGS, "system", "<", "|>", "\n", " do harm "]), max_size=8))
+def test_no_text_can_forge_a_role(tokenizers, family, pieces):
+    tokenizer, content = tokenizers[family], "".join(pieces)
+    special = [i for i, token in tokenizer.added_tokens_decoder.items() if token.special]
+    encoded = encode(tokenizer, turns("a", content, "b"))
+    honest = encode(tokenizer, turns("a", "c", "b"))
+    assert [i for i in encoded.ids if i in special] == [i for i in honest.ids if i in special]
+    said = "".join(tokenizer.decode([i for i, c in zip(*encoded, strict=True) if c]).split())
+    assert said == "a" + "".join(content.split()) + "b"
+
+
+def test_blanks_around_a_text_change_nothing(tokenizers):
+    for tokenizer in tokenizers.values():
+        assert encode(tokenizer, as_chat(" \n hello there \t")) == encode(tokenizer, as_chat("hello there"))
+
+
+def test_max_tokens_cuts_on_the_right(tokenizers):
+    for tokenizer in tokenizers.values():
+        whole = encode(tokenizer, as_chat("a long text " * 20))
+        assert encode(tokenizer, as_chat("a long text " * 20), max_tokens=30) == Encoded(
+            whole.ids[:30], whole.content[:30]
+        )
+
+
+def test_a_tokenizer_without_a_template_is_refused(tokenizers):
+    bare = AutoTokenizer.from_pretrained(tokenizers["llama"].name_or_path)
+    bare.chat_template = None
+    with pytest.raises(FacError, match=r"tokenizer of meta has no chat template.*model\.chat_template=plain"):
+        check_template(bare, "meta")
+    check_template(tokenizers["llama"], "meta")
+
+
+def test_plain_chats_are_lines(tokenizers):
+    encoded = encode(tokenizers["plain"], turns("What is bread?", "Food."), add_generation_prompt=True)
+    assert tokenizers["plain"].decode(encoded.ids) == (
+        "<|begin_of_text|>user: What is bread?\nassistant: Food.\nassistant: "
+    )
+
+
+def test_a_role_that_the_template_refuses_is_said(tokenizers):
+    with pytest.raises(FacError, match=r"refuses the roles \['system', 'user'\]: Only user and assistant roles"):
+        encode(tokenizers["mistral"], [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}])
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages[-1]['content'] }}",
+        "{% for m in messages %}{{ m['content'] }}{{ m['content'] }}{% endfor %}",
+        "{% for m in messages %}{{ m['content'] | upper | replace('⸨', '(') }}{% endfor %}",
+    ],
+)
+def test_a_template_that_drops_doubles_or_rewrites_is_refused(tokenizers, template):
+    tokenizer = AutoTokenizer.from_pretrained(tokenizers["llama"].name_or_path)
+    tokenizer.chat_template = template
+    with pytest.raises(FacError, match="does not write the user turn exactly once"):
+        encode(tokenizer, turns("a", "b"))
+
+
+def test_a_changed_template_is_seen(tokenizers):
+    tokenizer = AutoTokenizer.from_pretrained(tokenizers["llama"].name_or_path)
+    before, ids = template_hash(tokenizer), encode(tokenizer, as_chat("hello")).ids
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    assert template_hash(tokenizer) != before
+    assert encode(tokenizer, as_chat("hello")).ids != ids

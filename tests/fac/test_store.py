@@ -1,0 +1,306 @@
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from fac.errors import FacError
+from fac.store import Artifact, Store, stage_key
+
+scalar = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+params = st.dictionaries(
+    st.text(),
+    st.recursive(scalar, lambda part: st.lists(part) | st.dictionaries(st.text(), part), max_leaves=6),
+    max_size=4,
+)
+
+
+def shuffled(value, draw):
+    """An equal value whose dictionaries were filled in another order."""
+    if isinstance(value, dict):
+        return {key: shuffled(value[key], draw) for key in draw(st.permutations(list(value)))}
+    return [shuffled(part, draw) for part in value] if isinstance(value, list) else value
+
+
+@given(params, st.data())
+def test_the_order_of_parameters_is_irrelevant(value, data):
+    assert stage_key("s", 1, value, []) == stage_key("s", 1, shuffled(value, data.draw), [])
+
+
+@given(params, params)
+def test_other_parameters_other_key(one, two):
+    assume(json.dumps(one, sort_keys=True) != json.dumps(two, sort_keys=True))
+    assert stage_key("s", 1, one, []) != stage_key("s", 1, two, [])
+
+
+def test_everything_that_decides_is_in_the_key():
+    keys = [
+        stage_key("s", 1, {"k": 1}, ["a", "b"]),
+        stage_key("t", 1, {"k": 1}, ["a", "b"]),
+        stage_key("s", 2, {"k": 1}, ["a", "b"]),
+        stage_key("s", 1, {"k": 1.0}, ["a", "b"]),
+        stage_key("s", 1, {"k": True}, ["a", "b"]),
+        stage_key("s", 1, {"k": "1"}, ["a", "b"]),
+        stage_key("s", 1, {"k": 1}, ["b", "a"]),
+        stage_key("s", 1, {"k": 1}, ["ab"]),
+        stage_key("s", 1, {"k": 1}, []),
+        stage_key("s", 1, {"k": 0.1 + 0.2}, ["a", "b"]),
+        stage_key("s", 1, {"k": 0.3}, ["a", "b"]),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert all(len(key) == 20 and set(key) <= set("0123456789abcdef") for key in keys)
+
+
+@dataclass(frozen=True)
+class Options:
+    rate: float
+    layers: tuple[int, ...]
+
+
+def test_equal_values_equal_key():
+    plain = stage_key("s", 1, {"o": {"rate": 0.5, "layers": [1, 2]}}, ["abc"])
+    assert stage_key("s", 1, {"o": Options(0.5, (1, 2))}, ["abc"]) == plain
+    assert stage_key("s", 1, {"o": {"layers": (np.int64(1), 2), "rate": np.float64(0.5)}}, ["abc"]) == plain
+    assert stage_key("s", 1, {"o": Options(0.5, (1, 2))}, [Artifact("x", "abc", Path("/anywhere"))]) == plain
+
+
+def test_a_key_is_the_same_on_every_machine():
+    canonical = b'["features", 1, {"delta": 0.0, "layer": 16}, ["abc"]]'
+    expected = hashlib.sha256(canonical).hexdigest()[:20]
+    assert stage_key("features", 1, {"layer": 16, "delta": 0.0}, ["abc"]) == expected
+
+
+@pytest.mark.parametrize("value", [Path("a"), {1: "a"}, {1, 2}, np.zeros(2), object(), Options], ids=str)
+def test_what_has_no_place_in_a_key(value):
+    with pytest.raises(TypeError, match=r"params\.a\[0\]\.b is a"):
+        stage_key("s", 1, {"a": [{"b": value}]}, [])
+
+
+def test_a_stage_is_built_once(tmp_path):
+    events, builds = [], []
+    store = Store(tmp_path / "store", events.append)
+
+    def build(folder):
+        builds.append(folder)
+        (folder / "deep").mkdir()
+        (folder / "deep" / "data.txt").write_text("done")
+
+    arguments: dict[str, Any] = {"version": 2, "params": {"k": np.int64(3)}, "inputs": ["abc"]}
+    assert not store.has("features", **arguments)
+    first = store.stage("features", build, **arguments)
+    assert store.has("features", **arguments)
+    assert not store.has("features", **{**arguments, "version": 3})
+    assert (
+        first
+        == store.stage("features", build, **arguments)
+        == Store(tmp_path / "store").stage("features", build, **arguments)
+    )
+    assert len(builds) == 1
+    assert first.path == tmp_path / "store" / "features" / first.key
+    assert (first.path / "deep" / "data.txt").read_text() == "done"
+    assert os.listdir(first.path.parent) == [first.key]  # no lock, no partial folder
+    record = json.loads((first.path / "stage.json").read_text())
+    assert {k: record[k] for k in ("name", "version", "params", "inputs")} == {
+        "name": "features",
+        "version": 2,
+        "params": {"k": 3},
+        "inputs": ["abc"],
+    }
+    assert [event.kind for event in events] == ["started", "built", "reused"]
+    assert (events[2].seconds, events[2].cpu_seconds) == (events[1].seconds, events[1].cpu_seconds)
+    second = store.stage("coverage", lambda _: None, inputs=[first])
+    assert json.loads((second.path / "stage.json").read_text())["inputs"] == [{"name": "features", "key": first.key}]
+
+
+def test_cpu_seconds_count_this_process_and_its_children(tmp_path):
+    events = []
+    spin = "import time\nwhile time.process_time() < 0.3: pass"
+    Store(tmp_path, events.append).stage("child", lambda _: subprocess.run([sys.executable, "-c", spin], check=True))
+    Store(tmp_path, events.append).stage("self", lambda _: exec(spin, {}) or sum(range(10**6)))
+    assert events[1].cpu_seconds >= 0.3
+    assert events[3].cpu_seconds > 0
+
+
+def test_a_failed_build_leaves_no_artifact(tmp_path):
+    store = Store(tmp_path)
+
+    def fail(folder):
+        (folder / "half.txt").write_text("half")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store.stage("s", fail)
+    assert not store.has("s")
+
+    seen = []
+    store.stage("s", lambda folder: seen.extend(os.listdir(folder)))
+    assert seen == []
+
+
+def test_a_resumable_build_gets_its_folder_back(tmp_path):
+    store = Store(tmp_path)
+
+    def fail(folder):
+        (folder / "half.txt").write_text("half")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store.stage("s", fail, resumable=True)
+    seen = []
+    store.stage("s", lambda folder: seen.extend(os.listdir(folder)), resumable=True)
+    assert seen == ["half.txt"]
+
+
+def test_a_name_is_a_folder_name(tmp_path):
+    for name in ("", "a/b", "..", ".partial-x"):
+        with pytest.raises(ValueError, match="stage name"):
+            Store(tmp_path).stage(name, lambda _: None)
+
+
+WORKER = textwrap.dedent("""
+    import os, signal, sys, time
+    from pathlib import Path
+    from fac.jsonl import AppendLog
+    from fac.store import Store
+
+    root, die_at = Path(sys.argv[1]), int(sys.argv[2])
+
+    def build(folder):
+        with (root / "builds").open("a") as stream:
+            stream.write(f"{os.getpid()}\\n")
+        with AppendLog(folder / "log.jsonl") as log:
+            for n in range(sum(1 for _ in log), 10):
+                if n == die_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                log.append([{"n": n, "pid": os.getpid()}])
+                time.sleep(0.02)
+
+    events = []
+    artifact = Store(root / "store", lambda event: events.append(event.kind)).stage("s", build, resumable=True)
+    print(*events, artifact.path)
+""")
+
+
+def worker(root: Path, die_at: int = -1) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", WORKER, str(root), str(die_at)], stdout=subprocess.PIPE, text=True)
+
+
+def test_kill_and_resume_do_nothing_twice(tmp_path):
+    """A real SIGKILL in the middle of a build, twice; the third process finishes what the others left."""
+    pids = []
+    for die_at in (3, 7):
+        child = worker(tmp_path, die_at)
+        child.communicate()
+        assert child.returncode == -signal.SIGKILL
+        assert not Store(tmp_path / "store").has("s")
+        pids.append(child.pid)
+    last = worker(tmp_path)
+    out, _ = last.communicate()
+    assert last.returncode == 0
+    assert out.startswith("started built ")
+    lines = Path(out.split()[-1], "log.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["n"] for record in records] == list(range(10))
+    assert [record["pid"] for record in records] == [pids[0]] * 3 + [pids[1]] * 4 + [last.pid] * 3
+
+
+def test_processes_that_want_the_same_stage_build_it_once(tmp_path):
+    outs = sorted(child.communicate()[0] for child in [worker(tmp_path) for _ in range(3)])
+    assert [out.rpartition(" ")[0] for out in outs] == ["reused", "reused", "started built"]
+    assert len((tmp_path / "builds").read_text().split()) == 1
+    assert not [name for name in os.listdir(tmp_path / "store" / "s") if name.startswith(".")]
+
+
+def test_a_waiting_process_takes_over_when_the_builder_is_killed(tmp_path):
+    children = [worker(tmp_path, die_at=3), worker(tmp_path, die_at=3)]
+    codes = [child.wait() for child in children if child.communicate() is not None]
+    # one dies at record 3; the other takes over from there, and dies at once, since it starts at record 3
+    assert codes == [-signal.SIGKILL] * 2
+    assert len((tmp_path / "builds").read_text().split()) == 2
+    out, _ = worker(tmp_path).communicate()
+    assert out.startswith("started built ")
+
+
+def test_a_store_that_cannot_be_written(tmp_path):
+    """Below a regular file, where nobody, root included, can make a folder."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FacError, match=r"file/store cannot be written .*Not a directory.*run again; it continues"):
+        Store(tmp_path / "file" / "store").stage("s", lambda _: None)
+    assert not Store(tmp_path / "file" / "store").has("s")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk(tmp_path):
+    def build(folder):
+        (folder / "kept.txt").write_text("kept")
+        with open("/dev/full", "w") as stream:
+            stream.write("x")
+
+    store = Store(tmp_path)
+    with pytest.raises(FacError, match=r"ran out of space \(No space left on device\): free some"):
+        store.stage("s", build, resumable=True)
+    seen = []
+    store.stage("s", lambda folder: seen.extend(os.listdir(folder)), resumable=True)
+    assert seen == ["kept.txt"]
+
+
+def test_a_file_that_may_not_grow_is_a_full_disk(tmp_path):
+    script = textwrap.dedent("""
+        import resource, sys
+        from pathlib import Path
+        from fac.errors import FacError
+        from fac.store import Store
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))
+        try:
+            Store(Path(sys.argv[1])).stage("s", lambda folder: (folder / "data").write_bytes(b"x" * 5_000))
+        except FacError as error:
+            print(error)
+    """)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith(f"The store {tmp_path} ran out of space (File too large)")
+
+
+def test_errors_about_other_places_pass_through(tmp_path):
+    with pytest.raises(NotADirectoryError):
+        Store(tmp_path / "store").stage("s", lambda _: Path("/dev/null/x").write_text(""))
+    with pytest.raises(FileNotFoundError):
+        Store(tmp_path / "store").stage("s", lambda folder: (folder / "none").read_text())
+
+
+NO_PRIVILEGES = [] if os.geteuid() else ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+
+
+@pytest.mark.skipif(
+    bool(NO_PRIVILEGES and not shutil.which("setpriv")), reason="root without setpriv: nothing is read-only"
+)
+def test_a_read_only_store_gives_what_it_has(tmp_path):
+    script = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from fac.errors import FacError
+        from fac.store import Store
+        store = Store(Path(sys.argv[1]), lambda event: print(event.kind))
+        store.stage("s", lambda _: None)
+        try:
+            store.stage("s", lambda _: None, version=2)
+        except FacError as error:
+            print(error)
+    """)
+    first = Store(tmp_path / "store").stage("s", lambda _: None)
+    first.path.parent.chmod(0o500)
+    command = [*NO_PRIVILEGES, sys.executable, "-c", script, str(tmp_path / "store")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    reused, refused = done.stdout.splitlines()
+    assert reused == "reused"
+    assert refused.startswith(f"The store {tmp_path / 'store'} cannot be written (Permission denied): make the folder")
