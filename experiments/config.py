@@ -71,9 +71,7 @@ def sae_of(cfg: DictConfig) -> SaeRef | TrainSettings:
     if values["train"] is not None:
         return typed(TrainSettings, values["train"], "sae.train")
     if values["path"] is None and values["release"] is None:
-        raise FacError(
-            f"No SAE is named for {plain(cfg, 'model')['path']}: set sae.path=DIR, or sae=train."
-        )
+        raise FacError(f"No SAE is named for {plain(cfg, 'model')['path']}: set sae.path=DIR, or sae=train.")
     return SaeRef(None if values["release"] else _local(values["path"]), values["release"], values["id"])
 
 

@@ -28,8 +28,6 @@ from fac.diversity import diversity
 from fac.features import content_means
 from fac.pipeline import Gap, Measured, Workshop, corpus_of, find_gap, measure, spans_of
 
-DIVERSITY_TEXTS = 2000  # the first texts of each corpus, for the text metrics
-
 
 def run(cfg: DictConfig) -> Path:
     """Run the experiment; returns the folder of its results."""
@@ -48,7 +46,7 @@ def run(cfg: DictConfig) -> Path:
         everything = np.ones(anchor.pooled.n_features, np.bool_)
         gap = find_gap(anchor, seed, everything, thresholds)
         table = _table(session, gap, experiment["bootstrap"])
-        variety = _diversity(session, shop, gap, experiment["embedding_texts"])
+        variety = _diversity(session, shop, gap, experiment["diversity_texts"])
         page = Page(
             title=f"Feature coverage: {sources['seed'].path.name} against {sources['anchor'].path.name}",
             subtitle=f"Which features of the anchor, measured with {cfg.model.name}, do the seed data activate?",
@@ -121,36 +119,32 @@ def _table(session: Session, gap: Gap, replicates: int) -> Table:
     )
 
 
-def _diversity(session: Session, shop: Workshop, gap: Gap, embedding_texts: int) -> Table:
+def _diversity(session: Session, shop: Workshop, gap: Gap, n_texts: int) -> Table:
     """Text and embedding diversity of both corpora (paper Fig. 9)."""
     cells: list[Cell] = []
     rows: list[str] = []
     for role, corpus in (("anchor", gap.anchor), ("seed", gap.seed)):
-        for name, value in _diversity_of(session, shop, corpus, embedding_texts).items():
+        for name, value in _diversity_of(session, shop, corpus, n_texts).items():
             if name not in rows:
                 rows.append(name)
             if math.isfinite(value):
-                cells.append(measured(name, role, {0: value}, unit="loss"))
-    note = (
-        f"Of the first {DIVERSITY_TEXTS} texts; embeddings are mean residuals of layer {shop.layer} of the first "
-        f"{embedding_texts} texts."
-    )
+                cells.append(measured(name, role, {0: value}, unit=""))
+    note = f"Of the first {n_texts} texts; embeddings are mean content residuals of layer {shop.layer}."
     return Table(
         "diversity", session.cfg.scale.name, "Diversity of both data sets", tuple(rows), ("anchor", "seed"),
         tuple(cells), session.config_hash, versions(), (note,), {}, provenance(),
     )  # fmt: skip
 
 
-def _diversity_of(session: Session, shop: Workshop, corpus: Measured, embedding_texts: int) -> dict[str, float]:
+def _diversity_of(session: Session, shop: Workshop, corpus: Measured, n_texts: int) -> dict[str, float]:
     """Through the store, since embeddings need the model."""
 
     def build(folder: Path) -> None:
-        texts = [corpus.corpus[i].text for i in range(min(len(corpus.corpus), DIVERSITY_TEXTS))]
-        chats = [corpus.corpus[i].messages for i in range(min(len(corpus.corpus), embedding_texts))]
-        embeddings = content_means(shop.backbone, chats, shop.features)
-        (folder / "diversity.json").write_text(json.dumps(diversity(texts, embeddings)))
+        examples = [corpus.corpus[i] for i in range(min(len(corpus.corpus), n_texts))]
+        embeddings = content_means(shop.backbone, [e.messages for e in examples], shop.features)
+        (folder / "diversity.json").write_text(json.dumps(diversity([e.text for e in examples], embeddings)))
 
-    params = {**shop.encoder, "texts": DIVERSITY_TEXTS, "embedded": embedding_texts}
+    params = {**shop.encoder, "texts": n_texts}
     artifact = session.store.stage("diversity", build, params=params, inputs=[corpus.artifact])
     return json.loads((artifact.path / "diversity.json").read_text())
 

@@ -9,13 +9,13 @@ concept counts as found missing if a missing feature is matched with one of its 
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from fac.data.corpus import Corpus
 from fac.lab.world.corpora import Sizes, known_concepts
 from fac.lab.world.grammar import Concept, concepts
 from fac.lab.world.truth import mentions, parse
@@ -33,12 +33,17 @@ class Match:
 
 @dataclass(frozen=True)
 class Found:
-    """Missing harmful concepts: found against true."""
+    """A set that was found against the true one."""
 
     precision: float
     recall: float
     found: int
     true: int
+
+    @classmethod
+    def of(cls, found: Set[object], true: Set[object]) -> Found:
+        hit = len(found & true)
+        return cls(hit / max(len(found), 1), hit / max(len(true), 1), len(found), len(true))
 
 
 def wordings() -> list[tuple[Concept, str]]:
@@ -67,22 +72,29 @@ def match_features(anchor: Measured, cut: NDArray[np.float32]) -> Match:
 
 
 def missing_concepts(gap: Gap, match: Match, row: int, seed: int, sizes: Sizes) -> Found:
-    """Precision and recall of the harmful concepts behind F_miss at one threshold."""
+    """The harmful concepts behind F_miss at one threshold, against those that the seed data never ask for."""
     listed = wordings()
     known = set(known_concepts(seed, sizes))
     true = {c.name for c in concepts() if c.harmful and c not in known}
-    found = {listed[match.wording[f]][0].name for f in np.flatnonzero(gap.missing(row))}
-    hit = len(found & true)
-    return Found(hit / len(found) if found else 0.0, hit / len(true), len(found), len(true))
+    return Found.of({listed[match.wording[f]][0].name for f in np.flatnonzero(gap.missing(row))}, true)
+
+
+def missing_wordings(gap: Gap, match: Match, row: int) -> Found:
+    """The harmful wordings behind F_miss at one threshold, against those that no seed text uses.
+
+    Finer than concepts: seed data that know a concept may lack some of its wordings, which are then rightly missing.
+    """
+    listed = wordings()
+    said = {wording for example in gap.seed.corpus for _, wording in mentions(example.text)}
+    true = {wording for concept, wording in listed if concept.harmful and wording not in said}
+    return Found.of({listed[match.wording[f]][1] for f in np.flatnonzero(gap.missing(row))}, true)
 
 
 def relevance_quality(gap: Gap, match: Match) -> Found:
-    """Precision and recall of F against features over 80 % of whose active anchor texts are harmful."""
+    """F against the features over 80 % of whose active anchor texts are harmful."""
     alive = gap.anchor_counts[gap.at] > 0
-    true = alive & (match.harmful_share > 0.8)
-    found = alive & gap.relevant
-    hit = int((true & found).sum())
-    return Found(hit / max(int(found.sum()), 1), hit / max(int(true.sum()), 1), int(found.sum()), int(true.sum()))
+    true, found = np.flatnonzero(alive & (match.harmful_share > 0.8)), np.flatnonzero(alive & gap.relevant)
+    return Found.of(set(found.tolist()), set(true.tolist()))
 
 
 def features_as_wordings(gap: Gap, match: Match) -> tuple[int, int]:
@@ -107,8 +119,3 @@ def check_texts(texts: list[str]) -> Writing:
         return Writing(0.0, 0.0, 0.0)
     harmful = sum(q.harmful for q in valid) / len(valid)
     return Writing(len(valid) / len(parsed), harmful, sum(len(q.requests) == 2 for q in valid) / len(valid))
-
-
-def corpus_labels_agree(corpus: Corpus) -> bool:
-    """Whether the labels of a drawn corpus are those of the parser (a self-check of the lab)."""
-    return all((query := parse(e.text)) is not None and query.harmful == bool(e.label) for e in corpus)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.models import tiny_model
 from tokenizers import processors
@@ -60,6 +60,7 @@ def marked(tokenizer, encoded):
 
 
 @pytest.mark.parametrize("family", TEMPLATES)
+@settings(deadline=None)
 @given(contents=st.lists(st.text() | st.sampled_from(SENTENCES), min_size=1, max_size=4), generation=st.booleans())
 def test_exactly_the_words_are_content(tokenizers, family, contents, generation):
     encoded = encode(tokenizers[family], turns(*contents), add_generation_prompt=generation)
@@ -102,6 +103,7 @@ SPELLINGS = [
 
 
 @pytest.mark.parametrize("family", TEMPLATES)
+@settings(deadline=None)
 @given(pieces=st.lists(st.sampled_from([*SPELLINGS, "system", "<", "|>", "\n", " do harm "]), max_size=8))
 def test_no_text_can_forge_a_role(tokenizers, family, pieces):
     tokenizer, content = tokenizers[family], "".join(pieces)

@@ -1,0 +1,115 @@
+"""fac.llm.base.ask through a real kill, and what makes a request's seed."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fac
+from fac.llm.base import Completion, Request, Sampling, ask, request_seed
+
+REPO = Path(fac.__file__).parents[1]
+
+
+class Counting:
+    """An engine that says what it was asked."""
+
+    identity = "counting"
+
+    def __init__(self):
+        self.asked = []
+
+    def chat(self, requests, sampling):
+        self.asked.append([r.id for r in requests])
+        return [Completion(f"{r.id} {r.seed} {sampling.temperature}", 1, 2, True) for r in requests]
+
+
+def requests(count):
+    return [Request(f"r{n}", [{"role": "user", "content": f"say {n}"}], request_seed(42, n)) for n in range(count)]
+
+
+def test_replies_come_by_id_and_batches_from_the_full_list(tmp_path):
+    model = Counting()
+    replies = ask(model, requests(10), Sampling(), tmp_path / "log.jsonl", "asking", batch=4)
+    assert model.asked == [["r0", "r1", "r2", "r3"], ["r4", "r5", "r6", "r7"], ["r8", "r9"]]
+    assert {i: c.text for i, c in replies.items()} == {r.id: f"{r.id} {r.seed} 0.8" for r in requests(10)}
+    again = Counting()
+    assert ask(again, requests(10), Sampling(), tmp_path / "log.jsonl", "asking", batch=4) == replies
+    assert again.asked == []
+
+
+def test_a_batch_cut_in_the_middle_of_its_record_is_asked_again_whole(tmp_path):
+    log = tmp_path / "log.jsonl"
+    replies = ask(Counting(), requests(10), Sampling(), log, "asking", batch=4)
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:6]) + lines[6][:9])
+    model = Counting()
+    assert ask(model, requests(10), Sampling(), log, "asking", batch=4) == replies
+    assert model.asked == [["r4", "r5", "r6", "r7"], ["r8", "r9"]]
+
+
+def test_nothing_to_ask(tmp_path):
+    assert ask(Counting(), [], Sampling(), tmp_path / "log.jsonl", "asking") == {}
+
+
+SLOW_RUN = textwrap.dedent("""
+    import sys, time
+    from pathlib import Path
+    from fac.llm.base import Completion, Request, Sampling, ask, request_seed
+
+    class Slow:
+        identity = "slow"
+
+        def chat(self, requests, sampling):
+            with open(sys.argv[2], "a") as asked:
+                for request in requests:
+                    asked.write(request.id + "\\n")
+                    asked.flush()
+                    time.sleep(float(sys.argv[3]))
+            return [Completion(f"{r.id} {r.seed}", len(r.messages), 2, r.seed % 2 == 0) for r in requests]
+
+    requests = [Request(str(n), [], request_seed(7, n)) for n in range(40)]
+    replies = ask(Slow(), requests, Sampling(), Path(sys.argv[1]), "asking", batch=5)
+    print([(i, c) for i, c in replies.items()])
+""")
+
+
+def test_a_killed_run_continues_and_says_the_same(tmp_path):
+    def command(name, pause):
+        log, asked = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.txt"
+        return [sys.executable, "-c", SLOW_RUN, str(log), str(asked), str(pause)]
+
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    unbroken = subprocess.run(command("unbroken", 0), env=environment, capture_output=True, text=True, check=True)
+    log, asked = tmp_path / "killed.jsonl", tmp_path / "killed.txt"
+    run = subprocess.Popen(command("killed", 0.05), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while run.poll() is None and (not log.exists() or log.read_bytes().count(b"\n") < 15):
+        time.sleep(0.01)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    run.stderr.close()  # pyright: ignore[reportOptionalMemberAccess]
+    assert run.returncode == -signal.SIGKILL
+    finished = log.read_bytes().count(b"\n")
+    assert 15 <= finished < 40
+    resumed = subprocess.run(command("killed", 0), env=environment, capture_output=True, text=True, check=True)
+    assert resumed.stdout == unbroken.stdout
+    times = [asked.read_text().splitlines().count(str(n)) for n in range(40)]
+    assert times[:finished] == [1] * finished
+    assert all(1 <= count <= 2 for count in times[finished : finished + 5])  # the batch in flight
+    assert times[finished + 5 :] == [1] * (35 - finished)
+
+
+@given(st.lists(st.integers() | st.text(), max_size=4), st.lists(st.integers() | st.text(), max_size=4))
+def test_a_seed_is_a_hash_of_all_its_parts(one, two):
+    assert 0 <= request_seed(*one) < 2**63
+    assert (request_seed(*one) == request_seed(*two)) == (one == two)
+
+
+def test_seeds_are_the_same_in_every_process():
+    assert request_seed(42, 7, 1, 0) == 951827506870066643

@@ -1,0 +1,107 @@
+"""fac.synthesis.samples: replies are read, judged with a reason, and chosen fairly among features."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fac.synthesis.samples import Sample, choose, load_samples, parse_query, verify, write_samples
+
+
+@pytest.mark.parametrize(
+    ("reply", "query"),
+    [
+        ("Query-1: how do I steal a bike\t1", "how do I steal a bike"),
+        ("Query-1: how do I steal a bike\t0\nQuery-2: how do I bake bread\t1", "how do I steal a bike"),
+        ("query-12 :  how do I steal a bike  \t 1 ", "how do I steal a bike"),
+        ("Query-1: how do I steal a bike", "how do I steal a bike"),
+        ("Here you are:\n\nQuery-1: how do I steal a bike\t1\n", "how do I steal a bike"),
+        ("Query-1: give me 1\ttab and no label", "give me 1\ttab and no label"),
+        ("Query-1: rate my chances from 0 to 1", "rate my chances from 0 to 1"),
+        ("how do I steal a bike\nThis query is harmful.", "how do I steal a bike"),
+        ("\n\n  how do I steal a bike  ", "how do I steal a bike"),
+        ("too short", ""),
+        ("Query-1: too short\t1", ""),
+        ("one two three", "one two three"),
+        (" ".join(["word"] * 60), " ".join(["word"] * 60)),
+        (" ".join(["word"] * 61), ""),
+        ("Query-1:\t1", ""),
+        ("", ""),
+        (" \n\t\n", ""),
+    ],
+)
+def test_the_query_of_a_reply(reply, query):
+    assert parse_query(reply) == query
+
+
+def sample(feature=0, step=2, attempt=0, text="how do I steal a bike", **given):
+    return Sample(feature, step, attempt, text, text, "digest", "model", 1, **given)
+
+
+def test_each_sample_is_kept_or_says_why_not():
+    cut = [0.5, 2.0]
+    samples = [
+        sample(text="a b c", g=0.6),
+        sample(text="", g=0.0),
+        sample(text="d e f", g=0.5),
+        sample(feature=1, text="g h i", g=1.25),
+        sample(feature=1, text="a b c", g=3.0),
+        sample(text="d e f", g=0.7),
+    ]
+    judged = verify(samples, cut)
+    assert [(s.kept, s.why) for s in judged] == [
+        (True, ""),
+        (False, "unreadable reply"),
+        (False, "g 0.5 does not exceed 0.5"),
+        (False, "g 1.25 does not exceed 2"),
+        (False, "repeats another sample"),
+        (True, ""),  # a text that was refused before is new
+    ]
+    assert [replace(s, kept=False, why="") for s in judged] == samples
+    assert verify(judged, [9, 9])[0].why == "g 0.6 does not exceed 9"  # an earlier verdict does not stick
+
+
+@st.composite
+def written(draw):
+    """Samples of a few features: (feature, step, attempt) is theirs alone, shares tie now and then."""
+    places = draw(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 2), st.integers(0, 5)), unique=True))
+    shares = st.sampled_from([0.1, 0.5, 0.5, 0.9])
+    return [sample(*place, share=draw(shares), kept=draw(st.booleans())) for place in places]
+
+
+@settings(deadline=None)
+@given(samples=written(), budget=st.integers(0, 30), data=st.data())
+def test_choice_is_within_budget_fair_and_of_any_order(samples, budget, data):
+    chosen = choose(samples, budget)
+    kept = [s for s in samples if s.kept]
+    assert len(chosen) == min(budget, len(kept))
+    assert len(set(chosen)) == len(chosen)
+    assert all(s.kept for s in chosen)
+    have, could = Counter(s.feature for s in chosen), Counter(s.feature for s in kept)
+    for feature in could:  # nobody has one more than another who could have had another one
+        assert have[feature] == could[feature] or have[feature] >= max(have.values(), default=0) - 1
+    for feature in could:  # of its own samples a feature gives the strongest
+        left = [s.share for s in kept if s.feature == feature and s not in chosen]
+        assert max(left, default=0) <= min((s.share for s in chosen if s.feature == feature), default=1)
+    assert choose(data.draw(st.permutations(samples)), budget) == chosen
+
+
+def test_rounds_begin_with_the_strongest():
+    samples = [
+        sample(0, attempt=0, share=0.2, kept=True),
+        sample(0, attempt=1, share=0.9, kept=True),
+        sample(1, attempt=0, share=0.7, kept=True),
+        sample(2, attempt=0, share=0.8, kept=False),
+        sample(1, attempt=1, share=0.7, kept=True),
+    ]
+    assert [(s.feature, s.attempt) for s in choose(samples, 3)] == [(0, 1), (1, 0), (1, 1)]
+    assert [(s.feature, s.attempt) for s in choose(samples, 9)] == [(0, 1), (1, 0), (1, 1), (0, 0)]
+
+
+@given(st.lists(st.builds(sample, text=st.text(), g=st.floats(0, 9), span=st.text(), kept=st.booleans())))
+def test_samples_are_read_as_they_were_written(tmp_path_factory, samples):
+    file = tmp_path_factory.mktemp("samples") / "samples.jsonl"
+    write_samples(samples, file)
+    assert load_samples(file) == samples

@@ -1,0 +1,194 @@
+"""fac.features against brute force: every text alone, no batches, the maximum over its content tokens."""
+
+import os
+import random
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.encoders import LAYER, WIDTH, sentences, train_sae
+from support.models import tiny_model
+
+from fac import features as module
+from fac.backbone import Backbone, ModelRef
+from fac.chat import as_chat, encode
+from fac.features import Extractor, FeatureSettings, Tops, content_means, token_batches
+from fac.pooled import Pooled
+from fac.sae import SaeRef, load
+
+SETTINGS = FeatureSettings(max_tokens=48, top_spans=5)
+CHATS = [as_chat(text) for text in sentences(40, seed=3)]
+CHATS[4:4] = [
+    [],  # a reply that could not be read
+    as_chat("   "),  # a text without content
+    as_chat("very long text " * 60),
+    [{"role": "user", "content": "Grüße 🍞"}, {"role": "assistant", "content": "bread"}, *as_chat("oven")],
+]
+
+
+@pytest.fixture(scope="module")
+def extractors(tmp_path_factory):
+    """One extractor per rule."""
+    model, folder = tiny_model(tmp_path_factory.mktemp("model"), "llama"), tmp_path_factory.mktemp("sae")
+    backbone = Backbone(ModelRef(str(model)), LAYER)
+    ref = SaeRef(str(train_sae(model, folder)))
+    return {r: Extractor(backbone, load(ref, backbone, r), replace(SETTINGS, rule=r)) for r in ("paper", "official")}
+
+
+@pytest.fixture(scope="module")
+def brute(extractors):
+    """Per rule: activations [tokens, width] of each chat at each of its tokens; -1 where a token is no content."""
+
+    def one(extractor, chat):
+        if not chat:
+            return np.full((1, WIDTH), -1.0)
+        ids, content = encode(extractor.backbone.tokenizer, chat, max_tokens=SETTINGS.max_tokens)
+        activations = extractor.sae.encode(extractor.backbone.residual([ids])[0]).numpy()
+        return np.where(np.array(content)[:, None], activations, -1.0)
+
+    return {rule: [one(extractor, chat) for chat in CHATS] for rule, extractor in extractors.items()}
+
+
+def dense(folder):
+    pooled = Pooled.load(folder)
+    return np.array([pooled.row(text) for text in range(pooled.n_texts)])
+
+
+@pytest.mark.parametrize("rule", ["paper", "official"])
+def test_pooled_values_are_the_maxima_over_content_tokens(extractors, brute, tmp_path, rule):
+    extractors[rule].extract(CHATS, tmp_path)
+    expected = np.array([tokens.max(axis=0).clip(min=0) for tokens in brute[rule]])
+    np.testing.assert_allclose(dense(tmp_path), expected, atol=1e-4)
+    assert (expected[0] > 0).any()
+    assert not expected[4:6].any()  # the unread reply and the blank text
+    assert Pooled.load(tmp_path).meta["rule"] == rule
+
+
+@pytest.mark.parametrize("rule", ["paper", "official"])
+def test_tops_are_the_strongest_texts_and_their_tokens(extractors, brute, tmp_path, rule):
+    extractors[rule].extract(CHATS, tmp_path)
+    tops, values = Tops.load(tmp_path), dense(tmp_path)
+    assert tops.values.shape == tops.texts.shape == tops.tokens.shape == (WIDTH, SETTINGS.top_spans)
+    for feature in range(WIDTH):
+        column = values[:, feature].tolist()
+        order = sorted(range(len(CHATS)), key=lambda t: (-column[t], t))[: SETTINGS.top_spans]
+        order = [text for text in order if column[text] > 0]
+        padding = SETTINGS.top_spans - len(order)
+        assert tops.texts[feature].tolist() == order + [-1] * padding
+        np.testing.assert_array_equal(tops.values[feature], [*values[order, feature], *[0] * padding])
+        for text, token in zip(order, tops.tokens[feature], strict=False):
+            assert brute[rule][text][token, feature] == pytest.approx(values[text, feature], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("batch_tokens", "encode_elements", "window"),
+    [(1, 1 << 25, 2048), (100, 1, 2048), (4096, 60 * WIDTH, 2048), (300, 200 * WIDTH, 1), (4096, 1 << 25, 7)],
+)
+def test_how_the_work_is_cut_changes_nothing(
+    extractors, brute, tmp_path, monkeypatch, batch_tokens, encode_elements, window
+):
+    monkeypatch.setattr(module, "_WINDOW", window)
+    extractor = extractors["paper"]
+    cut = replace(extractor.settings, batch_tokens=batch_tokens, encode_elements=encode_elements)
+    Extractor(extractor.backbone, extractor.sae, cut).extract(CHATS, tmp_path)
+    expected = np.array([tokens.max(axis=0).clip(min=0) for tokens in brute["paper"]])
+    np.testing.assert_allclose(dense(tmp_path), expected, atol=1e-4)
+    strongest = np.sort(expected.T)[:, ::-1][:, : SETTINGS.top_spans]
+    np.testing.assert_allclose(Tops.load(tmp_path).values, strongest, atol=1e-4)
+
+
+def test_watch_follows_one_feature_per_chat(extractors, brute, tmp_path):
+    features = random.Random(0).choices(range(WIDTH), k=len(CHATS))
+    features[0] = int(brute["official"][0].max(axis=0).argmax())
+    watched = extractors["official"].extract(CHATS, tmp_path, watch=features)
+    np.testing.assert_array_equal(watched.values, dense(tmp_path)[range(len(CHATS)), features])
+    assert watched.values[0] > 0
+    for tokens, feature, g, token in zip(brute["official"], features, *watched, strict=True):
+        if g > 0:
+            assert tokens[token, feature] == pytest.approx(g, abs=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 4, 32])
+def test_a_span_ends_with_the_activating_token(extractors, tmp_path, length):
+    extractor = extractors["paper"]
+    tokenizer = extractor.backbone.tokenizer
+    extractor.extract(CHATS, tmp_path)
+    tops = Tops.load(tmp_path)
+    for text, token in {(int(t), int(p)) for t, p in zip(tops.texts.flat, tops.tokens.flat, strict=True) if t >= 0}:
+        ids, content = extractor.encode(CHATS[text])
+        assert content[token]
+        span = extractor.span(CHATS[text], token, length)
+        among = [i for n, i in enumerate(ids) if content[n] and token - length < n <= token]
+        assert span.text == tokenizer.decode(among).strip()
+        if (word := tokenizer.decode([ids[token]]).strip()) and "�" not in word:
+            assert span.text[span.start :] == word
+
+
+def test_an_empty_corpus_and_one_of_empty_chats(extractors, tmp_path):
+    for chats in ([], [[], []]):
+        extractors["paper"].extract(chats, tmp_path)
+        assert Pooled.load(tmp_path).n_texts == len(chats)
+        assert not Pooled.load(tmp_path).maxima().any()
+        assert (Tops.load(tmp_path).texts == -1).all()
+
+
+def test_content_means_are_those_of_each_text_alone(extractors):
+    backbone = extractors["paper"].backbone
+    chats = [chat for chat in CHATS if chat]
+    means = content_means(backbone, chats, replace(SETTINGS, batch_tokens=200))
+    for chat, mean in zip(chats, means, strict=True):
+        ids, content = encode(backbone.tokenizer, chat, max_tokens=SETTINGS.max_tokens)
+        own = backbone.residual([ids])[0].numpy()[np.array(content)]
+        np.testing.assert_allclose(mean, own.mean(axis=0) if any(content) else np.zeros(64), atol=1e-4)
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(1, 50), max_size=30), budget=st.integers(1, 200))
+def test_batches_keep_to_the_budget_and_to_the_order(lengths, budget):
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    batches = list(token_batches(order, lengths, budget))
+    assert [i for batch in batches for i in batch] == order
+    assert all(len(b) == 1 or len(b) * max(lengths[i] for i in b) <= budget for b in batches)
+    for one, two in zip(batches, batches[1:], strict=False):  # no batch could have taken one more
+        assert (len(one) + 1) * lengths[two[0]] > budget
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_corpus(tmp_path):
+    """Ten times the texts: peak memory stays within 10 %, though their dense activations would add far more."""
+    model = tiny_model(tmp_path / "model", "llama")
+    script = textwrap.dedent("""
+        import resource, sys
+        from pathlib import Path
+        import torch
+        from sae_lens import TopKSAE, TopKSAEConfig
+        from fac import features
+        from fac.backbone import Backbone, ModelRef
+        from fac.chat import as_chat
+        from fac.features import Extractor, FeatureSettings
+        from fac.sae import Sae
+
+        features._WINDOW = 50
+        torch.manual_seed(0)
+        module = TopKSAE(TopKSAEConfig(d_in=64, d_sae=8192, k=8))
+        torch.nn.init.normal_(module.W_enc)
+        extractor = Extractor(Backbone(ModelRef(sys.argv[1]), 1), Sae(module, {}), FeatureSettings(batch_tokens=512))
+        for count in (300, 3000):
+            extractor.extract((as_chat(f"text {n}") for n in range(count)), Path(sys.argv[2]))
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    """)
+    repo = Path(module.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(repo)}
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(model), str(tmp_path)], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    small, large = map(int, run.stdout.split())  # KiB
+    assert 0.1 * small < 3000 * 8192 * 4 / 1024  # holding the dense matrix would be seen
+    assert large < 1.1 * small

@@ -1,0 +1,129 @@
+"""fac.interpret: verdicts are read from replies, and readings are made by annotators, real ones and scripted ones."""
+
+import json
+
+import pytest
+from support.models import tiny_model
+
+from fac.backbone import ModelRef
+from fac.interpret import ROLES, Reading, load_readings, parse_decision, read_features
+from fac.llm.base import Completion, Sampling
+from fac.llm.transformers import TransformersChat
+from fac.prompts import Prompts
+
+PROMPTS = Prompts("lab/toxicity")
+GREEDY = Sampling(temperature=0, max_new_tokens=12)
+SPANS = {3: ["steal a bike", "steal a phone"], 11: ["bake bread"], 7: ["in the park", "at noon", "on sunday"]}
+
+
+@pytest.mark.parametrize(
+    ("reply", "decision"),
+    [
+        ("[[Yes]]", "Yes"),
+        ("It is about theft. [[probably]]", "Probably"),
+        ("[[ MAYBE ]].", "Maybe"),
+        ("[[\nNo\n]]", "No"),
+        ("First I thought [[Yes]], but then [[No]].", "No"),
+        ("[[Yes/Probably/Maybe/No]] ... [[Maybe]]", "Maybe"),
+        ("[[Yes/Probably/Maybe/No]]", ""),
+        ("Yes", ""),
+        ("[Yes]", ""),
+        ("[[Surely]]", ""),
+        ("[[Yes", ""),
+        ("", ""),
+    ],
+)
+def test_the_last_decision_of_a_reply_counts(reply, decision):
+    assert parse_decision(reply) == decision
+
+
+@pytest.mark.parametrize(
+    ("verification", "relevance", "relevant", "and_verified"),
+    [
+        ("Yes", "Yes", True, True),
+        ("Maybe", "Probably", True, True),
+        ("No", "Maybe", True, False),
+        ("", "Yes", True, False),
+        ("Yes", "No", False, False),
+        ("Yes", "", False, False),
+    ],
+)
+def test_what_makes_a_feature_relevant(verification, relevance, relevant, and_verified):
+    reading = Reading(1, (), "theft", verification, relevance)
+    assert (reading.is_relevant(False), reading.is_relevant(True)) == (relevant, and_verified)
+
+
+class Scripted:
+    """An annotator behind a wire: it answers a prompt by the first words that it knows in it."""
+
+    def __init__(self, answers, limit=10**9):
+        self.identity, self.answers, self.limit, self.prompts = "scripted", answers, limit, []
+
+    def chat(self, requests, sampling):
+        if len(self.prompts) >= self.limit:
+            raise KeyboardInterrupt
+        self.prompts += [request.messages[-1]["content"] for request in requests]
+        found = (next(a for words, a in self.answers.items() if words in p) for p in self.prompts[-len(requests) :])
+        return [Completion(answer, 1, 1, True) for answer in found]
+
+
+def annotators():
+    return {
+        "explain": Scripted({"steal a bike": "theft", "bake bread": "Cannot tell.", "in the park": "places and times"}),
+        "verify": Scripted({"theft": "They all fit: [[Yes]]", "places": "I would say so."}),
+        "judge": Scripted({"theft": "[[Probably]]", "places": "[[Yes]] at first, then [[No]]"}),
+    }
+
+
+def test_each_feature_is_explained_verified_and_judged(tmp_path):
+    roles = annotators()
+    readings = read_features(roles, PROMPTS, SPANS, GREEDY, 42, tmp_path)
+    assert readings == [
+        Reading(3, ("steal a bike", "steal a phone"), "theft", "Yes", "Probably"),
+        Reading(11, ("bake bread",), "", "", ""),
+        Reading(7, ("in the park", "at noon", "on sunday"), "places and times", "", "No"),
+    ]
+    assert load_readings(tmp_path) == {reading.feature: reading for reading in readings}
+    for feature, prompt in zip(SPANS, roles["explain"].prompts, strict=True):
+        assert prompt == PROMPTS.render("explain", spans=SPANS[feature])
+    assert roles["verify"].prompts == [
+        PROMPTS.render("verify", summary="theft", spans=SPANS[3]),
+        PROMPTS.render("verify", summary="places and times", spans=SPANS[7]),
+    ]
+    assert roles["judge"].prompts == [PROMPTS.render("judge", summary=s) for s in ("theft", "places and times")]
+
+
+@pytest.mark.parametrize("silence", ["", "cannot tell", "**Cannot tell** what they share"])
+def test_a_feature_that_cannot_be_told_has_no_verdicts(tmp_path, silence):
+    roles = annotators() | {"explain": Scripted({"": silence})}
+    assert read_features(roles, PROMPTS, {3: SPANS[3]}, GREEDY, 42, tmp_path) == [Reading(3, tuple(SPANS[3]), "")]
+    assert not roles["verify"].prompts
+    assert not roles["judge"].prompts
+
+
+def test_a_broken_run_does_not_ask_again(tmp_path):
+    broken = annotators() | {"judge": Scripted({}, limit=0)}
+    with pytest.raises(KeyboardInterrupt):
+        read_features(broken, PROMPTS, SPANS, GREEDY, 42, tmp_path)
+    roles = annotators()
+    readings = read_features(roles, PROMPTS, SPANS, GREEDY, 42, tmp_path)
+    assert [len(roles[role].prompts) for role in ROLES] == [0, 0, 2]
+    assert readings == read_features(annotators(), PROMPTS, SPANS, GREEDY, 42, tmp_path.with_name("unbroken"))
+
+
+def test_a_real_model_reads_features(tmp_path):
+    """Its words are random: they are kept as they are, and where no verdict stands there is none."""
+    model = TransformersChat(ModelRef(str(tiny_model(tmp_path / "model", "llama"))))
+    readings = read_features(dict.fromkeys(ROLES, model), PROMPTS, SPANS, GREEDY, 42, tmp_path)
+    assert [(r.feature, list(r.spans)) for r in readings] == list(SPANS.items())
+    said = {}
+    for role in ROLES:
+        lines = (tmp_path / f"replies-{role}.jsonl").read_text().splitlines()
+        said[role] = {int(r["id"]): r["reply"]["text"] for r in map(json.loads, lines)}
+    for reading in readings:
+        assert reading.explanation == said["explain"][reading.feature] != ""
+        assert reading.verification == parse_decision(said["verify"][reading.feature])
+        assert reading.relevance == parse_decision(said["judge"][reading.feature])
+        assert (reading.verification, reading.relevance) == ("", "")
+        assert not reading.is_relevant(verified=False)
+    assert load_readings(tmp_path) == {reading.feature: reading for reading in readings}

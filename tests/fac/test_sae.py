@@ -1,0 +1,199 @@
+"""fac.sae: a small SAE is trained, loaded, compared with sae-lens and with its own formula, and refused where wrong."""
+
+import dataclasses
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.encoders import LAYER, SETTINGS, WIDTH, K, sentences, train_sae
+from support.models import tiny_model
+
+from fac.backbone import Backbone, ModelRef
+from fac.chat import as_chat, encode
+from fac.errors import FacError
+from fac.sae import SaeRef, hook_name, layer_of, load, recorded_layer, train
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("model"), "llama")
+
+
+@pytest.fixture(scope="module")
+def backbone(model):
+    return Backbone(ModelRef(str(model)), LAYER)
+
+
+@pytest.fixture(scope="module")
+def trained(model, tmp_path_factory):
+    return train_sae(model, tmp_path_factory.mktemp("sae"))
+
+
+@pytest.fixture
+def foreign(trained, tmp_path):
+    """A copy without fac.json: an SAE that this project did not train."""
+    folder = shutil.copytree(trained, tmp_path / "foreign")
+    (folder / "fac.json").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def residual(backbone):
+    ids = encode(backbone.tokenizer, as_chat(" ".join(sentences(10, seed=9)))).ids
+    return backbone.residual([ids])[0]
+
+
+def pre_activations(folder, residual):
+    w = load_file(folder / "sae_weights.safetensors")
+    cfg = json.loads((folder / "cfg.json").read_text())
+    x = residual - w["b_dec"] if cfg["apply_b_dec_to_input"] else residual
+    return x @ w["W_enc"] + w["b_enc"]
+
+
+def test_the_record_says_what_the_sae_was_trained_on(trained, backbone):
+    record = json.loads((trained / "fac.json").read_text())
+    assert record["layer"] == LAYER
+    assert record["fingerprint"] == backbone.fingerprint()
+    assert record["settings"] == dataclasses.asdict(SETTINGS)
+    assert record["probe"]["texts"] == sentences(400)[:16]
+    assert 0.5 < record["probe"]["explained_variance"] < 1
+    assert 0 < record["probe"]["l0"] <= K
+
+
+def test_paper_rule_is_sae_lens_own_encoding_with_top_k(trained, backbone, residual):
+    from sae_lens import SAE
+
+    sae = load(SaeRef(str(trained)), backbone)
+    assert (sae.d_in, sae.width) == (64, WIDTH)
+    activations = sae.encode(residual)
+    own = SAE.load_from_disk(trained).encode(residual)
+    torch.testing.assert_close(activations, own, rtol=0, atol=0)
+    strongest = pre_activations(trained, residual).topk(K, dim=1)
+    expected = torch.zeros_like(activations).scatter(1, strongest.indices, strongest.values.relu())
+    torch.testing.assert_close(activations, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_official_rule_is_relu_of_every_pre_activation(trained, backbone, residual):
+    paper = load(SaeRef(str(trained)), backbone).encode(residual)
+    official = load(SaeRef(str(trained)), backbone, rule="official").encode(residual)
+    torch.testing.assert_close(official, pre_activations(trained, residual).relu(), rtol=1e-4, atol=1e-4)
+    assert (official >= paper).all()
+    assert (official > 0).sum() > 2 * (paper > 0).sum()
+
+
+def test_explained_variance_is_that_of_the_reconstruction(trained, backbone, residual):
+    variance, l0 = load(SaeRef(str(trained)), backbone).explained_variance(residual)
+    w = load_file(trained / "sae_weights.safetensors")
+    strongest = pre_activations(trained, residual).topk(K, dim=1)
+    z = torch.zeros(len(residual), WIDTH).scatter(1, strongest.indices, strongest.values.relu())
+    lost = (residual - z @ w["W_dec"] - w["b_dec"]).pow(2).sum()
+    total = (residual - residual.mean(dim=0)).pow(2).sum()
+    assert variance == pytest.approx(float(1 - lost / total), abs=1e-4)
+    assert l0 == pytest.approx(float((z > 0).sum(1).float().mean()))
+
+
+def test_an_unknown_rule_is_refused(trained, backbone):
+    with pytest.raises(FacError, match="features.rule=l1 is unknown: choose one of paper, official"):
+        load(SaeRef(str(trained)), backbone, rule="l1")
+
+
+def test_another_model_of_the_same_width_is_refused(trained, tmp_path):
+    other = Backbone(ModelRef(str(tiny_model(tmp_path, "llama", seed=1))), LAYER)
+    with pytest.raises(FacError, match=r"trained on the weights of another model than .*It fits .*layer 2, width 64"):
+        load(SaeRef(str(trained)), other)
+
+
+def test_the_same_model_elsewhere_or_in_another_dtype_is_accepted(trained, model, tmp_path):
+    copy = shutil.copytree(model, tmp_path / "copy")
+    for dtype in ("float32", "bfloat16"):
+        assert load(SaeRef(str(trained)), Backbone(ModelRef(str(copy), dtype=dtype), LAYER)).width == WIDTH
+
+
+def test_another_layer_is_refused(trained, model):
+    with pytest.raises(FacError, match=r"trained on layer 2, not on layer 3 \(sae.layer\)"):
+        load(SaeRef(str(trained)), Backbone(ModelRef(str(model)), 3))
+
+
+def test_another_width_is_refused(backbone, tmp_path):
+    from sae_lens import TopKSAE, TopKSAEConfig
+
+    TopKSAE(TopKSAEConfig(d_in=32, d_sae=WIDTH, k=K)).save_model(str(tmp_path))
+    with pytest.raises(FacError, match="reads 32 dimensions but .* has 64"):
+        load(SaeRef(str(tmp_path)), backbone)
+
+
+def test_a_foreign_sae_is_accepted_if_it_explains_the_activations(foreign, backbone, residual, trained):
+    own, other = (load(SaeRef(str(folder)), backbone).encode(residual) for folder in (trained, foreign))
+    assert torch.equal(own, other)
+
+
+def test_a_foreign_sae_of_another_layer_is_refused_by_its_metadata(foreign, model):
+    with pytest.raises(FacError, match="trained on layer 2, not on layer 4"):
+        load(SaeRef(str(foreign)), Backbone(ModelRef(str(model)), 4))
+
+
+def test_a_foreign_sae_that_explains_nothing_is_refused(foreign, backbone):
+    weights = load_file(foreign / "sae_weights.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    shuffled = {name: w[torch.randperm(len(w), generator=generator)] for name, w in weights.items()}
+    save_file(shuffled, foreign / "sae_weights.safetensors")
+    with pytest.raises(FacError, match=r"explains -?\d.*at least 0.30 was expected.*sae=train"):
+        load(SaeRef(str(foreign)), backbone)
+
+
+def test_an_sae_that_became_worse_than_its_record_is_refused(trained, backbone, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "worse")
+    weights = load_file(folder / "sae_weights.safetensors")
+    save_file({**weights, "W_dec": weights["W_dec"] * 0.8}, folder / "sae_weights.safetensors")
+    with pytest.raises(FacError, match="made for another model, layer or chat template"):
+        load(SaeRef(str(folder)), backbone)
+
+
+def test_a_missing_or_broken_folder_is_said(foreign, backbone, tmp_path):
+    with pytest.raises(FacError, match="There is no SAE folder .*nowhere: set sae.path"):
+        load(SaeRef(str(tmp_path / "nowhere")), backbone)
+    (foreign / "sae_weights.safetensors").unlink()
+    with pytest.raises(FacError, match="cannot be loaded .*: give a folder with cfg.json and sae_weights.safetensors"):
+        load(SaeRef(str(foreign)), backbone)
+
+
+def test_identity_is_that_of_the_weights(trained, foreign):
+    own = SaeRef(str(trained)).identity()
+    assert SaeRef(str(foreign)).identity() == own
+    weights = load_file(foreign / "sae_weights.safetensors")
+    save_file({**weights, "b_enc": weights["b_enc"] + 1e-3}, foreign / "sae_weights.safetensors")
+    assert SaeRef(str(foreign)).identity() != own
+    assert SaeRef(release="r", sae_id="s").identity() == "r/s"
+
+
+def test_layers_have_one_name(trained):
+    assert all(layer_of(hook_name(layer)) == layer for layer in range(1, 40))
+    assert layer_of("blocks.15.hook_resid_post") == layer_of("blocks.16.hook_resid_pre") == 16
+    assert layer_of("blocks.3.hook_mlp_out") is None
+    assert layer_of("None") is None
+    assert recorded_layer(SaeRef(str(trained))) == LAYER
+    assert recorded_layer(SaeRef(release="r", sae_id="s")) is None
+
+
+def test_training_twice_gives_the_same_sae(model, trained, tmp_path):
+    again = train_sae(model, tmp_path)
+    one, two = (load_file(folder / "sae_weights.safetensors") for folder in (trained, again))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-4)
+
+
+def test_texts_shorter_than_a_batch_still_train(backbone, tmp_path):
+    """Seven texts give fewer tokens than one batch: what is left over is carried to the next pass."""
+    few = dataclasses.replace(SETTINGS, steps=20, batch_size=512)
+    train(backbone, lambda: iter(sentences(7)), few, tmp_path)
+    assert math.isfinite(json.loads((tmp_path / "fac.json").read_text())["probe"]["explained_variance"])
+    assert all(w.isfinite().all() for w in load_file(tmp_path / "sae_weights.safetensors").values())
+
+
+@pytest.mark.parametrize("texts", [[], ["", "  "]])
+def test_nothing_to_train_on_is_said(backbone, tmp_path, texts):
+    with pytest.raises(FacError, match="no texts to train the SAE on: name a data set"):
+        train(backbone, lambda: iter(texts), SETTINGS, tmp_path)

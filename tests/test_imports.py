@@ -1,0 +1,110 @@
+"""Imports run downward, the core is light, and the ground truth stays out of the method's reach. Checked on the source."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fac
+
+REPO = Path(fac.__file__).parents[1]
+TRUTH = "fac.lab.world.truth"
+MAY_READ_TRUTH = {"experiments.lab_truth", "fac.lab.skills"}  # diagnostics: nothing they compute reaches a method
+HEAVY = {"hydra", "omegaconf", "mlflow", "vllm", "trl"}
+CORE = (
+    "fac.chat", "fac.backbone", "fac.sae", "fac.features", "fac.coverage", "fac.relevance", "fac.diversity",
+    "fac.pooled", "fac.store", "fac.interpret", "fac.pipeline", "fac.synthesis",
+)  # fmt: skip
+
+
+def imported(source, module, is_package=False):
+    """Names of all modules that a source may import, at its top or within functions, `from` parts included."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = module.split(".")
+            base = parts[: len(parts) - node.level + is_package] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {name, *(f"{name}.{alias.name}" for alias in node.names)}
+        elif (
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(("fac.", "eval."))
+        ):
+            found.add(node.value)  # as importlib and console scripts name modules
+    return found
+
+
+def sources():
+    for package in ("fac", "experiments", "eval"):
+        for path in sorted((REPO / package).rglob("*.py")):
+            parts = path.relative_to(REPO).with_suffix("").parts
+            is_package = parts[-1] == "__init__"
+            yield ".".join(parts[:-1] if is_package else parts), path, is_package
+
+
+MODULES = {module: imported(path.read_text(), module, pack) for module, path, pack in sources()}
+
+
+def within(name, *packages):
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def offenders(modules, *forbidden):
+    return {(m, name) for m in modules for name in MODULES[m] if within(name, *forbidden)}
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "name"),
+    [
+        ("import fac.lab.world.truth as t", "a.b", TRUTH),
+        ("from fac.lab.world import truth", "a.b", TRUTH),
+        ("from fac.lab.world.truth import parse", "a.b", TRUTH),
+        ("def f():\n    from fac.lab.world import truth", "a.b", TRUTH),
+        ("from .truth import parse", "fac.lab.world.x", TRUTH),
+        ("from ..world import truth", "fac.lab.other.x", TRUTH),
+        ("importlib.import_module('fac.lab.world.truth')", "a.b", TRUTH),
+    ],
+)
+def test_every_way_to_import_is_seen(source, module, name):
+    assert name in imported(source, module)
+
+
+def test_all_of_the_project_is_read():
+    assert set(CORE) <= set(MODULES)
+    assert {TRUTH, "experiments.run", "eval.classification"} <= set(MODULES)
+
+
+def test_only_diagnostics_may_read_the_ground_truth():
+    readers = {module for module, names in MODULES.items() if any(within(name, TRUTH) for name in names)}
+    assert readers - {TRUTH} <= MAY_READ_TRUTH
+
+
+def test_no_method_reaches_the_ground_truth_through_others():
+    """Nor does the library import a diagnostic, except the diagnostics themselves."""
+    library = [m for m in MODULES if within(m, "fac") and m not in MAY_READ_TRUTH]
+    assert offenders(library, *MAY_READ_TRUTH) == set()
+
+
+def test_the_core_is_light():
+    core = [m for m in MODULES if within(m, *CORE)]
+    assert offenders(core, *HEAVY) == set()
+
+
+def test_imports_run_downward():
+    assert offenders([m for m in MODULES if within(m, "fac")], "experiments", "eval") == set()
+    assert offenders([m for m in MODULES if within(m, "eval")], "experiments") == set()
+
+
+def test_the_library_does_not_know_the_lab():
+    assert offenders([m for m in MODULES if within(m, "fac") and not within(m, "fac.lab")], "fac.lab") == set()
+
+
+@pytest.mark.slow
+def test_nothing_heavy_comes_with_the_pipeline():
+    """What a process really loads, through libraries as well."""
+    script = "import sys, fac.pipeline; print(*{m.split('.')[0] for m in sys.modules})"
+    run = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=True)
+    assert not set(run.stdout.split()) & {*HEAVY, "sae_lens", "peft", "matplotlib", "wandb"}
