@@ -1,4 +1,4 @@
-"""How well a binary classifier ranks: the toxicity metric of the paper (§4.4, Tables 1, 3, 4, 6, 7, 9-13).
+"""How well a binary classifier ranks: the toxicity metric of the paper (App. J, Tables 1, 3, 4, 6, 7, 9-13).
 
 Knows: labels, scores, and what scikit-learn computes from them. Does not know: models, except that they score chats.
 All metrics are fractions in 0..1 (the paper prints percent).
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def auprc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the precision-recall curve as average precision (§4.4), a fraction; chance level is the prevalence.
+    """Area under the precision-recall curve as average precision (App. J), a fraction; chance level is the prevalence.
 
     `labels` [n] are 0 or 1, `scores` [n] grow with the probability of class 1; only their order counts. Raises FacError
     if the labels hold one class only or a score is not a finite number.

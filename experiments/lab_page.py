@@ -173,7 +173,7 @@ def missing_by_threshold(found: Findings) -> Table:
             "Precision and recall are of the harmful concepts (and wordings) behind the missing features, against "
             "those that the seed data really lack (the lab's ground truth). A concept that the seed data know can still "
             "lack wordings, which costs concept precision but is no error.",
-            "Top-K off is the released code's rule (paper.md §4.3): every positive pre-activation counts.",
+            "Top-K off is the released code's rule: every positive pre-activation counts.",
         ],
     )
 

@@ -50,10 +50,10 @@ class ModelRef:
         if not self.is_local:
             return f"{self.path}@{self.revision or 'main'}/{self.chat_template}/{self.dtype}"
         digest = hashlib.sha256(f"{self.chat_template}/{self.dtype}".encode())
-        for file in sorted(self.folder.rglob("*")):
+        for file in sorted(self.folder.iterdir()):
             if file.is_file() and file.suffix in {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}:
                 size = file.stat().st_size
-                digest.update(f"{file.relative_to(self.folder)}:{size}:".encode())
+                digest.update(f"{file.name}:{size}:".encode())
                 with file.open("rb") as stream:
                     for start in range(0, size, max(size // _SAMPLES, _SAMPLE)):
                         stream.seek(start)

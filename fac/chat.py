@@ -2,7 +2,7 @@
 
 Knows: the tokenizer's own chat template, and which tokens of the rendering are the writer's words. Does not know:
 models, activations, tasks. Every engine, trainer and evaluator gets ids from here, never a rendered string, so a
-second BOS cannot appear (the released code had one, paper.md §4.3) and no constant like "skip 31 tokens" is needed.
+second BOS cannot appear (the released code had one) and no constant like "skip 31 tokens" is needed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Encoded(NamedTuple):
 
 
 def as_chat(text: str) -> list[Message]:
-    """One user turn: how every plain text of a data set is read (paper §4.2)."""
+    """One user turn: how every plain text of a data set is read (paper App. J)."""
     return [{"role": "user", "content": text}]
 
 

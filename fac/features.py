@@ -32,7 +32,7 @@ _WINDOW_ELEMENTS = 1 << 24  # texts x width of pooled values held at a time
 class FeatureSettings:
     """How texts are measured. Only `max_tokens`, `rule` and `top_spans` change results."""
 
-    max_tokens: int = 512  # longer texts are cut on the right (paper §4.3)
+    max_tokens: int = 512  # longer texts are cut on the right, as the released code does
     rule: str = "paper"  # "paper": Top-K kept; "official": off, as the released code measures
     top_spans: int = 10  # texts kept per feature (paper App. K)
     batch_tokens: int = 4096  # padded tokens per forward pass

@@ -120,7 +120,7 @@ class Workshop:
     ) -> None:
         """`sae` is an SAE that exists, or how to train one on the texts of the corpus `sae_texts` first.
 
-        `layer` None is the layer that the SAE was trained on; for one to be trained, half the model's depth (§4.1).
+        `layer` None is the layer that the SAE was trained on; for one to be trained, half the model's depth (App. J).
         """
         self.store, self.model, self.features = store, model, features
         if isinstance(sae, TrainSettings):

@@ -68,7 +68,7 @@ class TrainSettings:
 class Sae:
     """An SAE that was checked against its backbone. `encode` maps residuals [tokens, d_in] to [tokens, width].
 
-    rule "paper": Top-K kept (as trained). "official": Top-K off, ReLU only, as the released code measures (paper §4.3).
+    rule "paper": Top-K kept (as trained). "official": Top-K off, ReLU only, as the released code measures.
     """
 
     def __init__(self, module: Any, record: dict[str, Any], rule: str = "paper") -> None:

@@ -65,7 +65,7 @@ def random_features(material: Material) -> Outcome:
 
 
 def fac_one_step(material: Material) -> Outcome:
-    """Missing features, one step: the description alone, with the n + m requests of two steps (paper §8, RQ2)."""
+    """Missing features, one step: the description alone, with the n + m requests of two steps (RQ2)."""
     settings = material.desk.settings
     written = step_one(material.desk, material.missing, range(settings.n + settings.m))
     return _outcome(material, written)

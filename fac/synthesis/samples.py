@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 _QUERY_LINE = re.compile(r"^\s*query-\d+\s*:\s*(.+?)\s*(?:\t\s*[01]\s*)?$", re.IGNORECASE)
-_WORDS = (3, 60)  # paper §5: 5-60 words; the lab's shortest queries have five, so three only catches debris
+_WORDS = (3, 60)  # the released prompts ask for 5-60; three only catches debris in the lab
 
 
 @dataclass(frozen=True)

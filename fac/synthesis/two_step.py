@@ -87,7 +87,7 @@ def contrastive_pair(desk: Desk, feature: int, samples: Sequence[Sample], cut: n
     """(x+, x-): the candidates with the largest and the smallest g_i (Alg. 1).
 
     x+ must be active. Where no candidate is, the feature's strongest anchor span takes its place, as in the released
-    code (paper.md §5), and `step` 0 marks it.
+    code, and `step` 0 marks it.
     """
     own = [s for s in samples if s.feature == feature and s.text]
     own.sort(key=lambda s: (-s.g, s.attempt))

@@ -1,4 +1,4 @@
-"""Toxicity classifiers (paper §4.5): a causal LM with a two-class head, fine-tuned by LoRA or by its head alone.
+"""Toxicity classifiers (paper App. J): a causal LM with a two-class head, fine-tuned by LoRA or by its head alone.
 
 Knows: how examples become a trained classifier on disk, and how a classifier scores chats. Does not know: where the
 examples come from, what the classes mean, metrics (`eval.classification`). Needs peft and transformers' Trainer.
@@ -48,7 +48,7 @@ BATCH = 32  # chats per forward pass where nothing is trained
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """How a classifier is trained. The defaults are the paper's LoRA row (§4.5, Table 1).
+    """How a classifier is trained. The defaults are the paper's LoRA row (App. J, Table 1).
 
     The paper's head-only row (Table 13) is `ClassifierSettings("head", epochs=15, learning_rate=8e-5, batch_size=1)`.
     Optimizer: AdamW (0.9, 0.999, 1e-8), gradients clipped at norm 1, as the Trainer's defaults are.

@@ -25,7 +25,7 @@ class Sizes:
     """How many texts each role has, and how many harmful concepts the seed data know (of 28)."""
 
     anchor: int = 4000  # reference corpus: all concepts, 40 % harmful
-    safe: int = 1000  # benign training texts (paper §4.4)
+    safe: int = 1000  # benign training texts (paper App. J)
     seed: int = 200  # harmful training texts, about known concepts only
     human: int = 200  # harmful texts people wrote about all concepts: the row "full"
     labelled: int = 1000  # like the anchor, for the statistical judge
