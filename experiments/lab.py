@@ -34,7 +34,6 @@ from fac.lab.world.corpora import Sizes, draw_corpus, world_digest
 from fac.llm.transformers import TransformersChat
 from fac.pipeline import (
     Gap,
-    Measured,
     Workshop,
     computed_corpus,
     desk_of,
@@ -74,7 +73,6 @@ def run(cfg: DictConfig) -> Path:
     with Session.open(cfg) as session, Cells(plan.workers) as cells:
         world = draw_world(session.store, plan.sizes, plan.world_seed)
         rows: list[Row] = []
-        jobs = _JobWriter(plan, session, world)
         model = plan.model
         shop = Workshop(session.store, model, plan.sae, plan.layer, plan.features, world["anchor"])
         anchor = measure(shop, world["anchor"])
@@ -83,7 +81,7 @@ def run(cfg: DictConfig) -> Path:
         writer = TransformersChat(model)
         prompts = Prompts(plan.prompts)
         source, readings = interpret(shop, anchor, dict.fromkeys(ROLES, writer), prompts, plan.read)
-        relevant = relevant_features(shop_width(anchor), readings, plan.read, labelled)
+        relevant = relevant_features(anchor.pooled.n_features, readings, plan.read, labelled)
         gap = find_gap(anchor, seed, relevant, plan.thresholds, readings)
         session.say(
             f"{int(gap.active().sum())} relevant features on the anchor, {int(gap.missing().sum())} missing in seed"
@@ -103,7 +101,7 @@ def run(cfg: DictConfig) -> Path:
             added = texts_corpus(session.store, outcome.chats) if outcome.chats else None
             if outcome.samples:
                 session.say(f"{name}: {sum(s.kept for s in outcome.samples)} of {len(outcome.samples)} samples kept")
-            cells.submit(jobs.of(name, added))
+            cells.submit(_jobs(plan, session.store, world, name, added))
             rows.append(coverage_of(shop, gap, Row(name, outcome, added)))
         official_shop = Workshop(session.store, model, shop.sae, shop.layer, replace(plan.features, rule="official"))
         official = find_gap(
@@ -114,7 +112,9 @@ def run(cfg: DictConfig) -> Path:
         )
         scored = [track(session, cell) for cell in cells.results()]
         table = _table(plan, session, rows, scored)
-        judged = relevant_features(shop_width(anchor), readings, replace(plan.read, judge="statistical"), labelled)
+        judged = relevant_features(
+            anchor.pooled.n_features, readings, replace(plan.read, judge="statistical"), labelled
+        )
         return lab_page.finish(Findings(plan.sizes, plan.world_seed, gap, official, rows, table, judged, session, shop))
 
 
@@ -149,24 +149,16 @@ class _Plan:
         self.scale = cfg.scale.name
 
 
-class _JobWriter:
-    def __init__(self, plan: _Plan, session: Session, world: Mapping[str, Artifact]) -> None:
-        self.plan, self.session, self.world = plan, session, world
-
-    def of(self, row: str, added: Artifact | None) -> list[Job]:
-        """All classifiers of one row. A row without texts is the same in every protocol, and trained once."""
-        plan, world = self.plan, self.world
-        jobs = []
-        for protocol in plan.protocols:
-            train = training_corpora(protocol, world["safe"], world["seed"], added)
-            if row == "seed_twice" and protocol == "alone":
-                continue  # the seed's positives in place of the seed's positives
-            if train is not None and not (added is None and protocol != plan.protocols[0]):
-                jobs += [
-                    Job(row, protocol, s, self.session.store.root, plan.model, plan.train, train, world[plan.test])
-                    for s in plan.seeds
-                ]
-        return jobs
+def _jobs(plan: _Plan, store: Store, world: Mapping[str, Artifact], row: str, added: Artifact | None) -> list[Job]:
+    """All classifiers of one row. A row without texts of its own is the same in every protocol, and trained once."""
+    jobs = []
+    for protocol in plan.protocols if added else plan.protocols[:1]:
+        if row == "seed_twice" and protocol == "alone":
+            continue  # the seed's positives in place of the seed's positives: the baseline
+        train = training_corpora(protocol, world["safe"], world["seed"], added)
+        test = world[plan.test]
+        jobs += [Job(row, protocol, seed, store.root, plan.model, plan.train, train, test) for seed in plan.seeds]
+    return jobs
 
 
 def draw_world(store: Store, sizes: Sizes, seed: int) -> dict[str, Artifact]:
@@ -213,10 +205,6 @@ def coverage_of(shop: Workshop, gap: Gap, row: Row) -> Row:
         return row
     own = own_counts(pooled, np.array([s.feature for s in row.outcome.chosen]), cut)[0]
     return replace(row, own=covered_missing(missing, own, anchor, mean))
-
-
-def shop_width(measured_: Measured) -> int:
-    return measured_.pooled.n_features
 
 
 def track(session: Session, cell: Scored) -> tuple[Scored, str]:

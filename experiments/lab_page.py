@@ -171,8 +171,8 @@ def missing_by_threshold(found: Findings) -> Table:
         {f"{rule}_{kind}": f"{label}, {text}" for rule, label in rules.items() for kind, text in kinds.items()},
         [
             "Precision and recall are of the harmful concepts (and wordings) behind the missing features, against "
-            "those that the seed data really lack (the lab's ground truth). A concept that the seed data know can still "
-            "lack wordings, which costs concept precision but is no error.",
+            "those that the seed data really lack (the lab's ground truth). Seed data that know a concept can still "
+            "lack some of its wordings, which costs concept precision but is no error.",
             "Top-K off is the released code's rule: every positive pre-activation counts.",
         ],
     )

@@ -56,18 +56,11 @@ class Scored:
     events: tuple[StageEvent, ...]
 
 
-def training_corpora(
-    protocol: str, safe: Artifact, seed: Artifact, added: Artifact | None
-) -> tuple[Artifact, ...] | None:
-    """The corpora a row trains on; None where a protocol says nothing about it.
-
-    A row without texts of its own (baseline) is the seed data in both protocols.
-    """
+def training_corpora(protocol: str, safe: Artifact, seed: Artifact, added: Artifact | None) -> tuple[Artifact, ...]:
+    """The corpora that a row trains on; a row that adds nothing (the baseline) is the seed data in every protocol."""
     if added is None:
         return (safe, seed)
-    if protocol == "added":
-        return (safe, seed, added)
-    return None if added.key == seed.key else (safe, added)
+    return (safe, seed, added) if protocol == "added" else (safe, added)
 
 
 def run_job(job: Job) -> Scored:

@@ -265,7 +265,7 @@ def _activation_batches(
             pool = torch.cat([left.to(rows[0].device), *rows])
             pool = pool[torch.randperm(len(pool), generator=generator).to(pool.device)]
             full = len(pool) // settings.batch_size * settings.batch_size
-            if full:  # splitting nothing gives one empty batch, whose loss is NaN
+            if full:  # splitting nothing would give one empty batch
                 yield from pool[:full].split(settings.batch_size)
             left = pool[full:]
         if not seen:

@@ -1,4 +1,4 @@
-"""Imports run downward, the core is light, and the ground truth stays out of the method's reach. Checked on the source."""
+"""Imports run downward, the core is light, and the ground truth stays out of the method's reach."""
 
 import ast
 import subprocess

@@ -120,6 +120,15 @@ def test_blanks_around_a_text_change_nothing(tokenizers):
         assert encode(tokenizer, as_chat(" \n hello there \t")) == encode(tokenizer, as_chat("hello there"))
 
 
+def test_an_empty_text_has_no_content_even_where_the_template_around_it_is_one_token(tokenizers):
+    tokenizer = AutoTokenizer.from_pretrained(tokenizers["llama"].name_or_path)
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    tokenizer.add_tokens([" \n"])  # many large vocabularies hold it
+    encoded = encode(tokenizer, turns("", "x", " "))
+    assert tokenizer.convert_tokens_to_ids(" \n") in encoded.ids
+    assert marked(tokenizer, encoded) == ["x"]
+
+
 def test_max_tokens_cuts_on_the_right(tokenizers):
     for tokenizer in tokenizers.values():
         whole = encode(tokenizer, as_chat("a long text " * 20))

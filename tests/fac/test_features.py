@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,7 @@ def test_tops_are_the_strongest_texts_and_their_tokens(extractors, brute, tmp_pa
     assert tops.values.shape == tops.texts.shape == tops.tokens.shape == (WIDTH, SETTINGS.top_spans)
     for feature in range(WIDTH):
         column = values[:, feature].tolist()
-        order = sorted(range(len(CHATS)), key=lambda t: (-column[t], t))[: SETTINGS.top_spans]
-        order = [text for text in order if column[text] > 0]
+        order = [text for _, text in sorted((-g, text) for text, g in enumerate(column) if g > 0)][: SETTINGS.top_spans]
         padding = SETTINGS.top_spans - len(order)
         assert tops.texts[feature].tolist() == order + [-1] * padding
         np.testing.assert_array_equal(tops.values[feature], [*values[order, feature], *[0] * padding])
@@ -99,8 +99,11 @@ def test_how_the_work_is_cut_changes_nothing(
     Extractor(extractor.backbone, extractor.sae, cut).extract(CHATS, tmp_path)
     expected = np.array([tokens.max(axis=0).clip(min=0) for tokens in brute["paper"]])
     np.testing.assert_allclose(dense(tmp_path), expected, atol=1e-4)
+    tops, rows = Tops.load(tmp_path), np.arange(WIDTH)[:, None]
     strongest = np.sort(expected.T)[:, ::-1][:, : SETTINGS.top_spans]
-    np.testing.assert_allclose(Tops.load(tmp_path).values, strongest, atol=1e-4)
+    np.testing.assert_allclose(tops.values, strongest, atol=1e-4)
+    found = np.where(tops.texts < 0, 0, expected[tops.texts, rows])  # each value belongs to the text that is named
+    np.testing.assert_allclose(tops.values, found, atol=1e-4)
 
 
 def test_watch_follows_one_feature_per_chat(extractors, brute, tmp_path):
@@ -155,7 +158,7 @@ def test_batches_keep_to_the_budget_and_to_the_order(lengths, budget):
     batches = list(token_batches(order, lengths, budget))
     assert [i for batch in batches for i in batch] == order
     assert all(len(b) == 1 or len(b) * max(lengths[i] for i in b) <= budget for b in batches)
-    for one, two in zip(batches, batches[1:], strict=False):  # no batch could have taken one more
+    for one, two in pairwise(batches):  # no batch could have taken one more
         assert (len(one) + 1) * lengths[two[0]] > budget
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import shutil
 
 import pytest
@@ -189,8 +188,7 @@ def test_texts_shorter_than_a_batch_still_train(backbone, tmp_path):
     """Seven texts give fewer tokens than one batch: what is left over is carried to the next pass."""
     few = dataclasses.replace(SETTINGS, steps=20, batch_size=512)
     train(backbone, lambda: iter(sentences(7)), few, tmp_path)
-    assert math.isfinite(json.loads((tmp_path / "fac.json").read_text())["probe"]["explained_variance"])
-    assert all(w.isfinite().all() for w in load_file(tmp_path / "sae_weights.safetensors").values())
+    assert json.loads((tmp_path / "fac.json").read_text())["probe"]["explained_variance"] > 0.3
 
 
 @pytest.mark.parametrize("texts", [[], ["", "  "]])

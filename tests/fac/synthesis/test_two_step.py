@@ -54,6 +54,7 @@ class Echo:
 
 
 ANCHOR = sentences(60, seed=5)
+ENCODER = {"sae": "the one below", "rule": "paper"}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def desk_at(world):
         store = Store(folder, lambda event: events.append(event.kind))
         source = Artifact("interpret", "0" * 20, folder)
         prompts = Prompts("lab/toxicity")
-        desk = Desk(store, writer, prompts, readings, source, lambda: extractor, "encoder", anchor_max, settings)
+        desk = Desk(store, writer, prompts, readings, source, lambda: extractor, ENCODER, anchor_max, settings)
         return desk, events
 
     return at
@@ -182,8 +183,8 @@ def test_another_setting_is_another_stage(world, desk_at, tmp_path, change):
     features = list(world[3])[:1]
     desk, _ = desk_at(tmp_path, Echo())
     other, _ = desk_at(tmp_path, Echo(), replace(SETTINGS, **change))
-    one, two = (step_one(d, features, range(2)).artifact for d in (desk, other))
-    assert one != two
+    elsewhere = replace(desk, encoder={**ENCODER, "rule": "official"})
+    assert len({step_one(d, features, range(2)).artifact for d in (desk, other, elsewhere)}) == 3
 
 
 def test_a_broken_run_continues_where_it_stopped(world, desk_at, tmp_path):
