@@ -54,7 +54,7 @@ class Source:
     """Key of the array in a .json file that holds an object; dots reach into nested keys. "auto" takes the first of
     `ROW_ARRAYS`, otherwise the only array of objects."""
     turns: Literal["user", "all"] = "user"
-    """What is kept of a conversation: the user's words, as one user turn (the paper measures queries, App. J), or all."""
+    """What is kept of a conversation: the user's words, as one user turn (the paper measures queries), or all."""
     limit: int | None = None
     """Keep at most this many texts, from the start."""
     dedup: bool = False

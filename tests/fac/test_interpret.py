@@ -53,6 +53,10 @@ def test_what_makes_a_feature_relevant(verification, relevance, relevant, and_ve
     assert (reading.is_relevant(False), reading.is_relevant(True)) == (relevant, and_verified)
 
 
+class BreakdownError(Exception):
+    """What a broken annotator raises."""
+
+
 class Scripted:
     """An annotator behind a wire: it answers a prompt by the first words that it knows in it."""
 
@@ -61,7 +65,7 @@ class Scripted:
 
     def chat(self, requests, sampling):
         if len(self.prompts) >= self.limit:
-            raise KeyboardInterrupt
+            raise BreakdownError
         self.prompts += [request.messages[-1]["content"] for request in requests]
         found = (next(a for words, a in self.answers.items() if words in p) for p in self.prompts[-len(requests) :])
         return [Completion(answer, 1, 1, True) for answer in found]
@@ -103,7 +107,7 @@ def test_a_feature_that_cannot_be_told_has_no_verdicts(tmp_path, silence):
 
 def test_a_broken_run_does_not_ask_again(tmp_path):
     broken = annotators() | {"judge": Scripted({}, limit=0)}
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(BreakdownError):
         read_features(broken, PROMPTS, SPANS, GREEDY, 42, tmp_path)
     roles = annotators()
     readings = read_features(roles, PROMPTS, SPANS, GREEDY, 42, tmp_path)

@@ -3,12 +3,14 @@
 import random
 from collections import Counter
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from fac.lab.world.corpora import ROLES, Sizes, draw_corpus, known_concepts, world_digest
 from fac.lab.world.grammar import (
@@ -33,7 +35,9 @@ def corpus(role, seed=1, sizes=SMALL):
 
 
 def parsed(role, seed=1, sizes=SMALL):
-    return [parse(example.text) for example in corpus(role, seed, sizes)]
+    queries = [parse(example.text) for example in corpus(role, seed, sizes)]
+    assert None not in queries
+    return [query for query in queries if query]
 
 
 # --- the grammar and its parser ---------------------------------------------------------------------------------------
@@ -144,7 +148,6 @@ def test_labels_are_the_truth(role):
     examples = corpus(role)
     assert len(examples) == getattr(SMALL, role)
     for example, query in zip(examples, parsed(role), strict=True):
-        assert query is not None
         assert example.label == int(query.harmful)
     shares = {
         "anchor": 0.4,
@@ -212,7 +215,8 @@ def test_what_stands_around_a_request_does_not_tell_harm(aspect):
         for query in group:
             table[int(query.harmful), values.index(ASPECTS[aspect](query))] += 1
         table = table[:, table.sum(axis=0) >= 25]
-        assert stats.chi2_contingency(table).pvalue > 0.001
+        result: Any = stats.chi2_contingency(table)
+        assert result.pvalue > 0.001
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -225,9 +229,7 @@ def test_two_requests_are_equally_frequent_in_every_role(role):
 def test_length_alone_is_a_weak_cue():
     """Harmful wordings are a word longer on average, so length does tell a little: a ranking by it must stay poor."""
     queries = parsed("test", 1, Sizes())
-    lengths = [[len(q.text.split()) for q in queries if q.harmful == harm] for harm in (True, False)]
-    statistic = stats.mannwhitneyu(*lengths).statistic
-    assert statistic / (len(lengths[0]) * len(lengths[1])) < 0.62  # the area under the ROC curve
+    assert roc_auc_score([q.harmful for q in queries], [len(q.text.split()) for q in queries]) < 0.62
 
 
 def test_a_world_is_decided_by_its_seed():

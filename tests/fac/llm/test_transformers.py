@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,8 @@ def requests(texts, seed=42):
 
 def plain_greedy(folder, text, tokens):
     """(prompt ids, new ids) of the model's own generate(), one prompt alone and unpadded."""
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
     ids = tokenizer.apply_chat_template(as_chat(text), add_generation_prompt=True, return_dict=False)
     out = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=tokens)
     return ids, out[0, len(ids) :].tolist()
@@ -116,7 +118,8 @@ def test_choices_of_successive_steps_are_independent():
     )
     table = np.zeros((4, 4))
     np.add.at(table, (first, second), 1)
-    assert stats.chi2_contingency(table).pvalue > 0.001
+    result: Any = stats.chi2_contingency(table)
+    assert result.pvalue > 0.001
 
 
 def test_temperature_and_top_p_shape_what_is_drawn(models, writer):

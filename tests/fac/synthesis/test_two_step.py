@@ -37,6 +37,10 @@ class Recording(TransformersChat):
         return super().chat(requests, sampling)
 
 
+class BreakdownError(Exception):
+    """What a broken engine raises."""
+
+
 class Echo:
     """An engine behind a wire that writes a sentence by the request's seed; it breaks down after `limit` batches."""
 
@@ -47,7 +51,7 @@ class Echo:
 
     def chat(self, requests, sampling):
         if not self.limit:
-            raise KeyboardInterrupt
+            raise BreakdownError
         self.limit -= 1
         self.asked += requests
         return [Completion(random.Random(r.seed).choice(ANCHOR), 1, 1, True) for r in requests]
@@ -174,6 +178,8 @@ def test_finished_steps_are_found_again(world, desk_at, tmp_path):
     assert Counter(events) == {"started": 2, "built": 2}
     assert later == ["reused", "reused"]
     assert step_two(again, features, found, cut + 1e-9).artifact == second.artifact  # the same pairs, so the same texts
+    with pytest.raises(BreakdownError):
+        step_two(again, features, found, cut + np.inf)  # anchor spans take their place, so there is more to write
 
 
 @pytest.mark.parametrize(
@@ -193,7 +199,7 @@ def test_a_broken_run_continues_where_it_stopped(world, desk_at, tmp_path):
     expected = step_one(desk_at(tmp_path / "whole", unbroken)[0], features, attempts)
     assert len(unbroken.asked) == 150
     desk, events = desk_at(tmp_path / "broken", Echo(limit=2))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(BreakdownError):
         step_one(desk, features, attempts)
     assert events == ["started"]
     desk, events = desk_at(tmp_path / "broken", resumed)
