@@ -29,54 +29,84 @@ T = TypeVar("T")
 LAB = "lab:"  # model.path=lab:llama names a model that the package ships
 
 
-def plain(cfg: DictConfig, group: str | None = None) -> Any:
-    """The resolved configuration, or one group of it, as plain containers. Raises FacError for a value left open."""
-    node = cfg if group is None else OmegaConf.select(cfg, group)
+def plain(cfg: DictConfig, key: str | None = None) -> Any:
+    """The resolved configuration, or one group or value of it, as plain containers. Raises FacError for a value left open."""
     try:
-        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+        node = cfg if key is None else OmegaConf.select(cfg, key, throw_on_missing=True)
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or group
-        raise FacError(f"{key} is not set: give it on the command line, {key}=VALUE.") from None
+        name = getattr(error, "full_key", None) or key
+        raise FacError(f"{name} is not set: give it on the command line, {name}=VALUE.") from None
 
 
-def settings(cls: type[T], cfg: DictConfig, group: str, *, leave: Iterable[str] = ()) -> T:
+def group(cfg: DictConfig, name: str) -> dict[str, Any]:
+    """One group of the configuration. Raises FacError if it was replaced by a single value."""
+    values = plain(cfg, name)
+    if not isinstance(values, dict):
+        raise FacError(f"{name} is a group of settings, not a value: set its keys, such as {name}.KEY=VALUE.")
+    return values
+
+
+def value(cfg: DictConfig, key: str, kind: Any) -> Any:
+    """One value, checked to be of `kind` (a type, also `list[int]` or `int | None`)."""
+    try:
+        return TypeAdapter(kind).validate_python(plain(cfg, key))
+    except ValidationError as error:
+        raise _wrong(key, error) from None
+
+
+def settings(cls: type[T], cfg: DictConfig, name: str, *, leave: Iterable[str] = ()) -> T:
     """The group as a dataclass, its types checked; `leave` names keys that belong to others."""
-    values = {key: value for key, value in plain(cfg, group).items() if key not in set(leave)}
-    return typed(cls, values, group)
+    return typed(cls, {key: held for key, held in group(cfg, name).items() if key not in set(leave)}, name)
 
 
-def typed(cls: type[T], values: Mapping[str, Any], group: str) -> T:
+def typed(cls: type[T], values: Mapping[str, Any], name: str) -> T:
     """`cls(**values)` with types checked. Raises FacError, naming the key, for a wrong key or type."""
     known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
-            raise FacError(f"{group}.{key} is no setting{closest(key, known)}.")
+            raise FacError(f"{name}.{key} is no setting{closest(key, known)}.")
     try:
         return TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in (group, *first["loc"]))
-        raise FacError(f"{key}={first['input']!r} will not do: {first['msg'].lower()}.") from None
+        raise _wrong(name, error) from None
+
+
+def _wrong(name: str, error: ValidationError) -> FacError:
+    first = error.errors()[0]
+    if first["type"] == "missing":
+        return FacError(f"{name}.{first['loc'][0]} is missing: give it a value.")
+    key = ".".join(str(part) for part in (name, *first["loc"]))
+    return FacError(f"{key}={first['input']!r} will not do: {first['msg'].lower()}.")
 
 
 def model_ref(cfg: DictConfig) -> ModelRef:
-    values = plain(cfg, "model")
+    values = group(cfg, "model")
     keys = ("revision", "chat_template", "dtype")
     return ModelRef(_local(values["path"]), **{key: values[key] for key in keys})
 
 
 def sae_of(cfg: DictConfig) -> SaeRef | TrainSettings:
     """The SAE that the configuration names, or how to train one."""
-    values = plain(cfg, "sae")
+    values = group(cfg, "sae")
     if values["train"] is not None:
         return typed(TrainSettings, values["train"], "sae.train")
     if values["path"] is None and values["release"] is None:
         raise FacError(f"No SAE is named for {plain(cfg, 'model')['path']}: set sae.path=DIR, or sae=train.")
-    return SaeRef(None if values["release"] else _local(values["path"]), values["release"], values["id"])
+    if values["release"]:
+        return SaeRef(None, values["release"], values["id"])
+    path = _local(values["path"])
+    if path.startswith(("/", ".")) and not Path(path).is_dir():
+        raise FacError(f"There is no SAE folder {path}: set sae.path to a SAELens folder, or use sae=train.")
+    return SaeRef(path)
+
+
+def sae_layer(cfg: DictConfig) -> int | None:
+    return value(cfg, "sae.layer", int | None)
 
 
 def source(cfg: DictConfig, name: str) -> Source:
-    return typed(Source, {**plain(cfg, f"data.{name}"), "name": name}, f"data.{name}")
+    return typed(Source, {**group(cfg, f"data.{name}"), "name": name}, f"data.{name}")
 
 
 def feature_settings(cfg: DictConfig) -> FeatureSettings:
@@ -88,7 +118,7 @@ def read_settings(cfg: DictConfig) -> ReadSettings:
 
 
 def thresholds(cfg: DictConfig) -> Thresholds:
-    values = plain(cfg, "thresholds")
+    values = group(cfg, "thresholds")
     return typed(Thresholds, {**values, "default": str(values["default"])}, "thresholds")
 
 

@@ -33,27 +33,29 @@ def run(cfg: DictConfig) -> Path:
     """Run the experiment; returns the folder of its results."""
     sources = {role: config.source(cfg, role) for role in ("anchor", "seed")}
     model, sae, thresholds = config.model_ref(cfg), config.sae_of(cfg), config.thresholds(cfg)
-    features, experiment = config.feature_settings(cfg), config.plain(cfg, "experiment")
-    if not torch.cuda.is_available():
-        torch.set_num_threads(int(cfg.workers or torch.get_num_threads()))
+    features, layer = config.feature_settings(cfg), config.sae_layer(cfg)
+    replicates, listed, spans, n_texts = (
+        config.value(cfg, f"experiment.{key}", int) for key in ("bootstrap", "listed", "spans", "diversity_texts")
+    )
+    torch.set_num_threads(config.value(cfg, "workers", int | None) or torch.get_num_threads())
     with Session.open(cfg) as session:
         corpora, reports = {}, {}
         for role, source in sources.items():
             corpora[role], reports[role] = corpus_of(session.store, source)
             session.say(f"{role}: {reports[role]}")
-        shop = Workshop(session.store, model, sae, config.plain(cfg, "sae")["layer"], features, corpora["anchor"])
+        shop = Workshop(session.store, model, sae, layer, features, corpora["anchor"])
         anchor, seed = measure(shop, corpora["anchor"]), measure(shop, corpora["seed"])
         everything = np.ones(anchor.pooled.n_features, np.bool_)
         gap = find_gap(anchor, seed, everything, thresholds)
-        table = _table(session, gap, experiment["bootstrap"])
-        variety = _diversity(session, shop, gap, experiment["diversity_texts"])
+        table = _table(session, gap, replicates)
+        variety = _diversity(session, shop, gap, n_texts)
         page = Page(
             title=f"Feature coverage: {sources['seed'].path.name} against {sources['anchor'].path.name}",
             subtitle=f"Which features of the anchor, measured with {cfg.model.name}, do the seed data activate?",
             tables=[table, variety],
             facts=_facts(gap, reports),
             figures=_figures(gap),
-            features=_missing(shop, gap, experiment["listed"], experiment["spans"], features.max_tokens),
+            features=_missing(shop, gap, listed, spans, features.max_tokens),
             stage_seconds=[(t.name, t.seconds) for t in session.times()],
         )
         (session.out / f"{variety.experiment}.json").write_text(variety.to_json())

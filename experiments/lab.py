@@ -122,14 +122,13 @@ class _Plan:
     """The typed configuration of this experiment; everything in it is checked before anything is computed."""
 
     def __init__(self, cfg: DictConfig) -> None:
-        lab = config.plain(cfg, "lab")
-        self.world_seed = int(lab.pop("seed"))
-        lab["seed"] = lab.pop("seed_positives")
-        self.sizes = config.typed(Sizes, lab, "lab")
-        experiment = config.plain(cfg, "experiment")
-        self.rows: list[str] = experiment["rows"]
-        self.protocols: list[str] = experiment["protocols"]
-        self.test: str = experiment["test"]
+        self.world_seed: int = config.value(cfg, "lab.seed", int)
+        sizes = config.group(cfg, "lab")
+        sizes["seed"] = sizes.pop("seed_positives", None)
+        self.sizes = config.typed(Sizes, sizes, "lab")
+        self.rows: list[str] = config.value(cfg, "experiment.rows", list[str])
+        self.protocols: list[str] = config.value(cfg, "experiment.protocols", list[str])
+        self.test: str = config.value(cfg, "experiment.test", str)
         for key, names, known in (
             ("rows", self.rows, METHODS),
             ("protocols", self.protocols, PROTOCOLS),
@@ -139,13 +138,19 @@ class _Plan:
                 if name not in known:
                     raise FacError(f"experiment.{key} cannot be {name}{closest(name, known)}.")
         self.model = config.model_ref(cfg)
-        self.sae, self.layer = config.sae_of(cfg), config.plain(cfg, "sae")["layer"]
+        self.sae, self.layer = config.sae_of(cfg), config.sae_layer(cfg)
         self.features, self.read = config.feature_settings(cfg), config.read_settings(cfg)
         self.thresholds, self.synthesis = config.thresholds(cfg), config.synthesis_settings(cfg)
         self.train = config.classifier_settings(cfg)
-        self.seeds: list[int] = config.plain(cfg, "train")["seeds"]
-        self.prompts, self.budget = str(cfg.synthesis.prompts), int(cfg.synthesis.budget)
-        self.workers = int(cfg.workers or default_workers())
+        self.seeds: list[int] = config.value(cfg, "train.seeds", list[int])
+        self.prompts: str = config.value(cfg, "synthesis.prompts", str)
+        self.budget: int = config.value(cfg, "synthesis.budget", int)
+        self.workers: int = config.value(cfg, "workers", int | None) or default_workers()
+        if not (self.rows and self.protocols and self.seeds and self.budget > 0 and self.workers > 0):
+            raise FacError(
+                "experiment.rows, experiment.protocols and train.seeds need at least one entry each, and "
+                "synthesis.budget and workers must be above 0."
+            )
         self.scale = cfg.scale.name
 
 

@@ -71,11 +71,14 @@ def _check_overrides(arguments: list[str]) -> None:
     """Say a wrong key or choice in one sentence, before Hydra says it in ten lines."""
     if {"-m", "--multirun", "-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion"} & set(arguments):
         return
-    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    overrides = [a for a in arguments if not a.startswith("-") and a not in ("job", "hydra", "all")]
+    for override in overrides:
+        if "=" not in override and not override.startswith("~"):
+            raise FacError(f"'{override}' is no setting: write KEY=VALUE, such as experiment=lab.")
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             hydra.compose("config", overrides=overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise FacError(_explain(error, overrides)) from None
 
 

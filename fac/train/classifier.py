@@ -66,6 +66,7 @@ class ClassifierSettings:
     max_tokens: int = 512  # longer chats lose their end
     schedule: str = "linear"  # a name of transformers.SchedulerType
     warmup: float = 0.0  # share of the steps, below 1
+    group_by_length: bool = False  # batches of chats of like length: less padding, in an order that is still drawn
     weight_decay: float = 0.0
     bf16: bool = True  # backbone and matrix products on a GPU; a CPU always computes in float32
 
@@ -176,7 +177,7 @@ def fit_classifier(
             modules_to_save=["score"],
         )
         model = get_peft_model(network, lora)
-        inputs = [{"ids": ids, "label": label} for ids, label in zip(rows, labels, strict=True)]
+        inputs = [{"input_ids": ids, "label": label} for ids, label in zip(rows, labels, strict=True)]
         log = _train(model, inputs, lambda batch: _collate_ids(batch, pad), settings, seed, progress)
     else:
         # A frozen backbone without dropout answers the same in every epoch: it runs once, the head trains on that.
@@ -313,7 +314,7 @@ class _Head(nn.Module):
 
 
 def _collate_ids(batch: list[dict[str, Any]], pad: int) -> dict[str, Tensor]:
-    return {**_pad([row["ids"] for row in batch], pad), "labels": torch.tensor([row["label"] for row in batch])}
+    return {**_pad([row["input_ids"] for row in batch], pad), "labels": torch.tensor([row["label"] for row in batch])}
 
 
 def _collate_hidden(batch: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -352,6 +353,7 @@ def _train(
 ) -> TrainLog:
     """Train `model` in place with transformers' Trainer: nothing is printed, reported or kept on disk."""
     on_gpu = torch.cuda.is_available()
+    grouped = settings.group_by_length and "input_ids" in inputs[0]  # a head on cached states has no padding to spare
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
@@ -370,6 +372,7 @@ def _train(
             report_to=[],
             disable_tqdm=True,
             remove_unused_columns=False,
+            train_sampling_strategy="group_by_length" if grouped else "random",
             dataloader_pin_memory=on_gpu,
         )
         arguments._n_gpu = min(arguments.n_gpu, 1)  # DataParallel over all visible GPUs would multiply the batch size

@@ -11,7 +11,6 @@ import io
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ class Finished:
     code: int
     out: str
     err: str
+    peak: int = 0  # KiB of memory the process held at most; 0 for `fac_here`
 
     @property
     def failure(self) -> str:
@@ -44,16 +44,15 @@ class Finished:
 
 def run_fac(*arguments: str, cwd: Path, preexec: Callable[[], None] | None = None) -> Finished:
     """Run the console script in `cwd` to its end."""
-    done = subprocess.run(
-        [COMMAND, *arguments],
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=preexec,
-    )
-    return Finished(done.returncode, done.stdout, done.stderr)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(
+            [COMMAND, *arguments], cwd=cwd, env=environment(), stdout=out, stderr=err, preexec_fn=preexec
+        )
+        _, status, usage = os.wait4(process.pid, 0)  # unlike RUSAGE_CHILDREN, of this process alone
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        return Finished(process.returncode, out.read(), err.read(), usage.ru_maxrss)
 
 
 def start_fac(*arguments: str, cwd: Path) -> subprocess.Popen[bytes]:
@@ -63,10 +62,8 @@ def start_fac(*arguments: str, cwd: Path) -> subprocess.Popen[bytes]:
 
 
 def environment() -> dict[str, str]:
-    """One thread, and compiled modules kept for the next process: a machine may forbid to keep them beside the source."""
-    kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    cache = Path(tempfile.gettempdir()) / f"fac-tests-bytecode-{os.getuid()}"
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPYCACHEPREFIX": str(cache)}
+    """This process's environment, with one thread."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def fac_here(*arguments: str, cwd: Path) -> Finished:

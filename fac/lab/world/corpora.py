@@ -14,6 +14,7 @@ from importlib import resources
 
 from fac.chat import as_chat
 from fac.data.examples import Example
+from fac.errors import FacError
 from fac.lab.world.grammar import Concept, Query, benign_concepts, draw_query, harmful_concepts, zipf
 
 ROLES = ("anchor", "safe", "seed", "human", "labelled", "validation", "test")
@@ -32,6 +33,12 @@ class Sizes:
     validation: int = 2000  # like the test; choices are made on it, in a world of their own
     test: int = 5000
     known: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.known < len(harmful_concepts()):
+            raise FacError(f"lab.known={self.known} will not do: choose 1 to {len(harmful_concepts()) - 1} concepts.")
+        if min(getattr(self, role) for role in ROLES) < 1:
+            raise FacError("Every corpus of the lab needs at least one text: set the sizes under lab to 1 or more.")
 
 
 def known_concepts(seed: int, sizes: Sizes) -> tuple[Concept, ...]:

@@ -1,0 +1,81 @@
+"""experiments.config: every YAML composes, becomes typed settings, and a wrong key, type or open value is named."""
+
+from pathlib import Path
+
+import hydra
+import pytest
+
+from experiments import config
+from experiments.lab import _Plan
+from experiments.run import CONF
+from fac.coverage import Threshold
+from fac.errors import FacError
+from fac.sae import SaeRef, TrainSettings
+
+FILES = sorted(CONF.rglob("*.yaml"))
+
+
+def compose(*overrides: str):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", overrides=list(overrides))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONF)))
+def test_every_yaml_composes_and_becomes_settings(file: Path, tmp_path: Path):
+    group = file.parent.name
+    chosen = [] if file.parent == CONF else [f"{group}={file.stem}"]
+    cfg = compose(*chosen, f"model.path={tmp_path}", f"++model.sae={tmp_path}")
+    config.feature_settings(cfg)
+    config.read_settings(cfg)
+    config.thresholds(cfg)
+    config.synthesis_settings(cfg)
+    config.classifier_settings(cfg)
+    assert isinstance(config.sae_of(cfg), TrainSettings if file.stem == "train" else SaeRef)
+    assert config.model_ref(cfg).path == str(tmp_path)
+
+
+def test_the_scales_are_the_lab_s_and_the_paper_s():
+    lab, paper = (
+        compose(f"scale={scale}", "model.path=x", "sae.path=null", "sae.release=r") for scale in ("lab", "paper")
+    )
+    assert config.classifier_settings(paper).learning_rate == 5e-5
+    assert config.classifier_settings(paper).gradient_accumulation == 4
+    assert config.value(paper, "train.seeds", list[int]) == [42, 43, 44]
+    assert str(config.thresholds(paper).default) == "0.0"
+    assert config.thresholds(lab).absolute == config.thresholds(paper).absolute
+    assert paper.model.at.paper.path == "meta-llama/Llama-3.1-8B-Instruct"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.epochs=x", "train.epochs='x' will not do"),
+        ("lab.seed=abc", "lab.seed='abc' will not do"),
+        ("lab.known=99", "lab.known=99 will not do: choose 1 to 27"),
+        ("lab.test=0", "at least one text"),
+        ("thresholds.default=abc", "'abc' is not a threshold"),
+        ("thresholds.absolute=3", "thresholds.absolute=3 will not do"),
+        ("experiment.rows=[fc]", "experiment.rows cannot be fc: did you mean fac"),
+        ("experiment.rows=fac", "experiment.rows='fac' will not do"),
+        ("experiment.test=x", "experiment.test cannot be x"),
+        ("train.seeds=[]", "need at least one entry"),
+        ("workers=-1", "workers must be above 0"),
+        ("synthesis.budget=x", "synthesis.budget='x' will not do"),
+        ("sae.layer=x", "sae.layer='x' will not do"),
+        ("sae.path=/nowhere", "There is no SAE folder /nowhere"),
+        ("lab=3", "lab"),
+        ("~lab.seed", "lab.seed"),
+        ("train.mode=x", "no classifier mode 'x'"),
+        ("model.path=lab:nothing", "ships no lab model nothing: choose from llama"),
+    ],
+)
+def test_a_wrong_value_is_named(override: str, said: str):
+    cfg = compose(override)
+    with pytest.raises(FacError) as failure:
+        Threshold.parse(_Plan(cfg).thresholds.default)
+    assert said in str(failure.value)
+
+
+def test_an_open_value_is_asked_for():
+    with pytest.raises(FacError, match="data.anchor.path is not set"):
+        config.source(compose("experiment=coverage"), "anchor")

@@ -1,0 +1,265 @@
+"""experiments.coverage from files to table and page: against brute force, run twice, on real data, at any length."""
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support.cli import Finished, fac_here, run_fac
+from support.encoders import sentences
+from support.models import tiny_model
+
+from experiments.results import Table
+from fac.pooled import Pooled
+
+WIDTH = 128
+SEED_TEXTS, ANCHOR_TEXTS = 25, 120
+
+
+class Run(NamedTuple):
+    """A finished run: the folder it ran in, how it was called, what it said."""
+
+    folder: Path
+    arguments: list[str]
+    done: Finished
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def table(self) -> Table:
+        return Table.from_json((self.out / "table.json").read_text())
+
+
+class Words(HTMLParser):
+    """All text of a page, and its marked words; fails on a tag that is closed out of order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.text, self.marked, self._open = "", [], []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag != "meta":
+            self._open.append(tag)
+        if tag == "mark":
+            self.marked.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if "mark" in self._open:
+            self.marked[-1] += data
+
+
+def write_texts(path: Path, texts: list[str]) -> Path:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two small files, a tiny model, and an SAE that the run trains itself."""
+    folder = tmp_path_factory.mktemp("coverage")
+    tiny_model(folder / "model")
+    write_texts(folder / "anchor.jsonl", sentences(ANCHOR_TEXTS, 1))
+    write_texts(folder / "seed.jsonl", sentences(SEED_TEXTS, 2))
+    arguments = [
+        "experiment=coverage",
+        "model=local",
+        "model.path=model",
+        "sae=train",
+        f"sae.train.width={WIDTH}",
+        "sae.train.steps=50",
+        "data.anchor.path=anchor.jsonl",
+        "data.seed.path=seed.jsonl",
+        "out=out",
+    ]
+    done = fac_here(*arguments, cwd=folder)
+    assert done.code == 0, done.err
+    return Run(folder, arguments, done)
+
+
+def matrices(run: Run) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The dense activations [texts, width] of anchor and seed data, from the store."""
+    found = {}
+    for record in (run.folder / "outputs" / "store" / "features").glob("*/stage.json"):
+        pooled = Pooled.load(record.parent)
+        found[pooled.n_texts] = np.stack([pooled.row(text) for text in range(pooled.n_texts)])
+    return found[ANCHOR_TEXTS], found[SEED_TEXTS]
+
+
+def test_the_table_has_the_promised_form(run: Run):
+    raw = json.loads((run.out / "table.json").read_text())
+    assert {"experiment", "scale", "cells", "config_hash", "versions"} <= raw.keys()
+    assert raw["experiment"] == "coverage"
+    assert raw["scale"] == "lab"
+    assert {"python", "torch", "transformers", "sae-lens"} <= raw["versions"].keys()
+    assert raw["cells"]
+    for cell in raw["cells"]:
+        assert {"row", "column", "mean", "std", "n", "seeds", "paper", "unit", "run_ids"} <= cell.keys()
+    assert re.fullmatch("[0-9a-f]{12}", raw["config_hash"])
+    assert (run.out / "config.yaml").read_text().startswith("experiment:\n")
+    assert run.done.out.splitlines()[-1] == f"results: {run.out}"
+    heading = (run.out / "table.md").read_text().splitlines()
+    assert "# Feature activation coverage by threshold δ" in heading[0]
+    rows = [line for line in heading if line.startswith("| 0.5×max |")]
+    assert rows[0].count("|") == len(run.table.columns) + 2
+
+
+def test_the_numbers_are_those_of_the_matrices(run: Run):
+    anchor, seed = matrices(run)
+    assert anchor.shape == (ANCHOR_TEXTS, WIDTH)
+    table = run.table
+    assert len(table.rows) == 11
+    compared = 0
+    for row in table.rows:
+        value, relative = float(row.split("×")[0]), row.endswith("×max")
+        cut = anchor.max(axis=0) * np.float32(value) if relative else np.full(WIDTH, value, np.float32)
+        often, active = (anchor > cut).sum(axis=0), (anchor > cut).any(axis=0)
+        covered = active & (seed > cut).any(axis=0)
+        expected = {"active": active.sum(), "missing": (active & ~covered).sum()}
+        if active.any():
+            mean = anchor.mean(axis=0, dtype=np.float64)
+            expected["ratio"] = 100 * covered.sum() / active.sum()
+            expected["frequency"] = 100 * often[covered].sum() / often[active].sum()
+            expected["magnitude"] = 100 * mean[covered].sum() / mean[active].sum()
+        for column, number in expected.items():
+            cell = table.cell(row, column)
+            assert cell is not None
+            assert cell.mean == pytest.approx(number, abs=1e-5), (row, column)
+            compared += column == "ratio"
+        low, high = table.cell(row, "low"), table.cell(row, "high")
+        assert (low is None) == (high is None) == (not active.any())
+        assert low is None or high is None or 0 <= low.mean <= high.mean <= 100
+    assert compared >= 6  # the relative ones and zero
+    missing = table.cell("0.5×max", "missing")
+    assert missing is not None
+    assert missing.mean > 0
+
+
+def test_the_page_shows_the_missing_features_and_their_spans(run: Run):
+    anchor, seed = matrices(run)
+    cut = anchor.max(axis=0) * np.float32(0.5)
+    often = (anchor > cut).sum(axis=0)
+    missing = np.flatnonzero((often > 0) & ~(seed > cut).any(axis=0))
+    page = Words((run.out / "report.html").read_text())
+    shown = [int(number) for number in re.findall(r"Feature (\d+)\b", page.text)]
+    assert shown == sorted(missing, key=lambda f: (-often[f], f))[: len(shown)]
+    assert len(shown) == min(len(missing), 50)
+    assert len(page.marked) >= len(shown)
+    said = " ".join(sentences(ANCHOR_TEXTS, 1))
+    assert all(word in said for word in page.marked)
+    assert sum(word != "" for word in page.marked) > len(page.marked) / 2  # a token may be white space alone
+    strongest = sentences(ANCHOR_TEXTS, 1)[int(anchor[:, shown[0]].argmax())]
+    span = re.search(rf"Feature {shown[0]}\b.*?{anchor[:, shown[0]].max():.2f}\s+(\S.*?)\n", page.text, re.DOTALL)
+    assert span is not None
+    assert span[1] in strongest
+    assert f"anchor: {ANCHOR_TEXTS} texts" in run.done.err
+    assert f"{ANCHOR_TEXTS} texts" in page.text
+
+
+def test_diversity_stands_beside(run: Run):
+    table = Table.from_json((run.out / "diversity.json").read_text())
+    assert table.columns == ("anchor", "seed")
+    for name in table.rows:
+        assert table.cell(name, "anchor") is not None
+    assert table.title in Words((run.out / "report.html").read_text()).text
+
+
+def test_a_second_run_reuses_everything_and_says_the_same(run: Run):
+    names = ("table.json", "table.md", "diversity.json", "config.yaml")
+    before = {name: (run.out / name).read_bytes() for name in names}
+    assert run.done.err.count("built in") == 7  # two corpora, the SAE, and features and diversity of both
+    again = fac_here(*run.arguments, cwd=run.folder)
+    assert again.code == 0
+    assert "built in" not in again.err
+    assert {name: (run.out / name).read_bytes() for name in names} == before
+
+
+def test_another_threshold_measures_nothing_again(run: Run):
+    again = fac_here(
+        *run.arguments, "thresholds.relative=[0.25]", "thresholds.default=0.25max", "out=b", cwd=run.folder
+    )
+    assert again.code == 0
+    assert "built in" not in again.err
+    table = Table.from_json((run.folder / "b" / "table.json").read_text())
+    assert table.config_hash != run.table.config_hash
+    assert table.cell("0.0", "ratio") == run.table.cell("0.0", "ratio")
+    assert table.cell("0.25×max", "ratio") is not None
+
+
+def test_columns_labels_and_skips_are_as_configured(run: Run, tmp_path: Path):
+    rows = [f"{text},x" for text in sentences(30, 3)]
+    (tmp_path / "seed.csv").write_text("said,who\n" + "\n".join([*rows, "one,two,three"]) + "\n")
+    more = [f"data.seed.path={tmp_path / 'seed.csv'}", "data.seed.text=said", "data.seed.on_error=skip"]
+    done = fac_here(*run.arguments, *more, "data.seed.limit=31", "out=c", cwd=run.folder)
+    assert done.code == 0
+    assert re.search(r"seed: 30 texts, 1 malformed rows skipped \(first: .*seed.csv, line 32: 3 fields", done.err)
+
+
+FORMATS = {
+    "ToxicChat JSON": ("toxicchat", "toxic_chat_train.json", [], 300),
+    "ToxicChat CSV": ("toxicchat", "toxicchat_train_positives_with_model_output.csv", [], 60),
+    "SelfReg TSV": ("toxicchat", "SelfReg_TD_test.tsv", ["columns=[text,label]"], 60),
+    "HH-RLHF JSONL, packed": ("hh_rlhf", "harmless-base_test.jsonl.gz", [], 60),
+    "LIMA JSON": ("lima", "lima.json", [], 60),
+    "UltraFeedback JSONL": ("ultrafeedback", "eval_clean.jsonl", ["turns=all"], 60),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_real_data_sets(name: str, real_data: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory):
+    data_set, file, options, limit = FORMATS[name]
+    arguments = [
+        "experiment=coverage",
+        f"data.anchor.path={real_data('alpaca') / 'alpaca_5000.json'}",
+        "data.anchor.limit=300",
+        f"data.seed.path={real_data(data_set) / file}",
+        f"data.seed.limit={limit}",
+        *(f"data.seed.{option}" for option in options),
+        "experiment.diversity_texts=60",
+        "experiment.listed=10",
+        "tracking.enabled=false",
+    ]
+    folder = tmp_path_factory.getbasetemp() / "real"  # one store: the anchor is measured once
+    folder.mkdir(exist_ok=True)
+    done = fac_here(*arguments, cwd=folder)
+    assert done.code == 0, done.err
+    assert "anchor: 300 texts" in done.err
+    assert f"seed: {limit} texts" in done.err
+    table = Table.from_json((folder / "outputs" / "coverage" / "table.json").read_text())
+    active, missing, ratio = (table.cell("0.0", column) for column in ("active", "missing", "ratio"))
+    assert active is not None
+    assert missing is not None
+    assert ratio is not None
+    assert 500 < active.mean <= 2048
+    assert 0 < missing.mean < active.mean
+    assert ratio.mean == pytest.approx(100 * (1 - missing.mean / active.mean))
+    assert len(Words((folder / "outputs" / "coverage" / "report.html").read_text()).marked) >= 10
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_texts(run: Run, tmp_path: Path):
+    def peak(count: int) -> int:
+        write_texts(tmp_path / "anchor.jsonl", sentences(count, count, longest=6))
+        more = [f"data.anchor.path={tmp_path / 'anchor.jsonl'}", "sae=pretrained", f"sae.path={sae}"]
+        small = [a for a in run.arguments if not a.startswith("sae")]
+        done = run_fac(*small, *more, "tracking.enabled=false", f"out=out-{count}", cwd=run.folder)
+        assert done.code == 0, done.err
+        assert f"anchor: {count} texts" in done.err
+        return done.peak
+
+    sae = next((run.folder / "outputs" / "store" / "sae").glob("*/cfg.json")).parent
+    few, many = peak(2_200), peak(22_000)
+    assert many < 1.1 * few
