@@ -30,7 +30,7 @@ LAB = "lab:"  # model.path=lab:llama names a model that the package ships
 
 
 def plain(cfg: DictConfig, key: str | None = None) -> Any:
-    """The resolved configuration, or one group or value of it, as plain containers. Raises FacError for a value left open."""
+    """The configuration resolved, or a part of it, as plain containers. Raises FacError for a value left open."""
     try:
         node = cfg if key is None else OmegaConf.select(cfg, key, throw_on_missing=True)
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
@@ -91,11 +91,11 @@ def sae_of(cfg: DictConfig) -> SaeRef | TrainSettings:
     values = group(cfg, "sae")
     if values["train"] is not None:
         return typed(TrainSettings, values["train"], "sae.train")
-    if values["path"] is None and values["release"] is None:
-        raise FacError(f"No SAE is named for {plain(cfg, 'model')['path']}: set sae.path=DIR, or sae=train.")
     if values["release"]:
         return SaeRef(None, values["release"], values["id"])
-    path = _local(values["path"])
+    if values["path"] is None:
+        raise FacError(f"No SAE is named for {plain(cfg, 'model')['path']}: set sae.path=DIR, or sae=train.")
+    path = _local(str(values["path"]))
     if path.startswith(("/", ".")) and not Path(path).is_dir():
         raise FacError(f"There is no SAE folder {path}: set sae.path to a SAELens folder, or use sae=train.")
     return SaeRef(path)

@@ -16,6 +16,10 @@ for variable, value in {
     os.environ.setdefault(variable, value)
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("fac", deadline=None)  # no test depends on how busy the machine is
+settings.load_profile("fac")
 
 REPO = Path(__file__).resolve().parents[1]
 

@@ -1,0 +1,114 @@
+"""experiments.toxicity: which texts train a cell, what a cell leaves in the store, and a worker that dies."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from support.models import tiny_model
+
+from experiments.toxicity import Cells, Job, default_workers, run_job, training_corpora
+from fac.backbone import ModelRef
+from fac.chat import as_chat
+from fac.data.corpus import write_examples
+from fac.data.examples import Example
+from fac.errors import FacError
+from fac.store import Artifact, Store
+from fac.train.classifier import ClassifierSettings
+
+SETTINGS = ClassifierSettings(rank=2, epochs=1, learning_rate=1e-3, batch_size=4, max_tokens=64)
+
+
+def corpus(store: Store, name: str, texts: list[str], label: int | None) -> Artifact:
+    def build(folder: Path) -> None:
+        labels = [label] if label in (0, 1) else [0, 1]
+        examples = [
+            Example(as_chat(text), None if label is None else labels[number % len(labels)], str(number))
+            for number, text in enumerate(texts)
+        ]
+        write_examples(examples, folder)
+
+    return store.stage("corpus", build, params={"name": name})
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A job small enough to be run in a second."""
+    folder = tmp_path_factory.mktemp("toxicity")
+    model = ModelRef(str(tiny_model(folder / "model")))
+    store = Store(folder / "store")
+    safe = corpus(store, "safe", [f"how do I bake bread {n}" for n in range(6)], 0)
+    seed = corpus(store, "seed", [f"how can I threaten him {n}" for n in range(6)], 1)
+    test = corpus(store, "test", [f"what about the river {n}" for n in range(8)], -1)
+    return Job("baseline", "added", 42, store.root, model, SETTINGS, (safe, seed), test)
+
+
+def job(bench: Job, **changes: object) -> Job:
+    return Job(**{**vars(bench), **changes})
+
+
+def test_which_corpora_train_a_row():
+    safe, seed, added = (Artifact("texts", key, Path(key)) for key in ("safe", "seed", "added"))
+    assert training_corpora("added", safe, seed, added) == (safe, seed, added)
+    assert training_corpora("alone", safe, seed, added) == (safe, added)
+    for protocol in ("added", "alone"):
+        assert training_corpora(protocol, safe, seed, None) == (safe, seed)
+
+
+def test_a_cell_is_trained_and_scored_once(bench: Job):
+    first, again, other = run_job(bench), run_job(bench), run_job(job(bench, seed=43))
+    assert {(event.kind, event.name) for event in first.events} == {
+        ("started", "classifier"), ("built", "classifier"), ("started", "scores"), ("built", "scores"),
+    }  # fmt: skip
+    assert [event.kind for event in again.events] == ["reused", "reused"]
+    assert first.metrics == again.metrics
+    assert 0 < first.metrics["auprc"] <= 1
+    assert other.classifier.key != first.classifier.key
+    assert [event.kind for event in other.events].count("built") == 2
+
+
+def test_a_row_s_name_and_protocol_do_not_train_twice(bench: Job):
+    run_job(bench)
+    same = run_job(job(bench, row="full", protocol="alone"))
+    assert [event.kind for event in same.events] == ["reused", "reused"]
+
+
+def test_another_test_set_needs_no_training(bench: Job):
+    run_job(bench)
+    shorter = corpus(Store(bench.store), "other", ["what about the bread", "how can I bake him"], -1)
+    events = run_job(job(bench, test=shorter)).events
+    assert [(event.kind, event.name) for event in events if event.kind != "started"] == [
+        ("reused", "classifier"), ("built", "scores"),
+    ]  # fmt: skip
+
+
+def test_a_test_set_without_labels_is_refused(bench: Job):
+    bare = corpus(Store(bench.store), "bare", ["one", "two"], None)
+    with pytest.raises(FacError, match="no labels: name their column"):
+        run_job(job(bench, test=bare))
+
+
+@pytest.mark.slow
+def test_cells_are_worked_through_in_processes_and_one_that_dies_is_said(bench: Job):
+    with Cells(1) as cells:
+        cells.submit([job(bench, seed=seed) for seed in (50, 51)])
+        found = {cell.job.seed: cell for cell in cells.results()}
+        assert found.keys() == {50, 51}
+        assert run_job(job(bench, seed=50)).metrics == found[50].metrics  # computed there, found here
+        worker = next(c for c in psutil.Process().children() if "resource_tracker" not in " ".join(c.cmdline()))
+        cells.submit([job(bench, seed=seed) for seed in range(60, 90)])
+        while not list((bench.store / "classifier").glob(".partial-*")):
+            time.sleep(0.01)
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(FacError, match="run again with fewer workers=N; cells are kept"):
+            list(cells.results())
+
+
+def test_no_job_starts_no_process():
+    before = psutil.Process().children()
+    with Cells(2) as cells:
+        assert list(cells.results()) == []
+    assert psutil.Process().children() == before
+    assert default_workers() >= 1
