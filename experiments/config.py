@@ -55,21 +55,28 @@ def value(cfg: DictConfig, key: str, kind: Any) -> Any:
         raise _wrong(key, error) from None
 
 
-def settings(cls: type[T], cfg: DictConfig, name: str, *, leave: Iterable[str] = ()) -> T:
+def settings(cls: type[T], cfg: DictConfig, name: str, *, leave: Iterable[str] = (), positive: Iterable[str] = ()) -> T:
     """The group as a dataclass, its types checked; `leave` names keys that belong to others."""
-    return typed(cls, {key: held for key, held in group(cfg, name).items() if key not in set(leave)}, name)
+    return typed(cls, {key: held for key, held in group(cfg, name).items() if key not in set(leave)}, name, positive)
 
 
-def typed(cls: type[T], values: Mapping[str, Any], name: str) -> T:
-    """`cls(**values)` with types checked. Raises FacError, naming the key, for a wrong key or type."""
+def typed(cls: type[T], values: Mapping[str, Any], name: str, positive: Iterable[str] = ()) -> T:
+    """`cls(**values)` with types checked. Raises FacError, naming the key, for a wrong key or type.
+
+    `positive` names numbers that must be above 0.
+    """
     known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             raise FacError(f"{name}.{key} is no setting{closest(key, known)}.")
     try:
-        return TypeAdapter(cls).validate_python(dict(values))
+        made = TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
         raise _wrong(name, error) from None
+    for key in positive:
+        if not getattr(made, key) > 0:
+            raise FacError(f"{name}.{key}={getattr(made, key)} will not do: it must be above 0.")
+    return made
 
 
 def _wrong(name: str, error: ValidationError) -> FacError:
@@ -90,7 +97,15 @@ def sae_of(cfg: DictConfig) -> SaeRef | TrainSettings:
     """The SAE that the configuration names, or how to train one."""
     values = group(cfg, "sae")
     if values["train"] is not None:
-        return typed(TrainSettings, values["train"], "sae.train")
+        if values["path"] or values["release"]:
+            raise FacError(
+                "An SAE is named and one is to be trained: leave out sae=train, or sae.path and sae.release."
+            )
+        positive = ("width", "k", "steps", "batch_size", "lr", "max_tokens")
+        made = typed(TrainSettings, group(cfg, "sae.train"), "sae.train", positive)
+        if made.k > made.width:
+            raise FacError(f"sae.train.k={made.k} will not do: an SAE of width {made.width} has no more features.")
+        return made
     if values["release"]:
         return SaeRef(None, values["release"], values["id"])
     if values["path"] is None:
@@ -110,11 +125,12 @@ def source(cfg: DictConfig, name: str) -> Source:
 
 
 def feature_settings(cfg: DictConfig) -> FeatureSettings:
-    return settings(FeatureSettings, cfg, "features")
+    positive = ("max_tokens", "top_spans", "batch_tokens", "encode_elements")
+    return settings(FeatureSettings, cfg, "features", positive=positive)
 
 
 def read_settings(cfg: DictConfig) -> ReadSettings:
-    return settings(ReadSettings, cfg, "interpret")
+    return settings(ReadSettings, cfg, "interpret", positive=("spans", "span_tokens", "max_new_tokens"))
 
 
 def thresholds(cfg: DictConfig) -> Thresholds:
@@ -123,11 +139,13 @@ def thresholds(cfg: DictConfig) -> Thresholds:
 
 
 def synthesis_settings(cfg: DictConfig) -> SynthesisSettings:
-    return settings(SynthesisSettings, cfg, "synthesis", leave=("prompts", "budget"))
+    positive = ("n", "m", "spans", "max_new_tokens", "span_tokens")
+    return settings(SynthesisSettings, cfg, "synthesis", leave=("prompts", "budget"), positive=positive)
 
 
 def classifier_settings(cfg: DictConfig) -> ClassifierSettings:
-    return settings(ClassifierSettings, cfg, "train", leave=("seeds",))
+    positive = ("rank", "epochs", "learning_rate", "batch_size", "gradient_accumulation", "max_tokens")
+    return settings(ClassifierSettings, cfg, "train", leave=("seeds",), positive=positive)
 
 
 def _local(path: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from pydantic import PositiveInt
 
 from experiments import config
 from experiments.report import Feature, Figure, Page, Series, Span, render
@@ -35,9 +36,10 @@ def run(cfg: DictConfig) -> Path:
     model, sae, thresholds = config.model_ref(cfg), config.sae_of(cfg), config.thresholds(cfg)
     features, layer = config.feature_settings(cfg), config.sae_layer(cfg)
     replicates, listed, spans, n_texts = (
-        config.value(cfg, f"experiment.{key}", int) for key in ("bootstrap", "listed", "spans", "diversity_texts")
+        config.value(cfg, f"experiment.{key}", PositiveInt)
+        for key in ("bootstrap", "listed", "spans", "diversity_texts")
     )
-    torch.set_num_threads(config.value(cfg, "workers", int | None) or torch.get_num_threads())
+    torch.set_num_threads(config.value(cfg, "workers", PositiveInt | None) or torch.get_num_threads())
     with Session.open(cfg) as session:
         corpora, reports = {}, {}
         for role, source in sources.items():

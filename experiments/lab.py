@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from omegaconf import DictConfig
+from pydantic import PositiveInt
 
 from experiments import config, lab_page
 from experiments.lab_page import Findings, Row
@@ -29,6 +30,7 @@ from fac.data.corpus import Corpus
 from fac.data.examples import Example
 from fac.errors import FacError, closest
 from fac.interpret import ROLES
+from fac.jsonl import write_json_atomic
 from fac.lab.world.corpora import ROLES as WORLD_ROLES
 from fac.lab.world.corpora import Sizes, draw_corpus, world_digest
 from fac.llm.transformers import TransformersChat
@@ -144,13 +146,12 @@ class _Plan:
         self.train = config.classifier_settings(cfg)
         self.seeds: list[int] = config.value(cfg, "train.seeds", list[int])
         self.prompts: str = config.value(cfg, "synthesis.prompts", str)
-        self.budget: int = config.value(cfg, "synthesis.budget", int)
-        self.workers: int = config.value(cfg, "workers", int | None) or default_workers()
-        if not (self.rows and self.protocols and self.seeds and self.budget > 0 and self.workers > 0):
-            raise FacError(
-                "experiment.rows, experiment.protocols and train.seeds need at least one entry each, and "
-                "synthesis.budget and workers must be above 0."
-            )
+        self.budget: int = config.value(cfg, "synthesis.budget", PositiveInt)
+        self.workers: int = config.value(cfg, "workers", PositiveInt | None) or default_workers()
+        lists = {"experiment.rows": self.rows, "experiment.protocols": self.protocols, "train.seeds": self.seeds}
+        for key, entries in lists.items():
+            if not entries or len(set(entries)) < len(entries):
+                raise FacError(f"{key} needs at least one entry, and each only once.")
         self.scale = cfg.scale.name
 
 
@@ -217,7 +218,7 @@ def track(session: Session, cell: Scored) -> tuple[Scored, str]:
     for event in cell.events:
         if event.kind != "started":
             session.events.append(event)
-    note = cell.classifier.path / f"run-{cell.job.test.key}.txt"
+    note = cell.classifier.path / f"run-{cell.job.test.key}.json"
     if not note.exists():
         job = cell.job
         run_id = session.tracker.stage(
@@ -227,8 +228,8 @@ def track(session: Session, cell: Scored) -> tuple[Scored, str]:
             metrics=cell.metrics,
             tags={"seed": job.seed, "method": job.row, "task": "toxicity"},
         )
-        note.write_text(run_id or "")
-    return cell, note.read_text()
+        write_json_atomic(note, run_id or "")
+    return cell, json.loads(note.read_text())
 
 
 def _table(plan: _Plan, session: Session, rows: Sequence[Row], scored: Sequence[tuple[Scored, str]]) -> Table:

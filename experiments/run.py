@@ -29,6 +29,11 @@ from omegaconf.errors import OmegaConfBaseException
 from fac.errors import FacError, closest
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+# Options after which the overrides are not those of one run of our own configuration.
+LEFT_TO_HYDRA = (
+    *("-m", "--multirun", "-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion"),
+    *("-cp", "-cn", "-cd", "--config-", "--experimental-rerun"),
+)
 
 
 def main() -> None:
@@ -69,7 +74,7 @@ def _run(cfg: DictConfig) -> None:
 
 def _check_overrides(arguments: list[str]) -> None:
     """Say a wrong key or choice in one sentence, before Hydra says it in ten lines."""
-    if {"-m", "--multirun", "-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion"} & set(arguments):
+    if any(argument.startswith(LEFT_TO_HYDRA) for argument in arguments):
         return
     overrides = [a for a in arguments if not a.startswith("-") and a not in ("job", "hydra", "all")]
     for override in overrides:
@@ -88,7 +93,7 @@ def _explain(error: Exception, overrides: list[str]) -> str:
         chosen = [o for o in overrides if "=" in o and o.split("=")[0] in ("experiment", "model", "sae", "scale")]
         try:
             known = _keys(hydra.compose("config", overrides=chosen))
-        except (HydraException, OmegaConfBaseException):
+        except (HydraException, OmegaConfBaseException, ValueError):
             groups = {p.parent.name: [q.stem for q in p.parent.glob("*.yaml")] for p in CONF.glob("*/*.yaml")}
             for override in chosen:
                 group, _, option = override.partition("=")

@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from experiments import results
-from experiments.config import plain
+from experiments.config import plain, value
 from experiments.tracking import Tracker
 from fac.store import StageEvent, Store
 
@@ -61,7 +60,7 @@ class Session:
             config=config,
             tags={"model": config["model"]["name"], "scale": config["scale"]["name"], "config_hash": digest}
             | {key: value for key, value in results.provenance().items() if key == "git_sha"},
-            enabled=config["tracking"]["enabled"],
+            enabled=value(cfg, "tracking.enabled", bool),
         )
         session = cls(cfg, out, Store(Path(config["paths"]["store"])), tracker, digest)
         session.store = Store(Path(config["paths"]["store"]), session.record)
@@ -104,8 +103,3 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.tracker.__exit__(kind, error, trace)
-
-
-def flat(config: Any) -> str:
-    """A configuration value as one short line."""
-    return ", ".join(f"{k} {v}" for k, v in config.items()) if isinstance(config, Mapping) else str(config)

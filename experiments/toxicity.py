@@ -23,7 +23,7 @@ from tqdm import tqdm
 from fac.backbone import ModelRef
 from fac.data.corpus import Corpus
 from fac.errors import FacError
-from fac.store import Artifact, StageEvent, Store
+from fac.store import Artifact, StageEvent, Store, stage_key
 from fac.train.classifier import ClassifierSettings
 
 PROTOCOLS = {
@@ -86,10 +86,19 @@ def run_job(job: Job) -> Scored:
         metrics = evaluate(load_classifier(trained.path, job.model.path), pairs)
         (folder / "metrics.json").write_text(json.dumps(metrics))
 
-    params = {"model": job.model.identity(), "seed": job.seed, **asdict(job.settings)}
-    trained = store.stage("classifier", train, params=params, inputs=job.train)
+    trained = store.stage("classifier", train, params=_params(job), inputs=job.train)
     scored = store.stage("scores", test, inputs=[trained, job.test])
     return Scored(job, json.loads((scored.path / "metrics.json").read_text()), trained, tuple(events))
+
+
+def _params(job: Job) -> dict[str, object]:
+    return {"model": job.model.identity(), "seed": job.seed, **asdict(job.settings)}
+
+
+def _is_finished(job: Job) -> bool:
+    store, params = Store(job.store), _params(job)
+    key = stage_key("classifier", 1, params, job.train)
+    return store.has("classifier", params=params, inputs=job.train) and store.has("scores", inputs=[key, job.test])
 
 
 class Cells:
@@ -101,10 +110,19 @@ class Cells:
         self._futures: list[Future[Scored]] = []
 
     def submit(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if _is_finished(job):  # found, not computed: starting a process would take longer
+                done: Future[Scored] = Future()
+                done.set_result(run_job(job))
+                self._futures.append(done)
+            else:
+                self._futures.append(self._processes().submit(run_job, job))
+
+    def _processes(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self._workers, context, initializer=_start_worker, initargs=(os.getpid(),))
-        self._futures += [self._pool.submit(run_job, job) for job in jobs]
+        return self._pool
 
     def results(self) -> Iterator[Scored]:
         """Finished cells, as they come."""
@@ -125,6 +143,9 @@ class Cells:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._pool is not None:
+            if kind is KeyboardInterrupt:  # do not wait for cells in hand: a stage is whole or not there
+                for process in multiprocessing.active_children():
+                    process.kill()
             self._pool.shutdown(wait=True, cancel_futures=True)
 
 

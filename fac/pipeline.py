@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class ReadSettings:
     span_tokens: int = 32  # longest span
     max_new_tokens: int = 1024
     temperature: float = 0.0
-    judge: str = "llm"  # "llm": the paper's; "statistical": fac.relevance on the labelled sample
+    judge: Literal["llm", "statistical"] = "llm"  # the paper's, or fac.relevance on a labelled sample
     verified: bool = False  # also require that the explanation passed verification, as the released code does
     fdr: float = 0.01  # statistical judge
     seed: int = 42
@@ -56,6 +57,23 @@ class Thresholds:
     absolute: Sequence[float] = (0.0, 0.5, 1.0, 1.5, 2.0, 4.0)
     relative: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
     default: str = "0.0"
+
+    def __post_init__(self) -> None:
+        try:
+            swept = [Threshold(v) for v in self.absolute] + [Threshold(v, relative=True) for v in self.relative]
+        except FacError as error:
+            raise FacError(f"thresholds.absolute, thresholds.relative: {error}") from None
+        if len(set(swept)) < len(swept):
+            raise FacError("thresholds.absolute or thresholds.relative names a threshold twice: leave one out.")
+        try:
+            default = Threshold.parse(self.default)
+        except FacError as error:
+            raise FacError(f"thresholds.default: {error}") from None
+        if default not in swept:
+            raise FacError(
+                f"thresholds.default={self.default} is not one of the thresholds swept "
+                f"({', '.join(map(str, swept))}): add it."
+            )
 
 
 @dataclass(frozen=True)
@@ -259,11 +277,6 @@ def find_gap(
     anchor_max = anchor.pooled.maxima()
     grid = threshold_grid(thresholds.absolute, thresholds.relative, anchor_max)
     default = Threshold.parse(thresholds.default)
-    if default not in grid.thresholds:
-        listed = ", ".join(map(str, grid.thresholds))
-        raise FacError(
-            f"thresholds.default={thresholds.default} is not one of the thresholds swept ({listed}): add it."
-        )
     gap = Gap(
         anchor,
         seed,

@@ -8,7 +8,6 @@ import pytest
 from experiments import config
 from experiments.lab import _Plan
 from experiments.run import CONF
-from fac.coverage import Threshold
 from fac.errors import FacError
 from fac.sae import SaeRef, TrainSettings
 
@@ -53,13 +52,22 @@ def test_the_scales_are_the_lab_s_and_the_paper_s():
         ("lab.seed=abc", "lab.seed='abc' will not do"),
         ("lab.known=99", "lab.known=99 will not do: choose 1 to 27"),
         ("lab.test=0", "at least one text"),
-        ("thresholds.default=abc", "'abc' is not a threshold"),
+        ("thresholds.default=abc", "thresholds.default: 'abc' is not a threshold"),
+        ("thresholds.default=0.7max", "thresholds.default=0.7max is not one of the thresholds swept (0.0, 0.5,"),
+        ("thresholds.absolute=[-1]", "thresholds.absolute, thresholds.relative: A threshold cannot be -1.0"),
+        ("thresholds.absolute=[0,0]", "names a threshold twice"),
+        ("features.max_tokens=0", "features.max_tokens=0 will not do: it must be above 0"),
+        ("+features.top_span=3", "did you mean top_spans"),
+        ("interpret.judge=x", "interpret.judge='x' will not do: input should be 'llm' or 'statistical'"),
+        ("synthesis.n=0", "synthesis.n=0 will not do"),
+        ("train.learning_rate=-1", "train.learning_rate=-1.0 will not do"),
+        ("train.seeds=[1,1]", "train.seeds needs at least one entry, and each only once"),
         ("thresholds.absolute=3", "thresholds.absolute=3 will not do"),
         ("experiment.rows=[fc]", "experiment.rows cannot be fc: did you mean fac"),
         ("experiment.rows=fac", "experiment.rows='fac' will not do"),
         ("experiment.test=x", "experiment.test cannot be x"),
-        ("train.seeds=[]", "need at least one entry"),
-        ("workers=-1", "workers must be above 0"),
+        ("train.seeds=[]", "train.seeds needs at least one entry"),
+        ("workers=-1", "workers=-1 will not do: input should be greater than 0"),
         ("synthesis.budget=x", "synthesis.budget='x' will not do"),
         ("sae.layer=x", "sae.layer='x' will not do"),
         ("sae.path=/nowhere", "There is no SAE folder /nowhere"),
@@ -72,7 +80,22 @@ def test_the_scales_are_the_lab_s_and_the_paper_s():
 def test_a_wrong_value_is_named(override: str, said: str):
     cfg = compose(override)
     with pytest.raises(FacError) as failure:
-        Threshold.parse(_Plan(cfg).thresholds.default)
+        _Plan(cfg)
+    assert said in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("sae.train.k=500", "sae.train.k=500 will not do: an SAE of width 64 has no more features"),
+        ("sae.train.steps=0", "sae.train.steps=0 will not do: it must be above 0"),
+        ("+sae.train.depth=2", "sae.train.depth is no setting"),
+        ("sae.path=/somewhere", "leave out sae=train, or sae.path and sae.release"),
+    ],
+)
+def test_a_wrong_sae_to_train_is_named(override: str, said: str):
+    with pytest.raises(FacError) as failure:
+        config.sae_of(compose("sae=train", "sae.train.width=64", override))
     assert said in str(failure.value)
 
 

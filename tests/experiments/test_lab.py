@@ -195,7 +195,8 @@ def test_kill_9_at_any_moment_changes_nothing(table: Table, tmp_path: Path):
 
 def test_another_seed_is_another_world(tmp_path: Path):
     sizes = Sizes(anchor=30, safe=20, seed=20, human=20, labelled=20, validation=20, test=20, known=8)
-    first, same, other = (draw_world(Store(tmp_path / name), sizes, seed) for name, seed in zip("abc", (0, 0, 1)))
+    drawn = (draw_world(Store(tmp_path / str(place)), sizes, seed) for place, seed in enumerate((0, 0, 1)))
+    first, same, other = drawn
     for role in (*ROLES, "seed data"):
         texts = [[example.text for example in Corpus.load(world[role].path)] for world in (first, same, other)]
         assert texts[0] == texts[1]

@@ -1,9 +1,12 @@
 """experiments.toxicity: which texts train a cell, what a cell leaves in the store, and a worker that dies."""
 
+import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -45,8 +48,18 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return Job("baseline", "added", 42, store.root, model, SETTINGS, (safe, seed), test)
 
 
-def job(bench: Job, **changes: object) -> Job:
-    return Job(**{**vars(bench), **changes})
+def job(bench: Job, **changes: Any) -> Job:
+    return replace(bench, **changes)
+
+
+def classifiers(bench: Job) -> set[str]:
+    """Names of all trained classifiers, and of those in hand."""
+    return {path.name for path in (bench.store / "classifier").glob("*") if not path.name.startswith(".lock")}
+
+
+def wait_for_training(bench: Job, before: set[str]) -> None:
+    while not any(name.startswith(".partial-") for name in classifiers(bench) - before):
+        time.sleep(0.01)
 
 
 def test_which_corpora_train_a_row():
@@ -98,17 +111,37 @@ def test_cells_are_worked_through_in_processes_and_one_that_dies_is_said(bench: 
         assert found.keys() == {50, 51}
         assert run_job(job(bench, seed=50)).metrics == found[50].metrics  # computed there, found here
         worker = next(c for c in psutil.Process().children() if "resource_tracker" not in " ".join(c.cmdline()))
+        before = classifiers(bench)
         cells.submit([job(bench, seed=seed) for seed in range(60, 90)])
-        while not list((bench.store / "classifier").glob(".partial-*")):
-            time.sleep(0.01)
+        wait_for_training(bench, before)
         os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(FacError, match="run again with fewer workers=N; cells are kept"):
             list(cells.results())
 
 
-def test_no_job_starts_no_process():
+@pytest.mark.slow
+def test_an_interrupt_does_not_wait_for_the_cells_in_hand(bench: Job):
+    def interrupted() -> None:
+        with Cells(1) as cells:
+            cells.submit([job(bench, seed=seed, settings=replace(SETTINGS, epochs=5000)) for seed in range(3)])
+            wait_for_training(bench, before)
+            raise KeyboardInterrupt
+
+    before = classifiers(bench)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert {name for name in classifiers(bench) - before if not name.startswith(".partial-")} == set()
+    assert not multiprocessing.active_children()
+
+
+def test_what_is_finished_starts_no_process(bench: Job):
+    expected = run_job(bench)
     before = psutil.Process().children()
     with Cells(2) as cells:
         assert list(cells.results()) == []
+        cells.submit([bench])
+        (found,) = cells.results()
+    assert found.metrics == expected.metrics
+    assert [event.kind for event in found.events] == ["reused", "reused"]
     assert psutil.Process().children() == before
     assert default_workers() >= 1
