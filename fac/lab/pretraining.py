@@ -192,11 +192,6 @@ class _Writer:
         return spans
 
 
-def summaries(query: Query) -> list[str]:
-    """The summaries that are right for a query's requests: of each wording and of its concept."""
-    return [s for c, w in query.requests for s in (f"{c.name}: {w}", c.name)]
-
-
 def _judgement(concept: Concept) -> str:
     return _decision(concept.family, concept.verdict)
 
