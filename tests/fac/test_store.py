@@ -81,7 +81,9 @@ def test_a_key_is_the_same_on_every_machine():
     assert stage_key("features", 1, {"layer": 16, "delta": 0.0}, ["abc"]) == expected
 
 
-@pytest.mark.parametrize("value", [Path("a"), {1: "a"}, {1, 2}, np.zeros(2), object(), Options], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize(
+    "value", [Path("a"), {1: "a"}, {1, 2}, np.zeros(2), object(), Options], ids=lambda v: type(v).__name__
+)
 def test_what_has_no_place_in_a_key(value):
     with pytest.raises(TypeError, match=r"params\.a\[0\]\.b is a"):
         stage_key("s", 1, {"a": [{"b": value}]}, [])
