@@ -38,9 +38,9 @@ class Session:
 
     cfg: DictConfig
     out: Path
-    store: Store
     tracker: Tracker
     config_hash: str
+    store: Store = field(init=False)
     started: float = field(default_factory=time.monotonic)
     events: list[StageEvent] = field(default_factory=list)
 
@@ -62,9 +62,10 @@ class Session:
             | {key: value for key, value in results.provenance().items() if key == "git_sha"},
             enabled=value(cfg, "tracking.enabled", bool),
         )
-        session = cls(cfg, out, Store(Path(config["paths"]["store"])), tracker, digest)
-        session.store = Store(Path(config["paths"]["store"]), session.record)
-        return session
+        return cls(cfg, out, tracker, digest)
+
+    def __post_init__(self) -> None:
+        self.store = Store(Path(plain(self.cfg, "paths.store")), self.record)
 
     def record(self, event: StageEvent) -> None:
         """Show and track one stage event (from this process or a worker's)."""
