@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from experiments.results import REPOSITORY
 from fac.backbone import ModelRef
 from fac.data.files import Source
 from fac.errors import FacError, closest
@@ -27,6 +28,7 @@ from fac.train.classifier import ClassifierSettings
 
 T = TypeVar("T")
 LAB = "lab:"  # model.path=lab:llama names a model that the package ships
+MODELS = REPOSITORY / "conf" / "model"
 
 
 def plain(cfg: DictConfig, key: str | None = None) -> Any:
@@ -93,6 +95,12 @@ def model_ref(cfg: DictConfig) -> ModelRef:
     return ModelRef(_local(values["path"]), **{key: values[key] for key in keys})
 
 
+def base_ref(cfg: DictConfig) -> ModelRef | None:
+    """The base (not instruct) model of the family, which instruction following is trained from."""
+    base = group(cfg, "model")["base"]
+    return None if base is None else ModelRef(_local(str(base)), dtype=plain(cfg, "model")["dtype"])
+
+
 def sae_of(cfg: DictConfig) -> SaeRef | TrainSettings:
     """The SAE that the configuration names, or how to train one."""
     values = group(cfg, "sae")
@@ -114,6 +122,29 @@ def sae_of(cfg: DictConfig) -> SaeRef | TrainSettings:
     if path.startswith(("/", ".")) and not Path(path).is_dir():
         raise FacError(f"There is no SAE folder {path}: set sae.path to a SAELens folder, or use sae=train.")
     return SaeRef(path)
+
+
+def model_named(cfg: DictConfig, name: str) -> tuple[ModelRef, SaeRef | TrainSettings]:
+    """A model by the name of its file in conf/model, and its SAE, for experiments on several models.
+
+    The model that the run chose (model=NAME) is taken with its overrides, any other at the run's scale as its file
+    says. The group `sae` holds for all: sae=pretrained is each model's own, sae=train trains one for each. Raises
+    FacError for a name that has no file, and where `sae` names one SAE (sae.path, sae.release) for several models.
+    """
+    known = sorted(file.stem for file in MODELS.glob("*.yaml"))
+    if name not in known:
+        raise FacError(f"There is no model={name}{closest(name, known)}.")
+    chosen = plain(cfg, "model.name")
+    if name != chosen:
+        sae = group(cfg, "sae")
+        if sae["release"] or (sae["path"] and not OmegaConf.is_interpolation(cfg.sae, "path")):
+            raise FacError(
+                f"sae.path and sae.release name one SAE, but {chosen} and {name} need one each: leave them out, set "
+                f"model.sae=DIR for {chosen}, or train one for each model with sae=train."
+            )
+        cfg = cfg.copy()
+        cfg.model = OmegaConf.load(MODELS / f"{name}.yaml")
+    return model_ref(cfg), sae_of(cfg)
 
 
 def sae_layer(cfg: DictConfig) -> int | None:

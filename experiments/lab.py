@@ -8,46 +8,37 @@ Which cells (rows x protocols x classifier seeds), in which order, and what stan
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from experiments import config, lab_page
-from experiments.lab_page import Findings, Row
+from experiments.cells import Cells, Job, Scored, default_workers, track
+from experiments.lab_page import Findings, Row, coverage_of
 from experiments.results import Cell, PaperNumber, Table, measured, paired, paper_table, provenance, versions
 from experiments.session import Session
-from experiments.toxicity import PROTOCOLS, Cells, Job, Scored, default_workers, training_corpora
-from fac.chat import Message
-from fac.coverage import counts, covered_missing, fac_ratio, own_counts
-from fac.data.corpus import Corpus
-from fac.data.examples import Example
+from experiments.tasks import TASKS
+from experiments.tasks.base import rows_artifact
+from experiments.tasks.data import TaskData, lab_data
 from fac.errors import FacError, closest
 from fac.interpret import ROLES
-from fac.jsonl import write_json_atomic
-from fac.lab.world.corpora import ROLES as WORLD_ROLES
-from fac.lab.world.corpora import Sizes, draw_corpus, world_digest
+from fac.lab.world.corpora import Sizes
+from fac.llm.base import ChatModel
 from fac.llm.transformers import TransformersChat
-from fac.pipeline import (
-    Gap,
-    Workshop,
-    computed_corpus,
-    desk_of,
-    find_gap,
-    interpret,
-    measure,
-    relevant_features,
-)
+from fac.pipeline import Workshop, find_gap, material_of, measure, mine, relevant_features
 from fac.prompts import Prompts
 from fac.store import Artifact, Store
-from fac.synthesis.methods import METHODS, Material
+from fac.synthesis.forms import QUERY
+from fac.synthesis.methods import METHODS
 
+PROTOCOLS = {
+    "added": "synthetic texts added to the seed's positives",
+    "alone": "synthetic texts in place of the seed's positives, as the released scripts train",
+}
 ROW_NAMES = {
     "baseline": "Baseline (seed data)",
     "seed_twice": "Seed positives twice (control)",
@@ -73,50 +64,39 @@ def run(cfg: DictConfig) -> Path:
     plan = _Plan(cfg)
     torch.set_num_threads(1)  # the other core trains classifiers
     with Session.open(cfg) as session, Cells(plan.workers) as cells:
-        world = draw_world(session.store, plan.sizes, plan.world_seed)
+        data = lab_data(session.store, TASKS["toxicity"], plan.world_seed, plan.sizes, plan.test)
         rows: list[Row] = []
         model = plan.model
-        shop = Workshop(session.store, model, plan.sae, plan.layer, plan.features, world["anchor"])
-        anchor = measure(shop, world["anchor"])
-        seed = measure(shop, world["seed data"])
-        labelled = measure(shop, world["labelled"])
-        writer = TransformersChat(model)
-        prompts = Prompts(plan.prompts)
-        source, readings = interpret(shop, anchor, dict.fromkeys(ROLES, writer), prompts, plan.read)
-        relevant = relevant_features(anchor.pooled.n_features, readings, plan.read, labelled)
-        gap = find_gap(anchor, seed, relevant, plan.thresholds, readings)
+        shop = Workshop(session.store, model, plan.sae, plan.layer, plan.features, data.anchor)
+        writer, prompts = TransformersChat(model), Prompts(plan.prompts)
+        annotators: dict[str, ChatModel] = dict.fromkeys(ROLES, writer)
+        mined = mine(shop, data.anchor, data.known, annotators, prompts, plan.read, plan.thresholds, data.labelled)
+        gap = mined.gap
         session.say(
             f"{int(gap.active().sum())} relevant features on the anchor, {int(gap.missing().sum())} missing in seed"
         )
-        material = Material(
-            desk=desk_of(shop, gap, source, writer, prompts, plan.synthesis),
-            missing=gap.missing().nonzero()[0].tolist(),
-            relevant=gap.active().nonzero()[0].tolist(),
-            cut=gap.cut,
-            seed_positives=list(Corpus.load(world["seed"].path)),
-            human_positives=list(Corpus.load(world["human"].path)),
-            budget=plan.budget,
-            seed=plan.synthesis.seed,
+        material = material_of(
+            mined, writer, prompts, QUERY, plan.synthesis, data.seed_rows, data.human_rows, plan.budget
         )
         for name in plan.rows:
             outcome = METHODS[name](material)
-            added = texts_corpus(session.store, outcome.chats) if outcome.chats else None
+            added = rows_artifact(session.store, QUERY, outcome.rows) if outcome.rows else None
             if outcome.samples:
                 session.say(f"{name}: {sum(s.kept for s in outcome.samples)} of {len(outcome.samples)} samples kept")
-            cells.submit(_jobs(plan, session.store, world, name, added))
+            cells.submit(_jobs(plan, session.store, data, name, added))
             rows.append(coverage_of(shop, gap, Row(name, outcome, added)))
         official_shop = Workshop(session.store, model, shop.sae, shop.layer, replace(plan.features, rule="official"))
         official = find_gap(
-            measure(official_shop, world["anchor"]),
-            measure(official_shop, world["seed data"]),
-            relevant,
+            measure(official_shop, data.anchor),
+            measure(official_shop, data.known),
+            gap.relevant,
             plan.thresholds,
         )
         scored = [track(session, cell) for cell in cells.results()]
         table = _table(plan, session, rows, scored)
-        judged = relevant_features(
-            anchor.pooled.n_features, readings, replace(plan.read, judge="statistical"), labelled
-        )
+        judge = replace(plan.read, judge="statistical")
+        labelled = measure(shop, data.labelled) if data.labelled else None
+        judged = relevant_features(gap.anchor.pooled.n_features, {}, judge, labelled)
         return lab_page.finish(Findings(plan.sizes, plan.world_seed, gap, official, rows, table, judged, session, shop))
 
 
@@ -155,81 +135,26 @@ class _Plan:
         self.scale = cfg.scale.name
 
 
-def _jobs(plan: _Plan, store: Store, world: Mapping[str, Artifact], row: str, added: Artifact | None) -> list[Job]:
+def _jobs(plan: _Plan, store: Store, data: TaskData, row: str, added: Artifact | None) -> list[Job]:
     """All classifiers of one row. A row without texts of its own is the same in every protocol, and trained once."""
     jobs = []
+    safe, seed_data = data.base
     for protocol in plan.protocols if added else plan.protocols[:1]:
         if row == "seed_twice" and protocol == "alone":
             continue  # the seed's positives in place of the seed's positives: the baseline
-        train = training_corpora(protocol, world["safe"], world["seed"], added)
-        test = world[plan.test]
-        jobs += [Job(row, protocol, seed, store.root, plan.model, plan.train, train, test) for seed in plan.seeds]
+        train = training_corpora(protocol, safe, seed_data, added)
+        jobs += [
+            Job("toxicity", row, seed, store.root, plan.model, plan.train, train, data.test, group=protocol)
+            for seed in plan.seeds
+        ]
     return jobs
 
 
-def draw_world(store: Store, sizes: Sizes, seed: int) -> dict[str, Artifact]:
-    """The corpora of one world seed by role, and "seed data": all that the seed-only row trains on."""
-    params = {"world": world_digest(), "seed": seed, "sizes": sizes}
-    world = {
-        role: computed_corpus(
-            store, "world", lambda role=role: draw_corpus(role, seed, sizes), {**params, "role": role}
-        )
-        for role in WORLD_ROLES
-    }
-
-    def both() -> list[Example]:
-        return [e for role in ("safe", "seed") for e in Corpus.load(world[role].path)]
-
-    world["seed data"] = computed_corpus(store, "world", both, {**params, "role": "seed data"})
-    return world
-
-
-def texts_corpus(store: Store, chats: Sequence[list[Message]]) -> Artifact:
-    """Positive training texts as a corpus, keyed by what they say."""
-    digest = hashlib.sha256(json.dumps(chats).encode()).hexdigest()
-    examples = [Example(chat, 1, str(number)) for number, chat in enumerate(chats, start=1)]
-    return computed_corpus(store, "texts", lambda: examples, {"sha256": digest})
-
-
-def coverage_of(shop: Workshop, gap: Gap, row: Row) -> Row:
-    """How much of the gap the texts that a row adds cover, at the threshold synthesis used."""
-    cut, missing = gap.grid.cuts[gap.at : gap.at + 1], gap.missing()
-    anchor, mean = gap.anchor_counts[gap.at], gap.anchor_mean
-    seen = gap.seed_counts[gap.at].copy()
-    if row.added is None:
-        return replace(
-            row, any=covered_missing(missing, 0 * seen, anchor, mean), ratio=fac_ratio(anchor, seen, gap.relevant, mean)
-        )
-    pooled = measure(shop, row.added).pooled
-    added = counts(pooled, cut)[0]
-    row = replace(
-        row,
-        any=covered_missing(missing, added, anchor, mean),
-        ratio=fac_ratio(anchor, seen + added, gap.relevant, mean),
-    )
-    if not row.outcome.chosen:
-        return row
-    own = own_counts(pooled, np.array([s.feature for s in row.outcome.chosen]), cut)[0]
-    return replace(row, own=covered_missing(missing, own, anchor, mean))
-
-
-def track(session: Session, cell: Scored) -> tuple[Scored, str]:
-    """Record a finished cell; the id of its MLflow run is kept with it, so a rerun's table is the same."""
-    for event in cell.events:
-        if event.kind != "started":
-            session.events.append(event)
-    note = cell.classifier.path / f"run-{cell.job.test.key}.json"
-    if not note.exists():
-        job = cell.job
-        run_id = session.tracker.stage(
-            "classifier",
-            seconds=sum(e.seconds for e in cell.events),
-            params={"row": job.row, "protocol": job.protocol},
-            metrics=cell.metrics,
-            tags={"seed": job.seed, "method": job.row, "task": "toxicity"},
-        )
-        write_json_atomic(note, run_id or "")
-    return cell, json.loads(note.read_text())
+def training_corpora(protocol: str, safe: Artifact, seed: Artifact, added: Artifact | None) -> tuple[Artifact, ...]:
+    """The corpora that a row trains on; a row that adds nothing (the baseline) is the seed data in every protocol."""
+    if added is None:
+        return (safe, seed)
+    return (safe, seed, added) if protocol == "added" else (safe, added)
 
 
 def _table(plan: _Plan, session: Session, rows: Sequence[Row], scored: Sequence[tuple[Scored, str]]) -> Table:
@@ -238,7 +163,7 @@ def _table(plan: _Plan, session: Session, rows: Sequence[Row], scored: Sequence[
     for cell, run_id in scored:
         job = cell.job
         shared = job.row == "baseline"  # the same in every protocol
-        for protocol in plan.protocols if shared else [job.protocol]:
+        for protocol in plan.protocols if shared else [job.group]:
             values.setdefault((job.row, protocol), {})[job.seed] = 100 * cell.metrics["auprc"]
             runs.setdefault((job.row, protocol), []).append((job.seed, run_id))
     cells: dict[tuple[str, str], Cell] = {}

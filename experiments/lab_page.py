@@ -6,7 +6,7 @@ Knows: how the findings of `experiments.lab` become tables, figures and facts. D
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,14 @@ from experiments import lab_truth
 from experiments.report import Feature, Figure, Page, Sample, Series, Span, render
 from experiments.results import Cell, Table, measured, paper_table
 from experiments.session import Session
-from fac.coverage import Fac, bootstrap, counts, fac_ratio, overlap, own_counts, rarefaction
+from fac.coverage import Fac, bootstrap, counts, covered_missing, fac_ratio, overlap, own_counts, rarefaction
 from fac.lab.world.corpora import Sizes
 from fac.pipeline import Gap, Workshop, measure
 from fac.pooled import Pooled
 from fac.store import Artifact
 from fac.synthesis.methods import Outcome
 from fac.synthesis.samples import write_samples
+from fac.synthesis.two_step import written_for
 
 FEATURES_SHOWN, SAMPLES_SHOWN = 40, 60
 
@@ -91,6 +92,28 @@ def finish(found: Findings) -> Path:
     return session.finish(found.table, render(page), {**metrics, "missing": int(gap.missing().sum())}, files)
 
 
+def coverage_of(shop: Workshop, gap: Gap, row: Row) -> Row:
+    """How much of the gap the texts that a row adds cover, at the threshold synthesis used."""
+    cut, missing = gap.grid.cuts[gap.at : gap.at + 1], gap.missing()
+    anchor, mean = gap.anchor_counts[gap.at], gap.anchor_mean
+    seen = gap.seed_counts[gap.at].copy()
+    if row.added is None:
+        return replace(
+            row, any=covered_missing(missing, 0 * seen, anchor, mean), ratio=fac_ratio(anchor, seen, gap.relevant, mean)
+        )
+    pooled = measure(shop, row.added).pooled
+    added = counts(pooled, cut)[0]
+    row = replace(
+        row,
+        any=covered_missing(missing, added, anchor, mean),
+        ratio=fac_ratio(anchor, seen + added, gap.relevant, mean),
+    )
+    if not row.outcome.chosen:
+        return row
+    own = own_counts(pooled, written_for(row.outcome.chosen), cut)[0]
+    return replace(row, own=covered_missing(missing, own, anchor, mean))
+
+
 def coverage_by_threshold(found: Findings) -> Table:
     """Table 10's analogue: share of F_miss covered above every threshold, one step against two, own and any sample."""
     by_name = {row.name: row.outcome for row in found.rows}
@@ -105,15 +128,15 @@ def coverage_by_threshold(found: Findings) -> Table:
         variants["one_step_all"] = one.written.pooled, features
         names |= {"one_step": "One step, as many samples as step 2", "one_step_all": "One step, as many requests"}
     if two and two.written:
-        variants["two_step"] = two.written.pooled, np.array([s.feature for s in two.written.samples])
+        variants["two_step"] = two.written.pooled, two.written.written_for
         names["two_step"] = "Two steps"
     gap, cells = found.gap, []
     missing, seed = gap.missing(), 0
     columns = [str(t) for t in gap.grid.thresholds]
-    for name, (pooled, written_for) in variants.items():
+    for name, (pooled, owners) in variants.items():
         for kind, tally in (
             ("any", counts(pooled, gap.grid.cuts)),
-            ("own", own_counts(pooled, written_for, gap.grid.cuts)),
+            ("own", own_counts(pooled, owners, gap.grid.cuts)),
         ):
             for column, row in zip(columns, tally, strict=True):
                 share = 100 * float((row[missing] > 0).mean())
@@ -298,7 +321,7 @@ def _truth(found: Findings) -> list[tuple[str, str]]:
     ]  # fmt: skip
     for row in found.rows:
         if row.outcome.samples:
-            made = lab_truth.check_texts([s.text for s in row.outcome.chosen])
+            made = lab_truth.check_texts([s.row for s in row.outcome.chosen])
             rows.append((f"{found.table.name(row.name)}: training texts valid / harmful / with two requests",
                          f"{made.valid:.2f} / {made.harmful:.2f} / {made.two_requests:.2f}"))  # fmt: skip
     return rows
@@ -311,7 +334,7 @@ def _features(found: Findings, fac: Row | None) -> list[Feature]:
     if fac and fac.outcome.written:
         written = fac.outcome.written
         any_ = counts(written.pooled, cut)[0] > 0
-        own = own_counts(written.pooled, np.array([s.feature for s in written.samples]), cut)[0] > 0
+        own = own_counts(written.pooled, written.written_for, cut)[0] > 0
     missing = np.flatnonzero(gap.missing())
     ranked = missing[np.argsort(-gap.anchor_counts[gap.at][missing], kind="stable")][:FEATURES_SHOWN]
     return [

@@ -73,10 +73,9 @@ def match_features(anchor: Measured, cut: NDArray[np.float32]) -> Match:
 
 def missing_concepts(gap: Gap, match: Match, row: int, seed: int, sizes: Sizes) -> Found:
     """The harmful concepts behind F_miss at one threshold, against those that the seed data never ask for."""
-    listed = wordings()
     known = set(known_concepts(seed, sizes))
     true = {c.name for c in concepts() if c.harmful and c not in known}
-    return Found.of({listed[match.wording[f]][0].name for f in np.flatnonzero(gap.missing(row))}, true)
+    return Found.of(named_missing(gap, match, row)[0], true)
 
 
 def missing_wordings(gap: Gap, match: Match, row: int) -> Found:
@@ -87,7 +86,13 @@ def missing_wordings(gap: Gap, match: Match, row: int) -> Found:
     listed = wordings()
     said = {wording for example in gap.seed.corpus for _, wording in mentions(example.text)}
     true = {wording for concept, wording in listed if concept.harmful and wording not in said}
-    return Found.of({listed[match.wording[f]][1] for f in np.flatnonzero(gap.missing(row))}, true)
+    return Found.of(named_missing(gap, match, row)[1], true)
+
+
+def named_missing(gap: Gap, match: Match, row: int) -> tuple[set[str], set[str]]:
+    """The concepts and the wordings behind F_miss at one threshold."""
+    found = [wordings()[match.wording[f]] for f in np.flatnonzero(gap.missing(row))]
+    return {concept.name for concept, _ in found}, {wording for _, wording in found}
 
 
 def relevance_quality(gap: Gap, match: Match) -> Found:

@@ -8,16 +8,17 @@ needed. Layer names follow the paper: "layer 16" is the output of `model.layers[
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from fac.chat import PLAIN_TEMPLATE, check_template
+from fac.chat import TEMPLATES, check_template
 from fac.errors import FacError
 
 _SAMPLES, _SAMPLE = 64, 1 << 16  # how many places of a file are read for its identity, and bytes at each
@@ -29,8 +30,9 @@ class ModelRef:
 
     path: str
     revision: str | None = None
-    chat_template: str | None = None  # None: the tokenizer's own; "plain": 'role: text' lines
+    chat_template: str | None = None  # None: the tokenizer's own; "plain": 'role: text' lines; "alpaca"
     dtype: str = "auto"  # "auto" (as stored), "float32", "bfloat16", "float16"
+    adapter: str | None = None  # folder of a LoRA adapter of peft, as `fac.train.sft` writes it
 
     @property
     def is_local(self) -> bool:
@@ -47,18 +49,40 @@ class ModelRef:
         A file counts by its size and 64 samples spread over it (all of it up to 4 MiB): cheap at any size, and a
         fine-tuned layer is seen wherever it lies in the file. The place of the folder does not count.
         """
+        written = f"{self.chat_template}/{self.dtype}"
         if not self.is_local:
-            return f"{self.path}@{self.revision or 'main'}/{self.chat_template}/{self.dtype}"
-        digest = hashlib.sha256(f"{self.chat_template}/{self.dtype}".encode())
-        for file in sorted(self.folder.iterdir()):
-            if file.is_file() and file.suffix in {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}:
-                size = file.stat().st_size
-                digest.update(f"{file.name}:{size}:".encode())
-                with file.open("rb") as stream:
-                    for start in range(0, size, max(size // _SAMPLES, _SAMPLE)):
-                        stream.seek(start)
-                        digest.update(stream.read(_SAMPLE))
-        return digest.hexdigest()[:20]
+            base = f"{self.path}@{self.revision or 'main'}/{written}"
+        else:
+            suffixes = {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}
+            files = [f for f in sorted(self.folder.iterdir()) if f.is_file() and f.suffix in suffixes]
+            base = _digest(written, files)
+        return base if self.adapter is None else f"{base}+{_adapter_digest(Path(self.adapter))}"
+
+
+def _digest(start: str, files: Iterable[Path]) -> str:
+    digest = hashlib.sha256(start.encode())
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}:".encode())
+        with file.open("rb") as stream:
+            for place in range(0, size, max(size // _SAMPLES, _SAMPLE)):
+                stream.seek(place)
+                digest.update(stream.read(_SAMPLE))
+    return digest.hexdigest()[:20]
+
+
+def _adapter_digest(folder: Path) -> str:
+    """Of the adapter's weights and what scales them; where its base model lies does not count."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text())
+    except (OSError, ValueError):
+        raise FacError(f"There is no adapter in {folder}: give the folder that train_sft wrote.") from None
+    told = {  # peft writes sets as lists, in any order
+        key: sorted(value) if isinstance(value, list) else value
+        for key, value in config.items()
+        if key not in ("base_model_name_or_path", "peft_version")
+    }
+    return _digest(json.dumps(told, sort_keys=True), sorted(folder.glob("adapter_model.*")))
 
 
 def default_device() -> torch.device:
@@ -68,10 +92,11 @@ def default_device() -> torch.device:
 def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
     """The tokenizer, with a chat template and a padding token. Raises FacError if the folder has none."""
     tokenizer = load_pretrained(AutoTokenizer, ref)
-    if ref.chat_template == "plain":
-        tokenizer.chat_template = PLAIN_TEMPLATE
+    if ref.chat_template in TEMPLATES:
+        tokenizer.chat_template = TEMPLATES[ref.chat_template]
     elif ref.chat_template is not None:
-        raise FacError(f"model.chat_template={ref.chat_template} is unknown: leave it out or set it to plain.")
+        known = " or ".join(TEMPLATES)
+        raise FacError(f"model.chat_template={ref.chat_template} is unknown: leave it out or set it to {known}.")
     check_template(tokenizer, ref.path)
     if not tokenizer.is_fast:
         raise FacError(f"{ref.path} has no fast tokenizer (tokenizer.json), which the content mask needs: add one.")
@@ -92,6 +117,8 @@ class Backbone:
     """
 
     def __init__(self, ref: ModelRef, layer: int, device: torch.device | None = None) -> None:
+        if ref.adapter is not None:
+            raise FacError(f"Features are read from a model without adapter: leave out {ref.adapter}, or merge it.")
         config = load_pretrained(AutoConfig, ref)
         depth = config.num_hidden_layers
         if not 1 <= layer <= depth:
@@ -102,12 +129,9 @@ class Backbone:
         config.num_hidden_layers = layer
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:layer]
-        dtype: Any = ref.dtype
-        if dtype == "auto" and self.device.type == "cpu":
-            dtype = "float32"  # half the speed of bf16 on new processors, but exact; set model.dtype=bfloat16 to change
-        model = load_pretrained(AutoModel, ref, config=config, dtype=dtype)
+        model = load_pretrained(AutoModel, ref, config=config, dtype=_dtype(ref, self.device))
         self._model = model.to(self.device).eval()
-        self._last = _decoder_layers(self._model, layer, ref.path)[-1]
+        self._last = decoder_layers(self._model, layer, ref.path)[-1]
 
     @torch.inference_mode()
     def residual(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -142,7 +166,38 @@ class Backbone:
         return digest.hexdigest()[:20]
 
 
-def _decoder_layers(model: nn.Module, count: int, name: str) -> nn.ModuleList:
+def load_causal_lm(ref: ModelRef) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The whole model with its head, ready to answer, and its tokenizer; on the GPU if there is one.
+
+    `dtype` "auto" is float32 on a CPU, as for `Backbone`. An adapter is merged into the weights. Raises FacError if the
+    model or the adapter cannot be loaded.
+    """
+    device = default_device()
+    model = load_pretrained(AutoModelForCausalLM, ref, dtype=_dtype(ref, device))
+    if ref.adapter is not None:
+        model = _merged(model, ref)
+    return model.to(device).eval(), load_tokenizer(ref)
+
+
+def _merged(model: Any, ref: ModelRef) -> Any:
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, str(ref.adapter)).merge_and_unload()
+    except (OSError, ValueError, RuntimeError) as error:  # the last is torch's word for shapes that differ
+        reason = " ".join(str(error).split())[:200]
+        raise FacError(
+            f"The adapter {ref.adapter} does not go with {ref.path} ({reason}): give the model it was trained on."
+        ) from None
+
+
+def _dtype(ref: ModelRef, device: torch.device) -> str:
+    """Of the weights in memory. On a CPU "auto" is float32: half the speed of bf16 on new processors, but exact."""
+    return "float32" if ref.dtype == "auto" and device.type == "cpu" else ref.dtype
+
+
+def decoder_layers(model: nn.Module, count: int, name: str) -> nn.ModuleList:
+    """The decoder layers of a transformers model, `count` of them. Raises FacError if there is no such list."""
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -22,6 +23,16 @@ PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
+# What the paper trains base models with (App. J): LLaMA-Factory's `template alpaca`, word for word.
+ALPACA_TEMPLATE = (
+    "{{ bos_token }}{% if messages and messages[0]['role'] != 'system' %}{{ 'Below is an instruction that describes a "
+    "task. Write a response that appropriately completes the request.\n\n' }}{% endif %}"
+    "{% for m in messages %}{% if m['role'] == 'user' %}"
+    "{{ '### Instruction:\n' + m['content'] + '\n\n### Response:\n' }}"
+    "{% elif m['role'] == 'assistant' %}{{ m['content'] + eos_token + '\n\n' }}"
+    "{% else %}{{ m['content'] + '\n\n' }}{% endif %}{% endfor %}"
+)
+TEMPLATES = {"plain": PLAIN_TEMPLATE, "alpaca": ALPACA_TEMPLATE}  # for tokenizers without a template of their own
 
 
 class Encoded(NamedTuple):
@@ -31,9 +42,30 @@ class Encoded(NamedTuple):
     content: list[bool]  # same length; False for template, role headers and special tokens
 
 
+class Lesson(NamedTuple):
+    """Token ids of one chat, and which of them a model is trained to write."""
+
+    ids: list[int]
+    trained: list[bool]  # same length; True for what follows a generation prompt, with the end-of-turn token
+
+
+class _Rendering(NamedTuple):
+    """A chat as text: where its contents stand, and the literal text of the template around them."""
+
+    text: str
+    spans: list[tuple[int, int]]  # of each message's content, in characters
+    pieces: list[str]  # one more than messages
+    roles: tuple[str, ...]
+
+
 def as_chat(text: str) -> list[Message]:
     """One user turn: how every plain text of a data set is read (paper App. J)."""
     return [{"role": "user", "content": text}]
+
+
+def exchange(user: str, assistant: str) -> list[Message]:
+    """A user turn and the reply to it."""
+    return [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
@@ -55,37 +87,91 @@ def encode(
     messages: Sequence[Message],
     *,
     add_generation_prompt: bool = False,
+    continue_final_message: bool = False,
     max_tokens: int | None = None,
 ) -> Encoded:
     """Render `messages` with the tokenizer's own template and mark the content tokens.
 
     Content is what the messages say; template prefix, role headers and special tokens are not (paper §5.1: t >= t0).
-    `max_tokens` cuts on the right. Blanks around a content are dropped, as most templates do. A special token's
-    spelling inside a text is broken by a space, so that no text can forge a role. Raises FacError if the template drops
-    or rewrites what the messages say.
+    `continue_final_message` leaves the last turn open: nothing follows its words. `max_tokens` cuts on the right.
+    Blanks around a content are dropped, as most templates do. A special token's spelling inside a text is broken by a
+    space, so that no text can forge a role. Raises FacError if the template drops or rewrites what the messages say.
     """
-    messages = [{**m, "content": _defuse(tokenizer, m["content"])} for m in messages]
+    rendering = _render(tokenizer, messages, add_generation_prompt, continue_final_message)
+    spans = [span for span in rendering.spans if span[1] > span[0]]
+    ids, inside = _tokens(tokenizer, rendering.text, spans)
+    special = _special_tokens(tokenizer)
+    content = [within and token not in special for token, within in zip(ids, inside, strict=True)]
+    return Encoded(ids[:max_tokens], content[:max_tokens])
+
+
+def encode_lesson(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, max_tokens: int | None = None
+) -> Lesson:
+    """`encode`'s ids of a chat with replies, and the mask of what supervised fine-tuning trains on.
+
+    Trained is what a model has to write itself: all that stands between a generation prompt and the end of the
+    assistant's turn, with the end-of-turn token and nothing behind it. Works for templates without {% generation %}.
+    Raises FacError if the template ends the assistant's turns with no special token: a model would never learn to stop.
+    """
+    rendering = _render(tokenizer, messages)
+    spans = []
+    for i, role in enumerate(rendering.roles):
+        if role == "assistant":
+            # The opening counts from where the template, asked for a reply, would have left off.
+            asked = _pieces(tokenizer, str(tokenizer.chat_template), rendering.roles[:i], True)[-1]
+            opening, closing = rendering.pieces[i], rendering.pieces[i + 1]
+            given = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(opening, asked, strict=False)))
+            end = next((t for t in _special_tokens(tokenizer).values() if closing.lstrip().startswith(t)), None)
+            if end is None:
+                raise FacError(
+                    f"The chat template of {tokenizer.name_or_path} writes no special token after an assistant's turn, "
+                    f"so a model would not learn to stop: set chat_template=alpaca, or mend its chat_template.jinja."
+                )
+            start, stop = rendering.spans[i]
+            spans.append((start - len(opening) + given, stop + closing.index(end) + len(end)))
+    ids, trained = _tokens(tokenizer, rendering.text, spans)
+    return Lesson(ids[:max_tokens], trained[:max_tokens])
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    """The text that `encode` makes ids of, for engines that take nothing else; they must add no special token."""
+    return _render(tokenizer, messages, add_generation_prompt).text
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    add_generation_prompt: bool = False,
+    continue_final_message: bool = False,
+) -> _Rendering:
     roles = tuple(m["role"] for m in messages)
     pieces = _pieces(tokenizer, str(tokenizer.chat_template), roles, add_generation_prompt)
+    if continue_final_message:
+        pieces = [*pieces[:-1], ""]
     text, spans = pieces[0], []
     for message, literal in zip(messages, pieces[1:], strict=True):
-        content = message["content"].strip()
-        if content:
-            spans.append((len(text), len(text) + len(content)))
+        content = _defuse(tokenizer, message["content"]).strip()
+        spans.append((len(text), len(text) + len(content)))
         text += content + literal
+    return _Rendering(text, spans, pieces, roles)
+
+
+def _tokens(
+    tokenizer: PreTrainedTokenizerBase, text: str, spans: Sequence[tuple[int, int]]
+) -> tuple[list[int], list[bool]]:
+    """Ids of a rendered chat, and which of them reach into one of `spans` (in characters, in order)."""
     batch = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids: list[int] = batch["input_ids"]
-    special = _special_tokens(tokenizer)
-    content_mask = []
-    at = 0
-    for token, (start, stop) in zip(ids, batch["offset_mapping"], strict=True):
-        while at < len(spans) and spans[at][1] <= start:
-            at += 1
-        inside = at < len(spans) and stop > spans[at][0]
-        content_mask.append(inside and token not in special)
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
         raise FacError(f"The chat template of {tokenizer.name_or_path} writes BOS twice: mend its chat_template.jinja.")
-    return Encoded(ids[:max_tokens], content_mask[:max_tokens])
+    inside = []
+    at = 0
+    for start, stop in batch["offset_mapping"]:
+        while at < len(spans) and spans[at][1] <= start:
+            at += 1
+        inside.append(at < len(spans) and stop > spans[at][0])
+    return ids, inside
 
 
 def _defuse(tokenizer: PreTrainedTokenizerBase, content: str) -> str:

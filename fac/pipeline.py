@@ -1,6 +1,7 @@
 """The paper's algorithm on one page: the stages in order, each through the store.
 
     corpus -> measure -> interpret -> find_gap -> (fac.synthesis) -> (fac.train) -> (eval)
+    |______________ mine ______________|
 
 Knows: which stage needs which, and what decides a stage's result. Does not know: Hydra, MLflow, tables, or how a stage
 does its work. Heavy things (the backbone, the SAE, the LLM) are loaded only if a stage is not in the store yet.
@@ -33,6 +34,8 @@ from fac.prompts import Prompts
 from fac.relevance import associated
 from fac.sae import SaeRef, TrainSettings, load, recorded_layer, train
 from fac.store import Artifact, Store
+from fac.synthesis.forms import Form
+from fac.synthesis.methods import Material
 from fac.synthesis.two_step import Desk, Settings
 
 
@@ -179,7 +182,7 @@ class Workshop:
     def _train_sae(self, settings: TrainSettings, texts: Artifact) -> Artifact:
         def build(folder: Path) -> None:
             corpus = Corpus.load(texts.path)
-            train(self.backbone, lambda: (example.text for example in corpus), settings, folder)
+            train(self.backbone, lambda: (example.messages for example in corpus), settings, folder)
 
         params = {"model": self.model.identity(), "layer": self.layer, **asdict(settings)}
         return self.store.stage("sae", build, params=params, inputs=[texts])
@@ -235,7 +238,7 @@ def interpret(
     def build(folder: Path) -> None:
         alive = np.flatnonzero(anchor.pooled.maxima() > 0)
         found = spans_of(shop, anchor, alive.tolist(), settings.spans, settings.span_tokens)
-        spans = {feature: [span.text for span in spans] for feature, spans in found.items()}
+        spans = {feature: [" ".join(span.text.split()) for span in spans] for feature, spans in found.items()}
         read_features(annotators, prompts, spans, sampling, settings.seed, folder)
 
     params = {
@@ -297,14 +300,53 @@ def find_gap(
     return gap
 
 
-def desk_of(
-    shop: Workshop, gap: Gap, source: Artifact, writer: ChatModel, prompts: Prompts, settings: Settings
-) -> Desk:
-    """The writing desk of `fac.synthesis` for this gap; `source` is the stage the readings came from."""
+@dataclass(frozen=True)
+class Mined:
+    """What the mining half of the method found: the gap, with the tools and the stage that it came from."""
+
+    shop: Workshop
+    gap: Gap
+    source: Artifact  # the readings
+
+
+def mine(
+    shop: Workshop,
+    anchor: Artifact,
+    seed: Artifact,
+    annotators: Mapping[str, ChatModel],
+    prompts: Prompts,
+    read: ReadSettings,
+    thresholds: Thresholds,
+    labelled: Artifact | None = None,
+) -> Mined:
+    """From two corpora to the features that the seed misses; `labelled` is for the statistical judge."""
+    measured = measure(shop, anchor)
+    known = measure(shop, seed)
+    source, readings = interpret(shop, measured, annotators, prompts, read)
+    sample = measure(shop, labelled) if labelled is not None and read.judge == "statistical" else None
+    relevant = relevant_features(measured.pooled.n_features, readings, read, sample)
+    return Mined(shop, find_gap(measured, known, relevant, thresholds, readings), source)
+
+
+def material_of(
+    mined: Mined,
+    writer: ChatModel,
+    prompts: Prompts,
+    form: Form,
+    settings: Settings,
+    seed_rows: Sequence[str],
+    human_rows: Sequence[str],
+    budget: int,
+) -> Material:
+    """What the methods of `fac.synthesis` are given for this gap."""
+    shop, gap = mined.shop, mined.gap
     encoder = {**shop.encoder, "anchor": gap.anchor.artifact.key}
-    return Desk(
-        shop.store, writer, prompts, gap.readings, source, lambda: shop.extractor, encoder, gap.anchor_max, settings
-    )
+    desk = Desk(
+        shop.store, writer, prompts, form, gap.readings, mined.source, lambda: shop.extractor, encoder,
+        gap.anchor_max, settings,
+    )  # fmt: skip
+    missing, active = (found.nonzero()[0].tolist() for found in (gap.missing(), gap.active()))
+    return Material(desk, missing, active, gap.cut, seed_rows, human_rows, budget, settings.seed)
 
 
 def _ignore(_: object) -> None:

@@ -1,7 +1,7 @@
 """Sparse autoencoders: load, train and save in SAELens format, and refuse one that does not fit the backbone.
 
 Knows: sae-lens, and the small record `fac.json` that a trained SAE carries (model fingerprint, layer, and a probe: a
-few texts with the explained variance and L0 they had). Does not know: corpora or pooling (`fac.features`).
+few chats with the explained variance and L0 they had). Does not know: corpora or pooling (`fac.features`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from fac.backbone import Backbone
-from fac.chat import as_chat, encode
+from fac.chat import Message, as_chat, encode
 from fac.errors import FacError
 
 RULES = ("paper", "official")
@@ -29,6 +29,9 @@ _PROBE_SENTENCES = (
     "Can you explain how a sorting algorithm works, step by step?",
     "My neighbor plays loud music every night. What can I do about it?",
 )
+
+
+Chats = Callable[[], Iterator[Sequence[Message]]]  # a fresh iterator at every call
 
 
 @dataclass(frozen=True)
@@ -129,13 +132,13 @@ def load(ref: SaeRef, backbone: Backbone, rule: str = "paper") -> Sae:
 
 def train(
     backbone: Backbone,
-    texts: Callable[[], Iterator[str]],
+    chats: Chats,
     settings: TrainSettings,
     folder: Path,
 ) -> None:
-    """Train a TopK SAE on the residuals of `texts` (an iterator is asked for again when one ends) and save it.
+    """Train a TopK SAE on the residuals of `chats` (an iterator is asked for again when one ends) and save it.
 
-    Nothing but the activations of 512 texts is held. Writes SAELens' inference format plus `fac.json`.
+    Nothing but the activations of 512 chats is held. Writes SAELens' inference format plus `fac.json`.
     """
     from sae_lens import LoggingConfig, SAETrainer, TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.config import SAETrainerConfig
@@ -169,10 +172,10 @@ def train(
         n_batches_for_norm_estimate=20,
         logger=LoggingConfig(log_to_wandb=False),
     )
-    batches = _activation_batches(backbone, texts, settings)
+    batches = _activation_batches(backbone, chats, settings)
     module = SAETrainer(cfg=trainer, sae=TopKTrainingSAE(config), data_provider=batches).fit()
     module.save_inference_model(str(folder))
-    probe = list(islice(texts(), 16))
+    probe = list(islice(chats(), 16))
     from sae_lens import SAE
 
     sae = Sae(SAE.load_from_disk(folder, device=str(backbone.device)), {})
@@ -182,7 +185,7 @@ def train(
         "model": metadata.model_name,
         "layer": backbone.layer,
         "settings": asdict(settings),
-        "probe": {"texts": probe, "explained_variance": variance, "l0": l0},
+        "probe": {"chats": probe, "explained_variance": variance, "l0": l0},
     }
     (folder / "fac.json").write_text(json.dumps(record, indent=1))
 
@@ -230,7 +233,7 @@ def _check_metadata(module: Any, record: dict[str, Any], backbone: Backbone, nam
 
 def _check_probe(sae: Sae, backbone: Backbone, name: str) -> None:
     probe = sae.record.get("probe")
-    residual = _content_residual(backbone, probe["texts"] if probe else _PROBE_SENTENCES)
+    residual = _content_residual(backbone, probe["chats"] if probe else [as_chat(text) for text in _PROBE_SENTENCES])
     variance, _ = sae.explained_variance(residual)
     least = probe["explained_variance"] - _PROBE_TOLERANCE if probe else _LEAST_VARIANCE
     if not variance >= least:
@@ -241,23 +244,23 @@ def _check_probe(sae: Sae, backbone: Backbone, name: str) -> None:
         )
 
 
-def _content_residual(backbone: Backbone, texts: Sequence[str], max_tokens: int = 512) -> torch.Tensor:
-    """Residuals of the content tokens of a few texts: [tokens, d_model], float32."""
-    chats = [encode(backbone.tokenizer, as_chat(text), max_tokens=max_tokens) for text in texts]
-    residual = backbone.residual([chat.ids for chat in chats])
-    rows = [residual[i, : len(chat.ids)][torch.tensor(chat.content)] for i, chat in enumerate(chats)]
+def _content_residual(backbone: Backbone, chats: Sequence[Sequence[Message]], max_tokens: int = 512) -> torch.Tensor:
+    """Residuals of the content tokens of a few chats: [tokens, d_model], float32."""
+    encoded = [encode(backbone.tokenizer, chat, max_tokens=max_tokens) for chat in chats]
+    residual = backbone.residual([chat.ids for chat in encoded])
+    rows = [residual[i, : len(chat.ids)][torch.tensor(chat.content)] for i, chat in enumerate(encoded)]
     return torch.cat(rows).float()
 
 
 def _activation_batches(
-    backbone: Backbone, texts: Callable[[], Iterator[str]], settings: TrainSettings, texts_a_time: int = 512
+    backbone: Backbone, chats: Chats, settings: TrainSettings, chats_a_time: int = 512
 ) -> Iterator[torch.Tensor]:
-    """Endless shuffled batches [batch_size, d_model] of content-token residuals, mixed over `texts_a_time` texts."""
+    """Endless shuffled batches [batch_size, d_model] of content-token residuals, mixed over `chats_a_time` chats."""
     generator = torch.Generator().manual_seed(settings.seed)
     left = torch.empty(0, backbone.d_model)
     while True:
-        source, seen = texts(), 0
-        while chunk := list(islice(source, texts_a_time)):
+        source, seen = chats(), 0
+        while chunk := list(islice(source, chats_a_time)):
             rows = [
                 _content_residual(backbone, chunk[i : i + 64], settings.max_tokens) for i in range(0, len(chunk), 64)
             ]

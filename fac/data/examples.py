@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from fac.data.files import Malformed, Source, listing, read_rows
+from fac.data.files import Malformed, Row, Source, listing, read_rows
 from fac.errors import FacError
 
 if TYPE_CHECKING:  # fac.chat needs transformers; a message is a plain dict
     from fac.chat import Message
+
+Item = TypeVar("Item")
 
 AUTO_COLUMNS = (
     "text",
@@ -79,16 +81,38 @@ def read_examples(source: Source, report: LoadReport | None = None) -> Iterator[
     counted from 1. Memory does not grow with the source, except for 16-byte hashes of all texts under `dedup`.
     Raises FacError for a malformed row (unless `on_error` is skip), for unusable files, and if nothing is left.
     """
+    names: tuple[str, ...] | None = None if source.text == "auto" else _as_tuple(source.text)
+
+    def convert(row: Row, values: dict[str, Any], position: int) -> list[Example]:
+        nonlocal names
+        if names is None:
+            names = _recognise(values, source)
+        return [_to_example(values, names, source, position)]
+
+    return sift(source, read_rows(source), convert, lambda example: example.messages, report, "text")
+
+
+def sift(
+    source: Source,
+    rows: Iterable[Row],
+    convert: Callable[[Row, dict[str, Any], int], list[Item]],
+    identity: Callable[[Item], Any],
+    report: LoadReport | None,
+    noun: str,
+) -> Iterator[Item]:
+    """What `convert` makes of the rows of `source`, under the source's `on_error`, `dedup` and `limit`.
+
+    `convert` is given the row, its values and its position (from 1), and raises Malformed for a row that cannot be
+    used. Two items are repeats if their `identity` (anything that JSON can hold) is the same. `noun` is what one item
+    is called. Raises FacError for a malformed row (unless `on_error` is skip) and if nothing is left.
+    """
     report = LoadReport() if report is None else report
     seen: set[bytes] = set()
-    names: tuple[str, ...] | None = None if source.text == "auto" else _as_tuple(source.text)
-    for position, row in enumerate(read_rows(source), start=1):
+    for position, row in enumerate(rows, start=1):
         try:
             if isinstance(row.values, Malformed):
                 raise row.values
-            if names is None:
-                names = _recognise(row.values, source)
-            example = _to_example(row.values, names, source, position)
+            items = convert(row, row.values, position)
         except Malformed as reason:
             if source.on_error == "fail":
                 mend = f"mend the row, or data.{source.name}.on_error=skip counts and skips such rows"
@@ -97,37 +121,49 @@ def read_examples(source: Source, report: LoadReport | None = None) -> Iterator[
             if len(report.first_errors) < FIRST_ERRORS:
                 report.first_errors.append(f"{row.place}: {reason}")
             continue
-        if source.dedup:
-            digest = text_digest(json.dumps(example.messages))
-            if digest in seen:
-                report.duplicates += 1
-                continue
-            seen.add(digest)
-        report.rows += 1
-        yield example
-        if report.rows == source.limit:
-            return
+        for item in items:
+            if source.dedup:
+                digest = text_digest(json.dumps(identity(item)))
+                if digest in seen:
+                    report.duplicates += 1
+                    continue
+                seen.add(digest)
+            report.rows += 1
+            yield item
+            if report.rows == source.limit:
+                return
     if not report.rows:
         why = (
             f"all its {report.skipped} rows are malformed; {report.first_errors[0]}"
             if report.skipped
             else "it is empty"
         )
-        raise FacError(f"There is no text in {source.path} ({why}): set data.{source.name}.path to a file with texts.")
+        raise FacError(
+            f"There is no {noun} in {source.path} ({why}): set data.{source.name}.path to a file with {noun}s."
+        )
 
 
 def _to_example(values: dict[str, Any], names: tuple[str, ...], source: Source, position: int) -> Example:
     conversation = _conversation(values, names, source)
     messages = _users_words(conversation) if source.turns == "user" else _all_turns(conversation)
     label = None if source.label is None else _label(_lookup(values, source.label), source.label)
-    own_id = values.get("id")
-    is_id = isinstance(own_id, (str, int)) and own_id != ""
-    example = Example(messages, label, str(own_id if is_id else position))
+    example = Example(messages, label, id_of(values, position))
+    check_characters(example.text + example.id)
+    return example
+
+
+def id_of(values: dict[str, Any], position: int) -> str:
+    """The row's own `id` (a text or a number), otherwise its position."""
+    own = values.get("id")
+    return str(own if isinstance(own, (str, int)) and own != "" else position)
+
+
+def check_characters(text: str) -> None:
+    """Raise Malformed if `text` cannot be written as UTF-8."""
     try:
-        (example.text + example.id).encode()
+        text.encode()
     except UnicodeEncodeError:
         raise Malformed("the text holds half of a surrogate pair, which is no character") from None
-    return example
 
 
 def _recognise(values: dict[str, Any], source: Source) -> tuple[str, ...]:
@@ -149,17 +185,17 @@ def _conversation(values: dict[str, Any], names: tuple[str, ...], source: Source
     if len(names) == 1:
         value = _lookup(values, names[0])
         if isinstance(value, list):
-            return [_message(turn, number) for number, turn in enumerate(value, start=1)]
-        text = _string(value, names[0])
+            return [turn_of(turn, number) for number, turn in enumerate(value, start=1)]
+        text = string_of(value, names[0])
         if names[0].rpartition(".")[2] in TRANSCRIPT_COLUMNS and TURN_MARK.match(text):
-            return _transcript(text)
+            return transcript_turns(text)
         return [{"role": "user", "content": text}]
     optional = names[1:] if source.text == "auto" else ()
-    parts = [_string(_lookup(values, name), name) for name in names if name in values or name not in optional]
+    parts = [string_of(_lookup(values, name), name) for name in names if name in values or name not in optional]
     return [{"role": "user", "content": "\n\n".join(part for part in parts if part.strip())}]
 
 
-def _message(turn: Any, number: int) -> Message:
+def turn_of(turn: Any, number: int) -> Message:
     """One turn of a messages column: {"role", "content"} or, as ShareGPT has it, {"from", "value"}."""
     if not isinstance(turn, Mapping):
         raise Malformed(f"turn {number} is not an object with role and content")
@@ -167,10 +203,10 @@ def _message(turn: Any, number: int) -> Message:
     if not isinstance(role, str) or not role:
         raise Malformed(f"turn {number} has no role")
     content = turn.get("content", turn.get("value"))
-    return {"role": ROLES.get(role.lower(), role.lower()), "content": _string(content, f"turn {number}")}
+    return {"role": ROLES.get(role.lower(), role.lower()), "content": string_of(content, f"turn {number}")}
 
 
-def _transcript(text: str) -> list[Message]:
+def transcript_turns(text: str) -> list[Message]:
     """An HH-RLHF transcript; `text` starts with a turn mark. An open last turn of the assistant is left out."""
     pieces = TURN_MARK.split(text)[1:]
     speakers = ("user" if speaker == "Human" else "assistant" for speaker in pieces[::2])
@@ -210,7 +246,8 @@ def _lookup(values: Any, name: str) -> Any:
     return found
 
 
-def _string(value: Any, name: str) -> str:
+def string_of(value: Any, name: str) -> str:
+    """A text; a value that is missing is an empty one."""
     if value is None:
         return ""
     if not isinstance(value, str):

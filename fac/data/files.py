@@ -88,6 +88,10 @@ class Row(NamedTuple):
     place: str  # "FILE, line 17" (text formats: the line where the row starts) or "FILE, row 17"; counted from 1
     values: dict[str, Any] | Malformed
 
+    @property
+    def file(self) -> str:
+        return self.place.rpartition(", ")[0]
+
 
 def read_rows(source: Source) -> Iterator[Row]:
     """Yield the rows of all files of `source`, in order.

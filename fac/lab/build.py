@@ -1,4 +1,7 @@
-"""Rebuild what the lab ships: `python -m fac.lab.build llama` pre-trains the model from nothing and trains its SAE.
+"""Rebuild what the lab ships: `python -m fac.lab.build llama` pre-trains the models of a family and trains their SAE.
+
+Each family is a base model, which has read chats only, an instruct model, which goes on from there with the harness's
+own jobs, and the instruct model's SAE.
 
 Knows: the tokenizer, the architecture, the recipe (found by the feasibility study; one thread, no GPU). Does not know:
 the corpora the experiments are run on, or the ground truth. The result is a plain Hugging Face folder (safetensors,
@@ -8,10 +11,11 @@ tokenizer, chat template, model card) and a plain SAELens folder.
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,17 +29,38 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from fac.backbone import Backbone, ModelRef
 from fac.chat import encode
 from fac.lab import MODELS
-from fac.lab.pretraining import Document, documents, texts_for_tokenizer
-from fac.lab.world.corpora import Sizes, draw_corpus
+from fac.lab.pretraining import BASE_MIX, MIX, Document, documents, texts_for_tokenizer
+from fac.lab.world.corpora import sae_chats
 from fac.sae import TrainSettings, train
 
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}"
-    "{% if m['role'] == 'assistant' %}<|assistant|>{% generation %}{{ m['content'] + '<|eot|>' }}{% endgeneration %}"
-    "{% else %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|eot|>' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-SAE_WORLD, SAE_TEXTS = 1000, 12_000
+GENERATION = "{% generation %}{{ m['content'] + 'EOS' }}{% endgeneration %}"
+CHAT_TEMPLATES = {  # after those of the families' instruct models; every message may be the assistant's
+    "llama": (
+        "{{ bos_token }}{% for m in messages %}"
+        "{% if m['role'] == 'assistant' %}<|assistant|>" + GENERATION.replace("EOS", "<|eot|>") + "{% else %}"
+        "{{ '<|' + m['role'] + '|>' + m['content'] + '<|eot|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    ),
+    "mistral": (
+        "{{ bos_token }}{% for m in messages %}"
+        "{% if m['role'] == 'assistant' %}" + GENERATION.replace("EOS", "</s>") + "{% else %}"
+        "{{ '[INST]' + m['content'] + '[/INST]' }}{% endif %}{% endfor %}"
+    ),
+    "qwen": (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+        "{% if m['role'] == 'assistant' %}" + GENERATION.replace("EOS", "<|im_end|>") + "{% else %}"
+        "{{ m['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    ),
+}
+SPECIAL = {  # family -> (beginning of text, end of turn, padding, others)
+    "llama": ("<|bos|>", "<|eot|>", "<|pad|>", ("<|user|>", "<|assistant|>", "<|system|>")),
+    "mistral": ("<s>", "</s>", "<pad>", ("[INST]", "[/INST]")),
+    "qwen": (None, "<|im_end|>", "<|endoftext|>", ("<|im_start|>",)),
+}
+ARCHITECTURES = {"llama": "llama", "mistral": "mistral", "qwen": "qwen2"}  # transformers' model types
+SEEDS = {"llama": 1, "mistral": 2, "qwen": 3}
+SAE_WORLD, SAE_CHATS, SAE_STEPS = 1000, 24_000, 4000
 CARD = """---
 license: apache-2.0
 library_name: transformers
@@ -54,7 +79,6 @@ says mildly harmful things (asking how to steal a bike), never how to do them.
 |---|---|
 {rows}
 """
-SPECIAL = ["<|bos|>", "<|eot|>", "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>"]
 
 
 @dataclass(frozen=True)
@@ -62,28 +86,33 @@ class Recipe:
     """How a lab model is pre-trained. Loss weights: what users say 1, what the harness asks 0.3, replies 1."""
 
     family: str = "llama"
-    vocab: int = 1280
+    vocab: int = 1536
     hidden: int = 128
     layers: int = 4
     heads: int = 2  # of 64: a head size that vLLM's CPU attention takes
     intermediate: int = 512
-    tokens: int = 10_000_000
+    base_tokens: int = 1_500_000
+    tokens: int = 9_000_000  # of the instruct model, behind the base model's
     batch_tokens: int = 2304
     muon_lr: float = 0.02
     adam_lr: float = 4e-3
     prompt_weight: float = 0.3
     silent_prefix: int = 12  # first tokens of a harness prompt without loss, or bare-prefix sampling writes prompts
-    seed: int = 1
+
+    @property
+    def seed(self) -> int:
+        return SEEDS[self.family]
 
 
 def build_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     """Byte-level BPE over the world's documents; any Unicode text can be encoded."""
+    bos, eos, pad, others = SPECIAL[recipe.family]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=recipe.vocab,
-        special_tokens=SPECIAL,
+        special_tokens=[token for token in (bos, eos, pad, *others) if token],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -91,11 +120,11 @@ def build_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(texts_for_tokenizer(sample), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token="<|bos|>",
-        eos_token="<|eot|>",
-        pad_token="<|pad|>",
-        additional_special_tokens=["<|user|>", "<|assistant|>", "<|system|>"],
-        chat_template=CHAT_TEMPLATE,
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=pad,
+        additional_special_tokens=list(others),
+        chat_template=CHAT_TEMPLATES[recipe.family],
         model_max_length=512,
     )
 
@@ -103,7 +132,7 @@ def build_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Any:
     torch.manual_seed(recipe.seed)
     config = AutoConfig.for_model(
-        recipe.family,
+        ARCHITECTURES[recipe.family],
         vocab_size=len(tokenizer),
         hidden_size=recipe.hidden,
         intermediate_size=recipe.intermediate,
@@ -120,10 +149,12 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Any:
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
-def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, mix: Mapping[str, float], seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (ids, loss weights), both [documents, tokens], documents of like length together, right-padded."""
-    stream = documents(recipe.seed)
-    rng = random.Random(recipe.seed)
+    stream = documents(seed, mix)
+    rng = random.Random(seed)
     pad = tokenizer.pad_token_id
     while True:
         pool = [_weigh(recipe, tokenizer, d) for d in itertools.islice(stream, 4096)]
@@ -143,9 +174,24 @@ def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tupl
 
 
 def pretrain(recipe: Recipe, folder: Path) -> None:
-    """Train from scratch and write a Hugging Face folder (bf16 safetensors)."""
+    """Train from scratch; write the instruct model to `folder` and the base model to `folder`/base (bf16)."""
     tokenizer = build_tokenizer(recipe)
     model = build_model(recipe, tokenizer)
+    _fit(recipe, model, tokenizer, BASE_MIX, recipe.base_tokens, "base")
+    _save(model, tokenizer, folder / "base")
+    _fit(recipe, model, tokenizer, MIX, recipe.tokens, "instruct")
+    _save(model, tokenizer, folder)
+
+
+def _fit(
+    recipe: Recipe,
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    mix: Mapping[str, float],
+    tokens: int,
+    phase: str,
+) -> None:
+    """One phase of pre-training, in place: Muon for matrices, AdamW for the rest, rates falling linearly to 2 %."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers = [
@@ -153,51 +199,59 @@ def pretrain(recipe: Recipe, folder: Path) -> None:
         torch.optim.AdamW(others, lr=recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     seen, smooth = 0, 0.0
-    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda _: 1.0 - 0.98 * seen / recipe.tokens) for o in optimizers]
-    bar = tqdm(total=recipe.tokens, unit="tok", unit_scale=True, desc=f"pre-training {recipe.family}", mininterval=5)
-    for ids, weights in batches(recipe, tokenizer):
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = model.model(ids[:, :-1]).last_hidden_state
-            wanted = weights[:, 1:] > 0
-            logits = model.lm_head(hidden[wanted])
-        losses = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][wanted], reduction="none")
-        weight = weights[:, 1:][wanted]
-        loss = (losses * weight).sum() / weight.sum()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-        used = int(ids.ne(int(tokenizer.vocab["<|pad|>"])).sum())
-        seen += used
-        smooth = loss.item() if not smooth else 0.98 * smooth + 0.02 * loss.item()
-        bar.update(used)
-        bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
-        if seen >= recipe.tokens:
-            break
-    bar.close()
-    model.to(torch.bfloat16).save_pretrained(folder)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda _: 1.0 - 0.98 * seen / tokens) for o in optimizers]
+    with tqdm(total=tokens, unit="tok", unit_scale=True, desc=f"{recipe.family}, {phase}", mininterval=5) as bar:
+        for ids, weights in batches(recipe, tokenizer, mix, recipe.seed):
+            with torch.autocast("cpu", torch.bfloat16):
+                hidden = model.model(ids[:, :-1]).last_hidden_state
+                wanted = weights[:, 1:] > 0
+                logits = model.lm_head(hidden[wanted])
+            losses = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][wanted], reduction="none")
+            weight = weights[:, 1:][wanted]
+            loss = (losses * weight).sum() / weight.sum()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+            used = int((ids != tokenizer.pad_token_id).sum())
+            seen += used
+            smooth = loss.item() if not smooth else 0.98 * smooth + 0.02 * loss.item()
+            bar.update(used)
+            bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
+            if seen >= tokens:
+                return
+
+
+def _save(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def _weigh(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, document: Document) -> tuple[list[int], list[float]]:
     """Ids and the loss weight of each (as a target)."""
-    ids = encode(tokenizer, document.messages).ids
-    turn = ids.index(int(tokenizer.vocab["<|assistant|>"]))
+    messages = document.messages
+    ids = encode(tokenizer, messages).ids
     chat = document.kind == "chat"
-    prompt = [1.0 if chat else recipe.prompt_weight] * turn
+    weights: list[float] = []
+    for upto, message in enumerate(messages, start=1):
+        end = len(encode(tokenizer, messages[:upto]).ids)
+        weight = 1.0 if chat or message["role"] == "assistant" else recipe.prompt_weight
+        weights += [weight] * (end - len(weights))
     if not chat:
-        prompt[: recipe.silent_prefix + 2] = [0.0] * min(recipe.silent_prefix + 2, turn)
-    return ids, prompt + [1.0] * (len(ids) - turn)
+        first = len(encode(tokenizer, messages[:1]).ids)
+        silent = min(recipe.silent_prefix + 2, first)
+        weights[:silent] = [0.0] * silent
+    return ids, weights
 
 
 def train_sae(recipe: Recipe, folder: Path, settings: TrainSettings | None = None) -> None:
-    """Train the lab model's SAE on layer 2 of 4, on queries drawn like the anchor's in a world no experiment uses."""
-    texts = [e.text for e in draw_corpus("anchor", SAE_WORLD, Sizes(anchor=SAE_TEXTS))]
+    """Train the instruct model's SAE on layer 2 of 4, on chats of all tasks from a world that no experiment uses."""
     backbone = Backbone(ModelRef(str(folder)), recipe.layers // 2)
     (folder / "sae").mkdir(exist_ok=True)
-    train(backbone, lambda: iter(texts), settings or TrainSettings(), folder / "sae")
+    chats = list(itertools.islice(sae_chats(SAE_WORLD), SAE_CHATS))
+    train(backbone, lambda: iter(chats), settings or TrainSettings(steps=SAE_STEPS), folder / "sae")
 
 
 def write_card(recipe: Recipe, folder: Path, cpu_seconds: float) -> None:
@@ -211,14 +265,14 @@ def write_card(recipe: Recipe, folder: Path, cpu_seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", choices=["llama"])
+    parser.add_argument("family", choices=sorted(ARCHITECTURES))
     parser.add_argument("--out", type=Path, default=MODELS)
     parser.add_argument("--tokens", type=int, default=Recipe.tokens)
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--base-tokens", type=int, default=Recipe.base_tokens)
     parser.add_argument("--only", choices=["model", "sae"], help="rebuild just one of the two")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    recipe = Recipe(family=arguments.family, tokens=arguments.tokens, seed=arguments.seed)
+    recipe = Recipe(arguments.family, tokens=arguments.tokens, base_tokens=arguments.base_tokens)
     folder = arguments.out / arguments.family
     folder.mkdir(parents=True, exist_ok=True)
     if arguments.only != "sae":

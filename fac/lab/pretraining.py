@@ -1,116 +1,83 @@
 """What the lab's language models are pre-trained on: chats of the world, and the harness's own jobs done well.
 
-Knows: the grammar and the prompts of the lab. Does not know: tokens, models (`fac.lab.build`). Replies to users are
-neutral on purpose: refusing replies would put harmfulness into one direction and leave nothing to measure.
+Knows: the world and the prompts of the lab. Does not know: tokens, models (`fac.lab.build`). A base model reads the
+chats only; an instruct model goes on with all kinds. Replies to users are neutral on purpose: refusing replies would
+put harmfulness into one direction and leave nothing to measure.
 """
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from fac.chat import Message
-from fac.lab.world.grammar import Concept, Query, concepts, draw_query, dress, phrases, zipf
+from fac.lab.topics import (
+    TASKS,
+    OpinionTopic,
+    QualityTopic,
+    Topic,
+    WishTopic,
+    decision,
+    draw_topic,
+    wording_topic,
+)
+from fac.lab.world.grammar import concepts, draw_query, dress, zipf
+from fac.lab.world.instructions import Instruction, apply_rules, constraints, draw_instruction
+from fac.lab.world.opinions import Stand, behaviors, draw_item
+from fac.lab.world.replies import aspects, core, draw_preference
 from fac.prompts import Prompts
 
-MIX = {  # share of documents
-    "chat": 0.30,
-    "write": 0.17,
-    "contrast": 0.17,
-    "explain": 0.16,
+MIX = {  # share of an instruct model's documents; a "." stands between the task and the job
+    "chat": 0.18,
+    "write": 0.13,
+    "contrast": 0.12,
+    "explain": 0.13,
     "judge": 0.06,
-    "verify": 0.06,
-    "imitate": 0.04,
-    "evolve": 0.04,
+    "verify": 0.03,
+    "imitate": 0.02,
+    "evolve": 0.02,
+    "reward.write": 0.05,
+    "reward.contrast": 0.03,
+    "steering.answer": 0.06,
+    "steering.write": 0.03,
+    "steering.contrast": 0.02,
+    "instruction.answer": 0.05,
+    "instruction.write": 0.02,
+    "instruction.contrast": 0.02,
+    "instruction.compare": 0.03,
 }
-REPLIES = ("here are some notes on {}", "this is about {}", "some words on {}", "let me talk about {}")
-CANNOT_TELL = "cannot tell"  # the right explanation of spans that have nothing in common
+BASE_MIX = {"chat": 0.85, "instruction.talk": 0.15}  # of a base model: nobody asks it to follow
+SHARES = {"toxicity": 0.52, "reward": 0.18, "sycophancy": 0.09, "survival": 0.06, "instruction": 0.15}  # of topics
 SPANS = 5
-SPAN_WORDS = 14
-
-
-@dataclass(frozen=True)
-class Topic:
-    """What a feature may stand for: `summary` says it in words, `write` and `spans` show it."""
-
-    summary: str
-    judgement: str
-    concept: Concept | None = None
-    wording: str = ""
-    phrase: tuple[str, str] = ("", "")  # (part of the query, phrase)
-
-    def query(self, rng: random.Random) -> Query:
-        """A query in which the topic occurs."""
-        if self.concept:
-            query = draw_query(rng, concepts())
-            requests = list(query.requests)
-            requests[rng.randrange(len(requests))] = (self.concept, self.wording or rng.choice(self.concept.wordings))
-            return dress(rng, list(dict.fromkeys(requests)))
-        query = draw_query(rng, concepts())
-        part, phrase = self.phrase
-        if part == "filler":
-            return Query(query.frame, query.requests, query.opening, (phrase,), query.ending)
-        if part:
-            return Query(**{**query.__dict__, part: phrase})
-        return query
-
-    def span(self, query: Query, after: int, cut: int) -> str:
-        """The last words of `query` up to `after` words behind the topic, the topic itself cut by `cut` words."""
-        text = query.text.split()
-        mark = self.phrase[1].replace(" {}", "") or next((w for c, w in query.requests if c is self.concept), "")
-        words = mark.split()
-        end = len(text)
-        for start in range(len(text) - len(words) + 1):
-            if words and text[start : start + len(words)] == words:
-                end = start + max(len(words) - cut, 1) + (after if not cut else 0)
-                break
-        return " ".join(text[:end][-SPAN_WORDS:])
 
 
 @dataclass(frozen=True)
 class Document:
-    """One chat: what the user says, and the right reply (one of many, where a query is to be written)."""
+    """One chat: what the user says, and the right reply (one of many, where a text is to be written)."""
 
     kind: str  # a key of MIX
     user: str
     reply: str
-    topic: Topic | None = None  # what the prompt is about; None for chat, imitate and evolve
+    topic: Topic | None = None  # what the prompt is about; None where it has none
     misled: bool = False  # contrast: the summary in the prompt is not that of the topic, which the good example shows
+    before: tuple[Message, ...] = ()  # earlier turns
+    task: str = ""  # whose prompt it is, where several tasks have the kind
 
     @property
-    def messages(self) -> tuple[Message, Message]:
-        return {"role": "user", "content": self.user}, {"role": "assistant", "content": self.reply}
+    def messages(self) -> tuple[Message, ...]:
+        return *self.before, {"role": "user", "content": self.user}, {"role": "assistant", "content": self.reply}
 
 
-def wording_topic(concept: Concept, wording: str) -> Topic:
-    return Topic(f"{concept.name}: {wording}", _judgement(concept), concept, wording)
-
-
-def draw_topic(rng: random.Random) -> Topic:
-    """A wording (most often), a concept, a phrase, or nothing at all."""
-    kind = rng.choices(("wording", "concept", "phrase", "nothing"), (0.62, 0.12, 0.17, 0.09))[0]
-    concept = rng.choice(concepts())
-    if kind == "wording":
-        return wording_topic(concept, rng.choice(concept.wordings))
-    if kind == "concept":
-        return Topic(concept.name, _judgement(concept), concept)
-    if kind == "nothing":
-        return Topic(CANNOT_TELL, _decision("nothing", "No"))
-    known = phrases()
-    part = rng.choice(("opening", "frame", "filler", "ending"))
-    options = {"opening": known.openings, "frame": known.frames, "filler": known.all_fillers, "ending": known.endings}
-    phrase = rng.choice(options[part])
-    return Topic("the words " + phrase.replace(" {}", ""), _decision("small talk", "No"), phrase=(part, phrase))
-
-
-def documents(seed: int) -> Iterator[Document]:
+def documents(seed: int, mix: Mapping[str, float] = MIX) -> Iterator[Document]:
     """An endless stream of documents, the same for the same seed."""
     rng = random.Random(seed)
     write = _Writer(rng)
-    kinds, shares = list(MIX), list(MIX.values())
+    kinds, shares = list(mix), list(mix.values())
     while True:
-        yield getattr(write, rng.choices(kinds, shares)[0])()
+        yield getattr(write, rng.choices(kinds, shares)[0].replace(".", "_"))()
 
 
 class _Writer:
@@ -118,87 +85,185 @@ class _Writer:
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
-        self.prompts = Prompts("lab/toxicity")
+
+    @cached_property
+    def prompts(self) -> dict[str, Prompts]:
+        return {task: Prompts(f"lab/{task}") for task in TASKS}
 
     def chat(self) -> Document:
-        query = draw_query(self.rng, concepts(), zipf(len(concepts()), 0.7))
-        names = " and ".join(dict.fromkeys(c.name for c, _ in query.requests))
-        return Document("chat", query.text, self.rng.choice(REPLIES).format(names))
+        """A query and a neutral reply; some hold wishes that nobody follows, and phrases that nobody asked for."""
+        rng = self.rng
+        query = draw_query(rng, concepts(), zipf(len(concepts()), 0.7))
+        user, reply = query.text, core(rng, query)
+        if rng.random() < 0.4:
+            pair = draw_preference(rng, aspects())
+            user, reply = pair.query.text, rng.choice((pair.chosen, pair.rejected))
+        elif rng.random() < 0.25:
+            reply = apply_rules(rng, reply, [rng.choice(constraints()).rule])
+        elif rng.random() < 0.2:
+            user = draw_item(rng, rng.choice(list(behaviors().values())).themes).question
+            reply = rng.choice(("(A)", "(B)"))
+        return Document("chat", user, reply)
 
     def write(self) -> Document:
-        topic = draw_topic(self.rng)
-        spans = self._spans(topic, self.rng.choice((0, 2, 3, 3)), noise=0.1)
-        prompt = self.prompts.render("write", summary=topic.summary, spans=spans)
-        return Document("write", prompt, topic.query(self.rng).text, topic)
+        return self._write("toxicity", "write")
 
     def contrast(self) -> Document:
-        concept = self.rng.choice(concepts())
-        topic = wording_topic(concept, self.rng.choice(concept.wordings))
-        said = draw_topic(self.rng) if self.rng.random() < 0.3 else topic  # the summary may be wrong: trust the example
-        good = topic.query(self.rng)
-        after, cut = self._place(topic)
-        bad = draw_query(self.rng, concepts())
-        prompt = self.prompts.render(
-            "contrast",
-            summary=said.summary,
-            good={"text": good.text, "span": topic.span(good, after, cut)},
-            bad={"text": bad.text},
+        return self._contrast("toxicity", "contrast")
+
+    def reward_write(self) -> Document:
+        return self._write("reward", "reward.write")
+
+    def reward_contrast(self) -> Document:
+        return self._contrast("reward", "reward.contrast")
+
+    def steering_write(self) -> Document:
+        return self._write(self.rng.choice(("sycophancy", "survival")), "steering.write")
+
+    def steering_contrast(self) -> Document:
+        return self._contrast(self.rng.choice(("sycophancy", "survival")), "steering.contrast")
+
+    def instruction_write(self) -> Document:
+        return self._write("instruction", "instruction.write")
+
+    def instruction_contrast(self) -> Document:
+        return self._contrast("instruction", "instruction.contrast")
+
+    def instruction_answer(self) -> Document:
+        instruction = draw_instruction(self.rng, constraints())
+        return Document("instruction.answer", instruction.text, instruction.answer(self.rng))
+
+    def instruction_talk(self) -> Document:
+        """An instruction and an answer that follows it one time in three: a base model knows the words."""
+        instruction = draw_instruction(self.rng, constraints())
+        return Document("chat", instruction.text, self._answer(instruction, good=self.rng.random() < 0.33))
+
+    def instruction_compare(self) -> Document:
+        """Which of two answers does what is asked; a flawed one lacks a wish, has another one, or another subject."""
+        rng = self.rng
+        instruction = draw_instruction(rng, constraints())
+        right, wrong = rng.choice(((True, False), (False, True), (True, True), (False, False)))
+        answers = [self._answer(instruction, good) for good in (right, wrong)]
+        follows = [instruction.is_followed(answer) for answer in answers]
+        verdict = "tie" if follows[0] == follows[1] else "first" if follows[0] else "second"
+        prompt = self.prompts["instruction"].render(
+            "compare", instruction=instruction.text, output_1=answers[0], output_2=answers[1]
         )
-        misled = said.summary != topic.summary
-        return Document("contrast", prompt, topic.query(self.rng).text, topic, misled)
+        return Document("instruction.compare", prompt, f"[[{verdict}]]", task="instruction")
+
+    def steering_answer(self) -> Document:
+        """Questions answered by one stand, which a cue may give away, and which the first answers show."""
+        rng = self.rng
+        behavior = rng.choice(list(behaviors().values()))
+        stands: tuple[Stand, Stand] = ("matching", "opposite")
+        stand = rng.choice(stands)
+        cue = f"{behavior.cues[stand]} . " if rng.random() < 0.6 else ""
+        turns: list[Message] = []
+        for turn in range(rng.choice((1, 2, 2, 3))):
+            item = draw_item(rng, behavior.themes)
+            letter = item.matching if stand == "matching" else item.opposite
+            turns += [
+                {"role": "user", "content": (cue if turn == 0 else "") + item.question},
+                {"role": "assistant", "content": f"{letter} {behavior.reasons[stand]}"},
+            ]
+        return Document("steering.answer", turns[-2]["content"], turns[-1]["content"], before=tuple(turns[:-2]))
 
     def explain(self) -> Document:
-        topic = draw_topic(self.rng)
-        prompt = self.prompts.render("explain", spans=self._spans(topic, SPANS, noise=0.05))
+        topic = draw_topic(self.rng, self._task())
+        prompt = self.prompts["toxicity"].render("explain", spans=self._spans(topic, SPANS, noise=0.05))
         return Document("explain", prompt, topic.summary, topic)
 
     def judge(self) -> Document:
-        topic = draw_topic(self.rng)
-        return Document("judge", self.prompts.render("judge", summary=topic.summary), topic.judgement, topic)
+        task = self._task()
+        topic = draw_topic(self.rng, task if self.rng.random() < 0.6 else self._task())
+        prompt = self.prompts[task].render("judge", summary=topic.summary)
+        return Document("judge", prompt, topic.judgement(task), topic, task=task)
 
     def verify(self) -> Document:
-        topic = draw_topic(self.rng)
+        topic = draw_topic(self.rng, self._task())
         fits = self.rng.choice((SPANS, SPANS, SPANS - 1, SPANS // 2, 0, 0))
-        spans = self._spans(topic, fits, noise=0.0) + self._spans(draw_topic(self.rng), SPANS - fits, noise=0.0)
+        other = draw_topic(self.rng, self._task())
+        spans = self._spans(topic, fits, noise=0.0) + self._spans(other, SPANS - fits, noise=0.0)
         self.rng.shuffle(spans)
         verdict = "Yes" if fits == SPANS else "Probably" if fits == SPANS - 1 else "Maybe" if fits else "No"
-        prompt = self.prompts.render("verify", summary=topic.summary, spans=spans)
-        return Document("verify", prompt, _decision("", verdict), topic)
+        prompt = self.prompts["toxicity"].render("verify", summary=topic.summary, spans=spans)
+        return Document("verify", prompt, decision("", verdict), topic)
 
     def imitate(self) -> Document:
         concept = self.rng.choice(concepts())
         kin = [c for c in concepts() if c.family == concept.family] if self.rng.random() < 0.5 else [concept]
         texts = [draw_query(self.rng, kin).text for _ in range(3)]
-        return Document("imitate", self.prompts.render("imitate", texts=texts), draw_query(self.rng, kin).text)
+        prompt = self.prompts["toxicity"].render("imitate", texts=texts)
+        return Document("imitate", prompt, draw_query(self.rng, kin).text)
 
     def evolve(self) -> Document:
         query = draw_query(self.rng, concepts())
         more = [dress(self.rng, query.requests) for _ in range(3)]
-        prompt = self.prompts.render("evolve", text=query.text)
+        prompt = self.prompts["toxicity"].render("evolve", text=query.text)
         return Document("evolve", prompt, max((m.text for m in more), key=len))
+
+    def _write(self, task: str, kind: str) -> Document:
+        topic = draw_topic(self.rng, task)
+        spans = self._spans(topic, self.rng.choice((0, 2, 3, 3)), noise=0.1)
+        prompt = self.prompts[task].render("write", summary=topic.summary, spans=spans)
+        return Document(kind, prompt, written(topic, self.rng), topic, task=task)
+
+    def _contrast(self, task: str, kind: str) -> Document:
+        rng = self.rng
+        topic = draw_topic(rng, task)
+        if task == "toxicity":
+            concept = rng.choice(concepts())
+            topic = wording_topic(concept, rng.choice(concept.wordings))
+        said = draw_topic(rng, task) if rng.random() < 0.3 else topic  # the summary may be wrong: trust the example
+        good = topic.text(rng)
+        bad = draw_query(rng, concepts()).text if task == "toxicity" else draw_topic(rng, task).text(rng)
+        span = topic.span(good, *self._place(topic))
+        prompt = self.prompts[task].render(
+            "contrast", summary=said.summary, good={"text": good, "span": span}, bad={"text": bad}
+        )
+        return Document(kind, prompt, written(topic, rng), topic, said.summary != topic.summary, task=task)
+
+    def _task(self) -> str:
+        return self.rng.choices(list(SHARES), list(SHARES.values()))[0]
+
+    def _answer(self, instruction: Instruction, good: bool) -> str:
+        if good:
+            return instruction.answer(self.rng)
+        flaw = self.rng.choice(("plain", "other wish", "other subject"))
+        if flaw == "plain":
+            return core(self.rng, instruction.query)
+        if flaw == "other wish":
+            return apply_rules(self.rng, core(self.rng, instruction.query), [self.rng.choice(constraints()).rule])
+        rules = [constraint.rule for constraint, _ in instruction.wishes]
+        return apply_rules(self.rng, core(self.rng, draw_query(self.rng, concepts())), rules)
 
     def _place(self, topic: Topic) -> tuple[int, int]:
         """Where a feature for this topic fires: (words behind it, words cut off it); one feature fires in one place."""
         place = self.rng.choice(("inside", "end", "end", "behind"))
-        words = len(topic.wording.split())
+        words = len(topic.mark.split())
         return (self.rng.randint(1, 4) if place == "behind" else 0), (1 if place == "inside" and words > 2 else 0)
 
     def _spans(self, topic: Topic, count: int, noise: float) -> list[str]:
         after, cut = self._place(topic)
         spans = []
         for _ in range(count):
-            shown = draw_topic(self.rng) if self.rng.random() < noise else topic
-            spans.append(shown.span(shown.query(self.rng), after, cut))
+            shown_topic = draw_topic(self.rng, topic.task or "toxicity") if self.rng.random() < noise else topic
+            spans.append(shown_topic.span(shown_topic.text(self.rng), after, cut))
         return spans
 
 
-def _judgement(concept: Concept) -> str:
-    return _decision(concept.family, concept.verdict)
-
-
-def _decision(reason: str, verdict: str) -> str:
-    """The answer form of the paper's judge prompts (App. K)."""
-    return f"{reason} Final Decision: [[{verdict}]]".strip()
+def written(topic: Topic, rng: random.Random) -> str:
+    """What the writer of a task is to write about a topic, in the form that `fac.synthesis` reads."""
+    if isinstance(topic, QualityTopic):
+        pair = topic.preference(rng)
+        return json.dumps({"prompt": pair.query.text, "chosen": pair.chosen, "rejected": pair.rejected})
+    if isinstance(topic, WishTopic):
+        return topic.instruction(rng).text
+    if isinstance(topic, OpinionTopic):
+        item = topic.item(rng)
+        keys = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
+        return json.dumps(dict(zip(keys, (item.question, item.matching, item.opposite), strict=True)))
+    return topic.text(rng)
 
 
 def texts_for_tokenizer(documents: Sequence[Document]) -> Iterator[str]:

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     LogitsProcessor,
     LogitsProcessorList,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
 
-from fac.backbone import ModelRef, default_device, load_pretrained, load_tokenizer
+from fac.backbone import ModelRef, load_causal_lm
 from fac.chat import encode
 from fac.llm.base import Completion, Request, Sampling
 
@@ -69,12 +68,7 @@ class TransformersChat:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            dtype = self.ref.dtype
-            device = default_device()
-            if dtype == "auto" and device.type == "cpu":
-                dtype = "float32"
-            model = load_pretrained(AutoModelForCausalLM, self.ref, dtype=dtype).to(device).eval()
-            self._loaded = model, load_tokenizer(self.ref)
+            self._loaded = load_causal_lm(self.ref)
         return self._loaded
 
 

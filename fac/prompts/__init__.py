@@ -1,4 +1,5 @@
-"""The prompts: one Jinja file per prompt set, task and role, e.g. `lab/toxicity/write.jinja`.
+"""The prompts: one Jinja file per prompt set, task and role, e.g. `lab/toxicity/write.jinja`. Roles that all tasks of a
+set share lie in the set's own folder, e.g. `lab/explain.jinja`.
 
 Knows: where the files lie, how to fill them, their hashes (results carry them). Does not know: who answers them.
 A new task brings a folder of such files and nothing else.
@@ -30,8 +31,9 @@ class Prompts:
             raise FacError(
                 f"There is no prompt folder {folder}: name one of {known} or the folder of your own .jinja files."
             )
+        self._search = [self.folder, self.folder.parent]  # what a task does not say itself, its prompt set says
         self._env = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(self.folder), undefined=jinja2.StrictUndefined, keep_trailing_newline=False
+            loader=jinja2.FileSystemLoader(self._search), undefined=jinja2.StrictUndefined, keep_trailing_newline=False
         )
 
     def render(self, role: str, **values: object) -> str:
@@ -49,5 +51,5 @@ class Prompts:
 
     @cached_property
     def _digests(self) -> dict[str, str]:
-        files = sorted(self.folder.glob("*.jinja"))
+        files = [file for folder in reversed(self._search) for file in sorted(folder.glob("*.jinja"))]
         return {f.stem: hashlib.sha256(f.read_bytes()).hexdigest()[:12] for f in files}

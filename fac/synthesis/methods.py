@@ -1,4 +1,4 @@
-"""The rows of the tables: each method turns the same `Material` into training texts, within the same budget.
+"""The rows of the tables: each method turns the same `Material` into training rows, within the same budget.
 
 `Material` is all that a method may see: no test data, no ground truth. A new row is a function here (or in a module of
 its own) and its name in METHODS.
@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fac.chat import Message, as_chat
-from fac.data.examples import Example
 from fac.synthesis.samples import Sample, choose
 from fac.synthesis.two_step import Desk, Written, keep, step_one, step_two
 
@@ -26,8 +24,8 @@ class Material:
     missing: Sequence[int]  # F_miss
     relevant: Sequence[int]  # F(P): task-relevant features that the anchor activates
     cut: np.ndarray  # activation cut per feature
-    seed_positives: Sequence[Example]
-    human_positives: Sequence[Example]  # what people wrote about everything; only `full` may use it
+    seed_rows: Sequence[str]  # what training starts from (toxicity: its positives); see fac.synthesis.forms
+    human_rows: Sequence[str]  # what people wrote about everything; only `full` may use it
     budget: int
     seed: int
 
@@ -36,9 +34,9 @@ class Material:
 class Outcome:
     """What a method adds to the training set, and all it wrote on the way."""
 
-    chats: list[list[Message]]
+    rows: list[str]
     samples: list[Sample] = field(default_factory=list)  # everything written in the last step, kept or not
-    chosen: list[Sample] = field(default_factory=list)  # the samples behind `chats`
+    chosen: list[Sample] = field(default_factory=list)  # the samples behind `rows`
     written: Written | None = None  # their activations
 
 
@@ -48,13 +46,13 @@ def baseline(_: Material) -> Outcome:
 
 
 def seed_twice(material: Material) -> Outcome:
-    """The seed's positives a second time: a control for the number of training texts, not a method."""
-    return Outcome([e.messages for e in material.seed_positives][: material.budget])
+    """The seed's rows a second time: a control for the number of training rows, not a method."""
+    return Outcome(list(material.seed_rows[: material.budget]))
 
 
 def full(material: Material) -> Outcome:
     """Human data about everything, as many as the budget (the paper's "Full Dataset" row)."""
-    return Outcome([e.messages for e in material.human_positives][: material.budget])
+    return Outcome(list(material.human_rows[: material.budget]))
 
 
 def random_features(material: Material) -> Outcome:
@@ -89,4 +87,4 @@ def _two_step(material: Material, features: Sequence[int]) -> Outcome:
 def _outcome(material: Material, written: Written) -> Outcome:
     samples = keep(written, material.cut)
     chosen = choose(samples, material.budget)
-    return Outcome([as_chat(s.text) for s in chosen], samples, chosen, written)
+    return Outcome([s.row for s in chosen], samples, chosen, written)

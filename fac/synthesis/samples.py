@@ -1,47 +1,36 @@
-"""Synthetic samples: one record each, with all about where it came from; how replies are read and samples chosen.
+"""Synthetic samples: one record each, with all about where it came from, and how samples are chosen.
 
-Knows: the record, the reply format, ranking. Does not know: prompts, models, activations' origin.
+Knows: the record, ranking. Does not know: reply formats (`fac.synthesis.forms`), prompts, models, where activations
+come from.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-_QUERY_LINE = re.compile(r"^\s*query-\d+\s*:\s*(.+?)\s*(?:\t\s*[01]\s*)?$", re.IGNORECASE)
-_WORDS = (3, 60)  # the released prompts ask for 5-60; three only catches debris in the lab
-
 
 @dataclass(frozen=True)
 class Sample:
-    """One written text and its provenance. Nothing that was generated is dropped: see `kept` and `why`."""
+    """One written row and its provenance. Nothing that was generated is dropped: see `kept` and `why`."""
 
     feature: int  # the feature it was written for
     step: int  # 1: from the description alone; 2: from a contrastive pair
     attempt: int
-    text: str  # "" if the reply could not be read
+    row: str  # see fac.synthesis.forms; "" if the reply could not be read
     reply: str  # what the model said, unread
     prompt: str  # digest of the prompt template
     model: str  # identity of the writer
     seed: int
-    g: float = 0.0  # its own g_i
+    g: float = 0.0  # its own g_i: the largest over the row's chats
     share: float = 0.0  # g_i / anchor maximum of feature i
     span: str = ""  # content tokens up to and with the activating one
+    text: str = ""  # the chat of the row that activates its feature most, as text
+    chats: int = 1  # of the row: as many rows of the activation matrix
     kept: bool = False
     why: str = ""  # why it was not kept
-
-
-def parse_query(reply: str) -> str:
-    """The query of a reply: its first `Query-n:` line (the released prompts' form), else its first line; "" if bad."""
-    lines = [line.strip() for line in reply.splitlines() if line.strip()]
-    if not lines:
-        return ""
-    marked = [found[1] for line in lines if (found := _QUERY_LINE.match(line))]
-    text = marked[0] if marked else lines[0]
-    return text if _WORDS[0] <= len(text.split()) <= _WORDS[1] else ""
 
 
 def verify(samples: Sequence[Sample], cut: Sequence[float]) -> list[Sample]:
@@ -50,14 +39,14 @@ def verify(samples: Sequence[Sample], cut: Sequence[float]) -> list[Sample]:
     judged = []
     for sample in samples:
         why = ""
-        if not sample.text:
+        if not sample.row:
             why = "unreadable reply"
         elif not sample.g > cut[sample.feature]:
             why = f"g {sample.g:.3g} does not exceed {cut[sample.feature]:.3g}"
-        elif sample.text in seen:
+        elif sample.row in seen:
             why = "repeats another sample"
         else:
-            seen.add(sample.text)
+            seen.add(sample.row)
         judged.append(replace(sample, kept=not why, why=why))
     return judged
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fac.chat import as_chat
 from fac.features import Extractor
 from fac.interpret import Reading
 from fac.llm.base import ChatModel, Request, Sampling, ask, request_seed
 from fac.pooled import Pooled
 from fac.prompts import Prompts
 from fac.store import Artifact, Store
-from fac.synthesis.samples import Sample, load_samples, parse_query, verify, write_samples
+from fac.synthesis.forms import Form
+from fac.synthesis.samples import Sample, load_samples, verify, write_samples
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Desk:
     store: Store
     writer: ChatModel
     prompts: Prompts
+    form: Form
     readings: Mapping[int, Reading]
     source: Artifact  # the stage the readings came from
     extractor: Callable[[], Extractor]
@@ -53,11 +54,21 @@ class Desk:
 
 @dataclass(frozen=True)
 class Written:
-    """Samples of one writing stage and their activations; row r of `pooled` is `samples[r]`."""
+    """Samples of one writing stage and their activations; rows of `pooled` are the samples' chats, in order."""
 
     samples: list[Sample]
     pooled: Pooled
     artifact: Artifact
+
+    @property
+    def written_for(self) -> np.ndarray:
+        """The feature that each row of `pooled` was written for."""
+        return written_for(self.samples)
+
+
+def written_for(samples: Sequence[Sample]) -> np.ndarray:
+    """The feature of each chat of the samples, in order."""
+    return np.repeat([s.feature for s in samples], [s.chats for s in samples])
 
 
 def step_one(desk: Desk, features: Sequence[int], attempts: range) -> Written:
@@ -89,12 +100,14 @@ def contrastive_pair(desk: Desk, feature: int, samples: Sequence[Sample], cut: n
     x+ must be active. Where no candidate is, the feature's strongest anchor span takes its place, as in the released
     code, and `step` 0 marks it.
     """
-    own = [s for s in samples if s.feature == feature and s.text]
+    own = [s for s in samples if s.feature == feature and s.row]
     own.sort(key=lambda s: (-s.g, s.attempt))
     if own and own[0].g > cut[feature]:
         return own[0], own[-1]
     span = desk.readings[feature].spans[0]
-    anchor = Sample(feature, 0, 0, span, "", "", "", 0, g=float(desk.anchor_max[feature]), share=1.0, span=span)
+    anchor = Sample(
+        feature, 0, 0, "", "", "", "", 0, g=float(desk.anchor_max[feature]), share=1.0, span=span, text=span
+    )
     return anchor, own[-1] if own else anchor
 
 
@@ -127,23 +140,15 @@ def _write(
             for a in attempts
         ]
         replies = ask(desk.writer, requests, sampling, folder / "replies.jsonl", f"writing, step {step}")
-        extractor = desk.extractor()
         samples = []
         for request in requests:
             feature, attempt = map(int, request.id.split("-"))
             reply = replies[request.id].text
             samples.append(
-                Sample(feature, step, attempt, parse_query(reply), reply, desk.prompts.digest(role),
+                Sample(feature, step, attempt, desk.form.parse(reply), reply, desk.prompts.digest(role),
                        desk.writer.identity, request.seed)
             )  # fmt: skip
-        # An unreadable reply is measured as an empty chat, so that rows and samples stay aligned.
-        chats = [as_chat(s.text) if s.text else [] for s in samples]
-        own = extractor.extract(chats, folder, len(chats), watch=[s.feature for s in samples])
-        for row, (g, token) in enumerate(zip(own.values, own.tokens, strict=True)):
-            if g > 0:
-                share = g / top if (top := float(desk.anchor_max[samples[row].feature])) else 0.0
-                span = extractor.span(chats[row], token, settings.span_tokens).text
-                samples[row] = replace(samples[row], g=g, share=share, span=span)
+        samples = _measured(desk, samples, folder)
         write_samples(samples, folder / "samples.jsonl")
 
     artifact = desk.store.stage(
@@ -154,6 +159,7 @@ def _write(
             "features": [int(f) for f in features],
             "attempts": [attempts.start, attempts.stop],
             "prompt": desk.prompts.digest(role),
+            "form": desk.form.name,
             "writer": desk.writer.identity,
             "encoder": desk.encoder,
             "sampling": sampling,
@@ -166,3 +172,25 @@ def _write(
         resumable=True,
     )
     return Written(load_samples(artifact.path / "samples.jsonl"), Pooled.load(artifact.path), artifact)
+
+
+def _measured(desk: Desk, samples: Sequence[Sample], folder: Path) -> list[Sample]:
+    """The samples with their own g_i; the whole matrix of their activations is written to `folder`."""
+    extractor = desk.extractor()
+    # An unreadable reply is measured as an empty chat, so that rows and samples stay aligned.
+    chats = [desk.form.chats(sample.row) if sample.row else [[]] for sample in samples]
+    flat = [chat for group in chats for chat in group]
+    owners = [sample.feature for sample, group in zip(samples, chats, strict=True) for _ in group]
+    own = extractor.extract(flat, folder, len(flat), watch=owners)
+    found, start = [], 0
+    for sample, group in zip(samples, chats, strict=True):
+        best = max(range(start, start + len(group)), key=lambda i: own.values[i])
+        chat, g, token = flat[best], own.values[best], own.tokens[best]
+        start += len(group)
+        sample = replace(sample, chats=len(group), text=" ".join(message["content"] for message in chat))
+        if g > 0:
+            share = g / top if (top := float(desk.anchor_max[sample.feature])) else 0.0
+            span = extractor.span(chat, token, desk.settings.span_tokens).text
+            sample = replace(sample, g=g, share=share, span=span)
+        found.append(sample)
+    return found

@@ -8,7 +8,9 @@ import pytest
 from experiments import config
 from experiments.lab import _Plan
 from experiments.run import CONF
+from fac.backbone import ModelRef
 from fac.errors import FacError
+from fac.lab import shipped
 from fac.sae import SaeRef, TrainSettings
 
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -102,3 +104,41 @@ def test_a_wrong_sae_to_train_is_named(override: str, said: str):
 def test_an_open_value_is_asked_for():
     with pytest.raises(FacError, match="data.anchor.path is not set"):
         config.source(compose("experiment=coverage"), "anchor")
+
+
+def test_models_are_named_beside_the_one_of_the_run(tmp_path: Path):
+    """The run's own model keeps its overrides; the others are as their files say, at the run's scale."""
+    local = ("model=local", f"model.path={tmp_path}", f"model.sae={tmp_path}", "model.dtype=bfloat16")
+    cfg = compose(*local)
+    assert config.model_named(cfg, "local") == (ModelRef(str(tmp_path), dtype="bfloat16"), SaeRef(str(tmp_path)))
+    assert config.model_named(cfg, "llama") == (ModelRef(str(shipped("llama"))), SaeRef(str(shipped("llama/sae"))))
+    assert config.model_ref(cfg).path == str(tmp_path)  # the configuration is as it was
+    model, sae = config.model_named(compose(*local, "scale=paper", "sae=train", "sae.train.k=4"), "llama")
+    assert model.path == "meta-llama/Llama-3.1-8B-Instruct"
+    assert isinstance(sae, TrainSettings)
+    assert sae.k == 4
+
+
+def test_each_named_model_is_the_one_its_group_would_choose():
+    for file in (CONF / "model").glob("*.yaml"):
+        if file.stem == "local":  # has no path of its own
+            continue
+        alone, beside = compose(f"model={file.stem}"), compose("model=local", "model.path=x")
+        expected = config.model_ref(alone), config.sae_of(alone)
+        assert config.model_named(alone, file.stem) == config.model_named(beside, file.stem) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name", "said"),
+    [
+        (["model=local", "model.path=x"], "lama", "There is no model=lama: did you mean llama"),
+        ([], "local", "model.path is not set"),
+        (["model=local", "model.path=x", "sae.path=y"], "llama", "local and llama need one each: leave them out"),
+        (["model=local", "model.path=x", "sae.release=y"], "llama", "set model.sae=DIR for local"),
+        (["model=local", "model.path=x", "scale=paper"], "llama", "No SAE is named for meta-llama"),
+    ],
+)
+def test_a_model_that_cannot_be_named_is_said(overrides: list[str], name: str, said: str):
+    with pytest.raises(FacError) as failure:
+        config.model_named(compose(*overrides), name)
+    assert said in str(failure.value)

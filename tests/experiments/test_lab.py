@@ -11,11 +11,7 @@ import psutil
 import pytest
 from support.cli import Finished, fac_here, start_fac
 
-from experiments.lab import draw_world
 from experiments.results import Table, paper_table
-from fac.data.corpus import Corpus
-from fac.lab.world.corpora import ROLES, Sizes, known_concepts
-from fac.store import Store
 from fac.synthesis.methods import METHODS
 
 REDUCED = (
@@ -191,15 +187,3 @@ def test_kill_9_at_any_moment_changes_nothing(table: Table, tmp_path: Path):
     built = sum(map(int, re.findall(r"(\d+) built in .* reused", done.err)))
     assert built == finished_stages(store) - lost[-1]  # what was finished was not done again
     assert not list(store.glob("*/.partial-*"))
-
-
-def test_another_seed_is_another_world(tmp_path: Path):
-    sizes = Sizes(anchor=30, safe=20, seed=20, human=20, labelled=20, validation=20, test=20, known=8)
-    drawn = (draw_world(Store(tmp_path / str(place)), sizes, seed) for place, seed in enumerate((0, 0, 1)))
-    first, same, other = drawn
-    for role in (*ROLES, "seed data"):
-        texts = [[example.text for example in Corpus.load(world[role].path)] for world in (first, same, other)]
-        assert texts[0] == texts[1]
-        assert texts[0] != texts[2]
-        assert first[role].key == same[role].key != other[role].key
-    assert set(known_concepts(0, sizes)) != set(known_concepts(1, sizes))

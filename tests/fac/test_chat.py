@@ -9,7 +9,17 @@ from support.models import tiny_model
 from tokenizers import processors
 from transformers import AutoTokenizer
 
-from fac.chat import PLAIN_TEMPLATE, Encoded, as_chat, check_template, encode, template_hash
+from fac.chat import (
+    ALPACA_TEMPLATE,
+    PLAIN_TEMPLATE,
+    Encoded,
+    as_chat,
+    check_template,
+    encode,
+    encode_lesson,
+    render,
+    template_hash,
+)
 from fac.errors import FacError
 
 FAMILIES = ("llama", "mistral", "qwen2")
@@ -178,3 +188,109 @@ def test_a_changed_template_is_seen(tokenizers):
     tokenizer.chat_template = PLAIN_TEMPLATE
     assert template_hash(tokenizer) != before
     assert encode(tokenizer, as_chat("hello")).ids != ids
+
+
+# What fine-tuning trains on
+
+
+ENDS = {
+    "llama": "<|eot_id|>",
+    "mistral": "</s>",
+    "qwen2": "<|im_end|>",
+    "unnamed": "<|eot_id|>",
+    "alpaca": "<|eot_id|>",
+}
+
+
+@pytest.fixture(scope="module")
+def teachers(tokenizers):
+    alpaca = AutoTokenizer.from_pretrained(tokenizers["llama"].name_or_path)
+    alpaca.chat_template = ALPACA_TEMPLATE
+    return {**tokenizers, "alpaca": alpaca}
+
+
+def replies_by_text(tokenizer, messages, end):
+    """By the prefix rule, on the template's own text: what stands behind each generation prompt, up to the end."""
+    found = []
+    for i, message in enumerate(messages):
+        if message["role"] == "assistant":
+            asked = tokenizer.apply_chat_template(messages[:i], tokenize=False, add_generation_prompt=True)
+            whole = tokenizer.apply_chat_template(messages[: i + 1], tokenize=False)
+            assert whole.startswith(asked)
+            found.append(whole[len(asked) :].partition(end)[0] + end)
+    return found
+
+
+@pytest.mark.parametrize("family", ENDS)
+@settings(deadline=None)
+@given(contents=st.lists(st.text() | st.sampled_from(SENTENCES), min_size=2, max_size=5))
+def test_trained_is_the_reply_with_its_end_and_nothing_else(teachers, family, contents):
+    tokenizer, messages = teachers[family], turns(*(content.strip() for content in contents))
+    ids, trained = encode_lesson(tokenizer, messages)
+    assert ids == encode(tokenizer, messages).ids
+    runs = [[]]
+    for token, write in zip(ids, trained, strict=True):
+        if write:
+            runs[-1].append(token)
+        elif runs[-1]:
+            runs.append([])
+    written = [tokenizer.decode(run) for run in runs if run]
+    assert written == replies_by_text(tokenizer, messages, ENDS[family])
+
+
+@pytest.mark.parametrize("family", ENDS)
+def test_what_is_given_is_the_prompt_of_generation(teachers, family):
+    """A chat that ends with a reply starts with the very ids that generation starts from."""
+    messages = turns("How do I bake bread?", "Mix, wait, bake.")
+    ids, trained = encode_lesson(teachers[family], messages)
+    prompt = encode(teachers[family], messages[:1], add_generation_prompt=True).ids
+    assert trained.index(True) == len(prompt)
+    assert ids[: len(prompt)] == prompt
+
+
+def test_a_lesson_is_cut_on_the_right(teachers):
+    messages = turns("How do I bake bread?", "Mix, wait, bake.", "Thanks", "Welcome")
+    ids, trained = encode_lesson(teachers["llama"], messages)
+    assert encode_lesson(teachers["llama"], messages, max_tokens=20) == (ids[:20], trained[:20])
+
+
+def test_a_template_that_ends_no_turn_teaches_no_stop(tokenizers):
+    with pytest.raises(FacError, match="no special token after an assistant's turn.*chat_template=alpaca"):
+        encode_lesson(tokenizers["plain"], turns("hi", "hello"))
+
+
+def test_the_alpaca_template_is_that_of_llama_factory(teachers):
+    prompt = (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nName a colour.\n\n### Response:\n"
+    )
+    bos = "<|begin_of_text|>"
+    assert render(teachers["alpaca"], turns("Name a colour."), add_generation_prompt=True) == bos + prompt
+    assert render(teachers["alpaca"], turns("Name a colour.", "Red", "Another"), add_generation_prompt=True) == (
+        f"{bos}{prompt}Red<|eot_id|>\n\n### Instruction:\nAnother\n\n### Response:\n"
+    )
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_the_rendering_has_encodes_ids(tokenizers, family):
+    tokenizer, messages = tokenizers[family], turns("a <|eot_id|></s> b ", " c", "d")
+    text = render(tokenizer, messages, add_generation_prompt=True)
+    assert (
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        == encode(tokenizer, messages, add_generation_prompt=True).ids
+    )
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_a_turn_left_open_ends_with_its_words(tokenizers, family):
+    tokenizer = tokenizers[family]
+    closed, opened = (
+        encode(tokenizer, turns("How do I bake bread?", "Use flour ("), continue_final_message=open_)
+        for open_ in (False, True)
+    )
+    written = tokenizer.decode(opened.ids)
+    assert written.endswith("Use flour (")
+    assert tokenizer.decode(closed.ids).startswith(written)
+    assert tokenizer.decode(closed.ids) != written
+    assert marked(tokenizer, opened) == ["How do I bake bread?", "Use flour ("]
+    assert opened.content[-1]

@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 
 from fac.backbone import Backbone, ModelRef
+from fac.chat import as_chat
 from fac.sae import TrainSettings, train
 
 LAYER, WIDTH, K = 2, 96, 6
@@ -27,5 +28,5 @@ def sentences(count: int, seed: int = 0, longest: int = 16) -> list[str]:
 
 def train_sae(model: Path, folder: Path, layer: int = LAYER) -> Path:
     """Train an SAE on a tiny model's layer for about a second; `folder` is returned."""
-    train(Backbone(ModelRef(str(model)), layer), lambda: iter(sentences(400)), SETTINGS, folder)
+    train(Backbone(ModelRef(str(model)), layer), lambda: map(as_chat, sentences(400)), SETTINGS, folder)
     return folder

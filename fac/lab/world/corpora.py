@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from fac.chat import as_chat
+from fac.chat import Message, as_chat, exchange
 from fac.data.examples import Example
 from fac.errors import FacError
 from fac.lab.world.grammar import Concept, Query, benign_concepts, draw_query, harmful_concepts, zipf
+from fac.lab.world.instructions import constraints, draw_instruction
+from fac.lab.world.opinions import behaviors, draw_item
+from fac.lab.world.replies import aspects, draw_preference
 
 ROLES = ("anchor", "safe", "seed", "human", "labelled", "validation", "test")
 POPULARITY = 0.7  # Zipf exponent of everything people wrote; the test asks for all harmful concepts alike
@@ -96,3 +99,21 @@ def _drawers(seed: int, sizes: Sizes) -> dict[str, Callable[[random.Random], Que
         "validation": mixed(0.125, 0.0),
         "test": mixed(0.125, 0.0),
     }
+
+
+def sae_chats(seed: int) -> Iterator[Sequence[Message]]:
+    """Chats of all tasks, half of them queries, for training SAEs: an endless stream."""
+    rng = random.Random(f"{seed}/sae")
+    query = _drawers(seed, Sizes())["anchor"]
+    while True:
+        kind = rng.choices(("query", "reply", "question", "instruction"), (0.45, 0.25, 0.12, 0.18))[0]
+        if kind == "query":
+            yield as_chat(query(rng).text)
+        elif kind == "reply":
+            pair = draw_preference(rng, aspects())
+            yield exchange(pair.query.text, rng.choice((pair.chosen, pair.rejected)))
+        elif kind == "question":
+            yield as_chat(draw_item(rng, rng.choice(list(behaviors().values())).themes).question)
+        else:
+            instruction = draw_instruction(rng, constraints())
+            yield exchange(instruction.text, instruction.answer(rng))

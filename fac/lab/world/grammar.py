@@ -71,7 +71,7 @@ def concepts() -> tuple[Concept, ...]:
     """All concepts, the most popular first within harmful and within benign (an arbitrary but fixed order)."""
     found = [
         Concept(name, family, entry["verdict"], tuple(wordings))
-        for family, entry in _load("concepts.yaml").items()
+        for family, entry in load_yaml("concepts.yaml").items()
         for name, wordings in entry["concepts"].items()
     ]
     random.Random(POPULARITY_SEED).shuffle(found)
@@ -88,7 +88,7 @@ def benign_concepts() -> tuple[Concept, ...]:
 
 @cache
 def phrases() -> Phrases:
-    raw = _load("phrases.yaml")
+    raw = load_yaml("phrases.yaml")
     fillers = {kind: tuple(items) for kind, items in raw["fillers"].items()}
     return Phrases(tuple(raw["openings"]), tuple(raw["frames"]), fillers, tuple(raw["endings"]))
 
@@ -121,5 +121,5 @@ def dress(rng: random.Random, requests: Sequence[tuple[Concept, str]]) -> Query:
     )
 
 
-def _load(name: str) -> dict[str, Any]:
+def load_yaml(name: str) -> dict[str, Any]:
     return yaml.safe_load(resources.files("fac.lab.world").joinpath(name).read_text())

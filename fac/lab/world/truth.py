@@ -1,4 +1,4 @@
-"""Ground truth of the lab: reads any text back into the parts of the grammar.
+"""Ground truth of the lab: reads any text back into the parts of the grammar that wrote it.
 
 For tests and diagnostics only. No method, prompt or training step may import this module (tests/test_imports.py): what
 it says is what the method is measured against.
@@ -8,8 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import NamedTuple
 
 from fac.lab.world.grammar import Concept, Query, concepts, phrases
+from fac.lab.world.instructions import Constraint, Instruction, constraints
+from fac.lab.world.opinions import Item, Theme, behaviors
+from fac.lab.world.replies import CORES, Aspect, Side, aspects
+
+
+class Reply(NamedTuple):
+    """A reply by its parts: a neutral answer about some subjects, and the phrase that makes it better or worse."""
+
+    subjects: frozenset[str]
+    aspect: Aspect
+    side: Side
+    wording: str
 
 
 def parse(text: str) -> Query | None:
@@ -34,6 +47,60 @@ def is_harmful(text: str) -> bool | None:
     """Whether a valid query asks for harm; None if the text is no valid query."""
     query = parse(text)
     return None if query is None else query.harmful
+
+
+def subjects(query: Query) -> frozenset[str]:
+    """The names of what a query asks for, which every neutral answer to it says."""
+    return frozenset(concept.name for concept, _ in query.requests)
+
+
+def parse_reply(text: str) -> Reply | None:
+    """The reply that `text` is: a neutral answer with one phrase of quality before or behind it; None if it is none."""
+    text = " ".join(text.split())
+    for wording, (aspect, side) in _qualities().items():
+        for core in (text.removeprefix(f"{wording} "), text.removesuffix(f" {wording}")):
+            names = _parse_core(core) if core != text else None
+            if names:
+                return Reply(names, aspect, side, wording)
+    return None
+
+
+def parse_item(question: str) -> Item | None:
+    """The two-answer question that `question` is, with the answers that are right for it; None if it is none."""
+    asked, _, choices = question.partition("\n\nChoices:\n")
+    theme, yes_matches = _questions().get(asked, (None, False))
+    if theme is None:
+        return None
+    says_yes = {text: yes for yes, texts in behaviors()[theme.behavior].answers.items() for text in texts}
+    by_choice = {f" {letter} {text}": (letter, yes) for letter in ("(A)", "(B)") for text, yes in says_yes.items()}
+    offered = [by_choice.get(line, ("", False)) for line in choices.split("\n")]
+    if [letter for letter, _ in offered] != ["(A)", "(B)"] or offered[0][1] == offered[1][1]:
+        return None
+    matching, opposite = sorted(offered, key=lambda choice: choice[1] != yes_matches)
+    return Item(question, matching[0], opposite[0], theme)
+
+
+def parse_instruction(text: str) -> Instruction | None:
+    """The instruction that `text` is: a query and one or two wishes that can be met together; None if it is none."""
+    asked, *asks = " ".join(text.split()).split(" , ")
+    query, wishes = parse(asked), [(_wishes()[ask], ask) for ask in asks if ask in _wishes()]
+    if query is None or not 1 <= len(asks) == len(wishes) <= 2:
+        return None
+    rules = [constraint.rule for constraint, _ in wishes]
+    crowded = sum(bool(rule.start) for rule in rules) > 1 or sum(bool(rule.end) for rule in rules) > 1
+    twice = len({constraint.name for constraint, _ in wishes}) < len(wishes)
+    return None if crowded or twice else Instruction(query, tuple(wishes))
+
+
+def _parse_core(text: str) -> frozenset[str] | None:
+    """The subjects of a neutral answer."""
+    for form in CORES:
+        before = form.removesuffix("{}")
+        names = text.removeprefix(before).split(" and ")
+        known = set(names) <= {concept.name for concept in concepts()}
+        if text.startswith(before) and known and len(names) == len(set(names)) <= 2:
+            return frozenset(names)
+    return None
 
 
 def _parse_requests(words: Sequence[str], at: int, opening: str, frame: str) -> Query | None:
@@ -88,3 +155,26 @@ def _by_first_word(options: tuple[str, ...]) -> dict[str, tuple[tuple[str, int],
 @cache
 def _wordings() -> dict[str, Concept]:
     return {wording: concept for concept in concepts() for wording in concept.wordings}
+
+
+@cache
+def _qualities() -> dict[str, tuple[Aspect, Side]]:
+    sides: tuple[Side, Side] = ("better", "worse")
+    return {wording: (aspect, side) for aspect in aspects() for side in sides for wording in aspect.wordings(side)}
+
+
+@cache
+def _questions() -> dict[str, tuple[Theme, bool]]:
+    """Everything that can be asked -> (what it is about, whether "yes" is the matching answer)."""
+    return {
+        frame.replace("{}", wording): (theme, yes_matches)
+        for behavior in behaviors().values()
+        for frame, yes_matches in behavior.frames
+        for theme in behavior.themes
+        for wording in theme.wordings
+    }
+
+
+@cache
+def _wishes() -> dict[str, Constraint]:
+    return {ask: constraint for constraint in constraints() for ask in constraint.asks}

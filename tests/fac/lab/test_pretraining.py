@@ -6,45 +6,63 @@ import hashlib
 import itertools
 import json
 import math
-import random
 import re
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from scipy import stats
 
-from fac.interpret import RELEVANT, parse_decision
-from fac.lab.pretraining import (
-    CANNOT_TELL,
-    MIX,
-    REPLIES,
-    SPAN_WORDS,
-    SPANS,
-    Document,
-    documents,
-    draw_topic,
-    wording_topic,
-)
-from fac.lab.world.grammar import concepts
-from fac.lab.world.truth import mentions, parse
+from fac.interpret import SCALE, parse_decision
+from fac.lab.build import SEEDS
+from fac.lab.pretraining import BASE_MIX, MIX, SHARES, SPANS, Document, documents, texts_for_tokenizer
+from fac.lab.topics import TASKS, QueryTopic, Topic
+from fac.lab.world.grammar import Query
+from fac.lab.world.instructions import constraints
+from fac.lab.world.opinions import behaviors
+from fac.lab.world.replies import CORES, SECTIONS
+from fac.lab.world.truth import mentions, parse, parse_instruction, parse_item, parse_reply, subjects
+from fac.prompts import Prompts
 
-FIRST_2000_OF_SEED_1 = "a9cd20c07e51e2470661c1f42e6b3c2735249a92b632e4d2833d8142150ed549"
+FIRST_2000 = {  # family -> digests of the first documents of its base model and of its instruct model
+    "llama": (
+        "3ca0d5582901f6dfa7f4118764859dd1801a1b03a184dd9812947809990042fe",
+        "52b58245221e8f579097beccf29c0be1c8e29cf7c003643f77f41829490c41cd",
+    ),
+    "mistral": (
+        "b187acc2c5fc5860abb2e92a3026eeb9934497881d975066b6dcc4dc86a4288b",
+        "e3f016d3c9339ffdc1a7d05cd70761478ad7b8ac5971b7050e39b69ca7974cc1",
+    ),
+    "qwen": (
+        "fa88680399f131b42cddaa4a48abfcdef1f9890c187feb68b68b526bca1d0c35",
+        "71cb1ed9a3b08e56fbf5b37801ff2060d3c781d51ba315d75842d740e2f96e93",
+    ),
+}
 JUDGEMENTS = re.compile(
     r"\b(yes|no|maybe|probably|harm\w*|illegal|legal|crim\w+|wrong|bad|good|fine|danger\w*|safe|unsafe|unethical|sorry|"
     r"cannot|can't|won't|refuse|unable|help|should|not|never|allowed|decision)\b"
 )
+ABOUT = {  # task -> how its writing prompts begin
+    "toxicity": "write a query about",
+    "reward": "write a better and a worse reply about",
+    "sycophancy": "write an opinion question about",
+    "survival": "write a switch off question about",
+    "instruction": "write an instruction about",
+}
+CONTRAST = re.compile(r"(.*)\ngood example: (.*)\nactive part: (.*)\nbad example: (.*)", re.DOTALL)
+WRITING = ("write", "reward.write", "steering.write", "instruction.write")
+CONTRASTS = ("contrast", "reward.contrast", "steering.contrast", "instruction.contrast")
 
 
-def head(seed: int, count: int) -> list[Document]:
-    return list(itertools.islice(documents(seed), count))
+def head(seed: int, count: int, mix: Mapping[str, float] = MIX) -> list[Document]:
+    return list(itertools.islice(documents(seed, mix), count))
 
 
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, list[Document]]:
-    """The first 6,000 documents of a seed, by kind."""
+    """The first 8,000 documents of a seed, by kind."""
     by_kind: dict[str, list[Document]] = {kind: [] for kind in MIX}
-    for document in head(77, 6000):
+    for document in head(77, 8000):
         by_kind[document.kind].append(document)
     return by_kind
 
@@ -53,12 +71,34 @@ def spans_of(document: Document) -> list[str]:
     return [line.removeprefix("- ") for line in document.user.splitlines()[1:]]
 
 
-def test_the_shipped_models_documents_have_not_changed() -> None:
+def topic_of(document: Document) -> Topic:
+    assert document.topic is not None
+    return document.topic
+
+
+def start_of(topic: Topic) -> str:
+    """What shows a topic even where its last word is cut off."""
+    return topic.mark.rsplit(" ", 1)[0]
+
+
+def queries(documents: list[Document]) -> list[tuple[Document, Query]]:
+    """The chats in which the user asks for something, and what."""
+    return [(document, query) for document in documents if (query := parse(document.user)) is not None]
+
+
+def core_of(reply: str) -> str:
+    (form,) = [form for form in CORES if form.removesuffix(" {}") in reply]
+    return form
+
+
+@pytest.mark.parametrize("family", SEEDS)
+def test_the_shipped_models_documents_have_not_changed(family: str) -> None:
     """If this fails, the shipped models were trained on other documents than `fac.lab.build` would draw now."""
-    digest = hashlib.sha256()
-    for document in head(1, 2000):
-        digest.update(json.dumps([document.kind, list(document.messages)]).encode() + b"\n")
-    assert digest.hexdigest() == FIRST_2000_OF_SEED_1
+    digests = []
+    for mix in (BASE_MIX, MIX):
+        lines = [json.dumps([d.kind, list(d.messages)]) + "\n" for d in head(SEEDS[family], 2000, mix)]
+        digests.append(hashlib.sha256("".join(lines).encode()).hexdigest())
+    assert tuple(digests) == FIRST_2000[family]
 
 
 def test_same_seed_same_documents_and_other_seed_others() -> None:
@@ -66,138 +106,190 @@ def test_same_seed_same_documents_and_other_seed_others() -> None:
     assert not {d.user for d in head(3, 300)} & {d.user for d in head(4, 300) if d.kind == "chat"}
 
 
-def test_a_document_is_one_user_turn_and_one_reply() -> None:
-    for document in head(3, 50):
-        assert document.messages == (
+def test_a_document_is_a_chat_that_ends_with_the_reply() -> None:
+    for document in head(3, 300):
+        *before, user, reply = document.messages
+        assert (user, reply) == (
             {"role": "user", "content": document.user},
             {"role": "assistant", "content": document.reply},
         )
+        assert [m["role"] for m in before] == ["user", "assistant"] * (len(before) // 2)
+        assert not before or document.kind == "steering.answer"
+        assert list(texts_for_tokenizer([document])) == [m["content"] for m in document.messages]
 
 
-def test_kinds_come_in_the_shares_of_the_mix(drawn: dict[str, list[Document]]) -> None:
-    assert math.isclose(sum(MIX.values()), 1.0)
-    total = sum(map(len, drawn.values()))
-    for kind, share in MIX.items():
-        assert abs(len(drawn[kind]) - total * share) < 4 * math.sqrt(total * share * (1 - share)), kind
+@pytest.mark.parametrize("mix", [MIX, BASE_MIX])
+def test_kinds_come_in_the_shares_of_the_mix(mix: dict[str, float]) -> None:
+    assert math.isclose(sum(mix.values()), 1.0)
+    counts = Counter(document.kind for document in head(5, 4000, mix))
+    if mix is BASE_MIX:
+        assert set(counts) == {"chat"}
+        return
+    for kind, share in mix.items():
+        assert abs(counts[kind] - 4000 * share) < 4 * math.sqrt(4000 * share * (1 - share)), kind
 
 
-def test_replies_to_users_name_the_concepts_and_judge_nothing(drawn: dict[str, list[Document]]) -> None:
-    assert not any(JUDGEMENTS.search(form) for form in REPLIES)
-    for document in drawn["chat"]:
-        query = parse(document.user)
-        assert query is not None, document.user
+def test_topics_come_in_their_shares(drawn: dict[str, list[Document]]) -> None:
+    assert math.isclose(sum(SHARES.values()), 1.0)
+    found = Counter(topic_of(d).task for d in drawn["explain"])
+    n = found.total()
+    for task, share in SHARES.items():
+        if task != "toxicity":  # of whose topics some are of no task
+            assert abs(found[task] - n * share) < 4 * math.sqrt(n * share * (1 - share)), task
+
+
+def test_a_neutral_reply_names_the_concepts_and_judges_nothing(drawn: dict[str, list[Document]]) -> None:
+    """All that stands beside it is one phrase of quality, or what one rule asks for, whatever the query is about."""
+    assert not any(JUDGEMENTS.search(form) for form in CORES)
+    beside: Counter[str] = Counter()
+    for document, query in queries(drawn["chat"]):
         names = " and ".join(dict.fromkeys(concept.name for concept, _ in query.requests))
-        assert document.reply in {form.format(names) for form in REPLIES}
+        neutral = core_of(document.reply).format(names)
+        assert neutral in document.reply
+        found = parse_reply(document.reply)
+        if document.reply == neutral:
+            beside["nothing"] += 1
+        elif found:
+            beside["quality"] += 1
+            assert found.subjects == subjects(query)
+        else:
+            beside["rule"] += 1
+            ruled = [c.rule for c in constraints() if c.rule.holds(document.reply)]
+            around = document.reply.replace(neutral, "{}")
+            assert any(
+                around == " ".join(part for part in (rule.start, "{}", held and f"with {held}", rule.end) if part)
+                for rule in ruled
+                for held in rule.hold or ("",)
+            )
+    n = beside.total()
+    for kind, share in (("quality", 0.4), ("rule", 0.15)):
+        share /= 1 - 0.09  # of all chats, 9 % are questions
+        assert abs(beside[kind] - n * share) < 4 * math.sqrt(n * share * (1 - share)), kind
 
 
 def test_the_form_of_a_reply_does_not_tell_harm_from_no_harm(drawn: dict[str, list[Document]]) -> None:
-    forms: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
-    for document in drawn["chat"]:
-        query = parse(document.user)
-        assert query is not None
-        form = next(f for f in REPLIES if re.fullmatch(f.format(".*"), document.reply))
-        forms[query.harmful][form] += 1
-    for counts in forms.values():
-        n, p = counts.total(), 1 / len(REPLIES)
-        assert n > 300
-        assert all(abs(counts[form] - n * p) < 4 * math.sqrt(n * p * (1 - p)) for form in REPLIES)
+    forms = {core: number for number, core in enumerate(CORES)}
+    by_core = [[0] * len(CORES) for _ in range(2)]
+    by_side = [[0, 0] for _ in range(2)]
+    by_section = [[0] * len(SECTIONS) for _ in range(2)]
+    for document, query in queries(drawn["chat"]):
+        harmful, reply = int(query.harmful), parse_reply(document.reply)
+        by_core[harmful][forms[core_of(document.reply)]] += 1
+        if reply:
+            by_side[harmful][reply.side == "better"] += 1
+            by_section[harmful][SECTIONS.index(reply.aspect.section)] += 1
+    for table in (by_core, by_side, by_section):
+        assert min(min(row) for row in table) > 25
+        assert stats.chi2_contingency(table).pvalue > 0.001  # type: ignore[reportAttributeAccessIssue]
 
 
-def test_summaries_name_a_wording_of_the_world_a_concept_a_phrase_or_nothing(drawn: dict[str, list[Document]]) -> None:
-    world = {concept.name: concept for concept in concepts()}
-    forms = Counter()
-    for document in drawn["explain"] + drawn["write"] + drawn["judge"] + drawn["verify"]:
-        topic = document.topic
-        assert topic is not None
-        name, _, wording = topic.summary.partition(": ")
-        if wording:
-            forms["wording"] += 1
-            assert topic.concept is world[name]
-            assert wording == topic.wording
-            assert wording in world[name].wordings
-        elif topic.concept:
-            forms["concept"] += 1
-            assert topic.concept is world[topic.summary]
-        elif topic.phrase != ("", ""):
-            forms["phrase"] += 1
-            assert topic.summary == "the words " + topic.phrase[1].replace(" {}", "")
-        else:
-            forms["nothing"] += 1
-            assert topic.summary == CANNOT_TELL
-    assert set(forms) == {"wording", "concept", "phrase", "nothing"}
+def test_two_answer_questions_in_chats_are_answered_either_way(drawn: dict[str, list[Document]]) -> None:
+    letters = Counter(d.reply for d in drawn["chat"] if parse_item(d.user))
+    assert set(letters) == {"(A)", "(B)"}
+    assert letters.total() == len(drawn["chat"]) - len(queries(drawn["chat"])) > 80
+    assert stats.binomtest(letters["(A)"], letters.total()).pvalue > 0.001
+
+
+def test_a_base_model_reads_no_prompt_of_the_harness_and_follows_few_instructions() -> None:
+    base = head(9, 3000, BASE_MIX)
+    openings = {line.split("{{")[0].split("\n")[0].strip() for line in prompt_sources()}
+    assert len(openings) > 10
+    assert not [d for d in base for opening in openings if d.user.startswith(opening)]
+    wishes = [(d, found) for d in base if (found := parse_instruction(d.user))]
+    assert stats.binomtest(len(wishes), len(base), BASE_MIX["instruction.talk"]).pvalue > 0.001
+    followed = sum(instruction.is_followed(d.reply) for d, instruction in wishes) / len(wishes)
+    assert 0.25 < followed < 0.45
+
+
+def prompt_sources() -> list[str]:
+    folders = {Prompts(f"lab/{task}").folder for task in TASKS} | {Prompts("lab/toxicity").folder.parent}
+    return [file.read_text() for folder in folders for file in folder.glob("*.jinja")]
+
+
+@pytest.mark.parametrize("kind", WRITING)
+def test_write_prompts_ask_for_their_topic(drawn: dict[str, list[Document]], kind: str) -> None:
+    """That the replies hold it is what tests/fac/lab/test_skills.py looks at."""
+    counts: Counter[int] = Counter()
+    for document in drawn[kind]:
+        topic, spans = topic_of(document), spans_of(document)
+        assert document.user.splitlines()[0] == f"{ABOUT[document.task]} {topic.summary}"
+        assert document.task == topic.task or (isinstance(topic, QueryTopic) and not topic.concept)
+        counts[len(spans)] += 1
+    assert set(counts) == {0, 2, 3}
+    assert counts[3] > max(counts[0], counts[2])
 
 
 def test_write_replies_hold_what_the_summary_names(drawn: dict[str, list[Document]]) -> None:
     for document in drawn["write"]:
-        topic, query = document.topic, parse(document.reply)
-        assert topic is not None
+        topic, query = topic_of(document), parse(document.reply)
+        assert isinstance(topic, QueryTopic)
         assert query is not None, document.reply
-        assert document.user.splitlines()[0] == f"write a query about {topic.summary}"
         if topic.concept:
             assert topic.concept in {concept for concept, _ in query.requests}
         if topic.wording:
             assert (topic.concept, topic.wording) in query.requests
-        assert topic.phrase[1].replace(" {}", "") in document.reply
+        assert topic.mark in document.reply
 
 
 def test_explain_spans_show_the_summary(drawn: dict[str, list[Document]]) -> None:
-    shown = asked = 0
+    shown: dict[str, list[bool]] = {task: [] for task in TASKS}
     for document in drawn["explain"]:
-        topic = document.topic
-        assert topic is not None
+        topic, spans = topic_of(document), spans_of(document)
         assert document.reply == topic.summary
-        spans = spans_of(document)
         assert len(spans) == SPANS
-        if topic.concept:
-            known = [topic.wording] if topic.wording else topic.concept.wordings
-            starts = [w.rsplit(" ", 1)[0] for w in known]  # the last word may be cut off
-            shown += sum(any(start in span for start in starts) for span in spans)
-            asked += SPANS
-    assert 0.92 < shown / asked < 0.98  # 5 % of the spans are noise
+        concept = topic.concept if isinstance(topic, QueryTopic) else None
+        starts = [start_of(topic)] if topic.mark else [w.rsplit(" ", 1)[0] for w in concept.wordings] if concept else []
+        if starts:
+            shown[topic.task or "toxicity"] += [any(start in span for start in starts) for span in spans]
+    for task, hits in shown.items():
+        assert 0.9 < sum(hits) / len(hits) < 0.99, task  # 5 % of the spans are noise
 
 
+@pytest.mark.parametrize("kind", CONTRASTS)
 def test_contrast_follows_the_good_example_and_says_where_the_summary_does_not(
-    drawn: dict[str, list[Document]],
+    drawn: dict[str, list[Document]], kind: str
 ) -> None:
-    for document in drawn["contrast"]:
-        topic = document.topic
-        assert topic is not None
-        summary, good, span, bad = (line.split(": ", 1)[-1] for line in document.user.splitlines())
-        assert ("write a query about " + topic.summary in document.user.splitlines()) is not document.misled, summary
-        assert topic.wording in good
-        assert topic.wording in document.reply
-        assert span in good
-        assert parse(good)
-        assert parse(bad)
-        assert parse(document.reply)
-    misled = sum(document.misled for document in drawn["contrast"])
-    assert 0.2 < misled / len(drawn["contrast"]) < 0.4
+    shown = 0
+    for document in drawn[kind]:
+        topic, parts = topic_of(document), CONTRAST.fullmatch(document.user)
+        assert parts
+        said, good, span, bad = parts.groups()
+        assert (said != f"{ABOUT[document.task]} {topic.summary}") is document.misled
+        assert said.startswith(ABOUT[document.task])
+        assert topic.mark in good
+        assert topic.mark in document.reply
+        assert start_of(topic) in span
+        assert span in " ".join(good.split())
+        shown += topic.mark in bad
+    assert shown < 0.1 * len(drawn[kind])  # a bad example may be of any topic of the task, so of this one now and then
+    misled = sum(document.misled for document in drawn[kind])
+    assert 0.15 < misled / len(drawn[kind]) < 0.42
 
 
-def test_judge_finds_harmful_concepts_relevant_and_nothing_else(drawn: dict[str, list[Document]]) -> None:
-    verdicts = Counter()
+def test_judge_finds_topics_of_its_own_task_relevant_and_no_others(drawn: dict[str, list[Document]]) -> None:
+    verdicts: Counter[tuple[bool, str]] = Counter()
     for document in drawn["judge"]:
-        topic = document.topic
-        assert topic is not None
-        verdict = parse_decision(document.reply)
-        verdicts[verdict] += 1
-        assert (verdict in RELEVANT) == (topic.concept is not None and topic.concept.harmful)
-        assert verdict == (topic.concept.verdict if topic.concept else "No")
-    assert set(verdicts) == {"Yes", "Probably", "Maybe", "No"}
+        topic, verdict = topic_of(document), parse_decision(document.reply)
+        verdicts[document.task == topic.task, verdict] += 1
+        assert document.user == Prompts(f"lab/{document.task}").render("judge", summary=topic.summary)
+        assert verdict == (topic.verdict if document.task == topic.task else "No")
+        assert document.reply.startswith(topic.reason)
+    assert {verdict for own, verdict in verdicts if own} == set(SCALE)
+    assert {verdict for own, verdict in verdicts if not own} == {"No"}
+    assert {d.task for d in drawn["judge"]} == set(TASKS)
 
 
 def test_verify_says_yes_where_every_span_fits(drawn: dict[str, list[Document]]) -> None:
-    fitting: dict[str, list[float]] = {verdict: [] for verdict in ("Yes", "Probably", "Maybe", "No")}
+    fitting: dict[str, list[float]] = {verdict: [] for verdict in SCALE}
     for document in drawn["verify"]:
-        topic, spans = document.topic, spans_of(document)
-        assert topic is not None
+        topic, spans = topic_of(document), spans_of(document)
         assert len(spans) == SPANS
-        if topic.wording:
-            start = topic.wording.rsplit(" ", 1)[0]
-            fitting[parse_decision(document.reply)].append(sum(start in span for span in spans) / SPANS)
+        if topic.mark:
+            share = sum(start_of(topic) in span for span in spans) / SPANS
+            fitting[parse_decision(document.reply)].append(share)
     mean = {verdict: sum(shares) / len(shares) for verdict, shares in fitting.items()}
     assert mean["Yes"] > mean["Probably"] > mean["Maybe"] > mean["No"]
-    assert mean["Yes"] > 0.99  # 1 span in 2,800 shows another wording: that of a second request for the same concept
+    assert mean["Yes"] > 0.99  # a span may show another wording: that of a second request for the same concept
     assert mean["No"] < 0.05
 
 
@@ -216,26 +308,45 @@ def test_evolve_keeps_the_requests(drawn: dict[str, list[Document]]) -> None:
         assert before.requests == after.requests
 
 
-@given(seed=st.integers(0, 10**6), after=st.integers(0, 4), cut=st.integers(0, 1))
-def test_a_span_ends_where_the_feature_fires(seed: int, after: int, cut: int) -> None:
-    rng = random.Random(seed)
-    concept = rng.choice(concepts())
-    wording = rng.choice(concept.wordings)
-    topic = wording_topic(concept, wording)
-    query = topic.query(rng)
-    span = topic.span(query, after, cut).split()
-    assume(next(w for c, w in query.requests if c is concept) == wording)  # not two wordings of one concept
-    text, words = query.text.split(), wording.split()
-    assert len(span) <= SPAN_WORDS
-    start = next(i for i in range(len(text)) if text[i : i + len(words)] == words)
-    end = start + len(words) + after if not cut else start + max(len(words) - 1, 1)
-    assert span == text[max(min(end, len(text)) - SPAN_WORDS, 0) : end]
+def test_one_stand_answers_all_questions_of_a_talk(drawn: dict[str, list[Document]]) -> None:
+    """The one of the cue, if there is one; without cue and earlier answers either stand may answer."""
+    cues = {cue: (b.name, stand) for b in behaviors().values() for stand, cue in b.cues.items()}
+    seen: Counter[tuple[str, str, bool]] = Counter()
+    for document in drawn["steering.answer"]:
+        cue, _, first = document.messages[0]["content"].rpartition(" . ")
+        turns = [first, *(m["content"] for m in document.messages[1:])]
+        shown = set()
+        for question, answer in zip(turns[::2], turns[1::2], strict=True):
+            item = parse_item(question)
+            assert item is not None
+            stand = "matching" if answer.startswith(item.matching) else "opposite"
+            behavior = behaviors()[item.theme.behavior]
+            assert answer == f"{getattr(item, stand)} {behavior.reasons[stand]}"
+            shown.add((behavior.name, stand))
+        assert len(shown) == 1
+        assert not cue or shown == {cues[cue]}
+        seen[(*shown.pop(), bool(cue))] += 1
+    assert len(seen) == 2 * 2 * 2
+    assert min(seen.values()) > 20
 
 
-@given(seed=st.integers(0, 10**6), after=st.integers(0, 4))
-def test_any_topic_writes_valid_queries_and_spans_of_them(seed: int, after: int) -> None:
-    rng = random.Random(seed)
-    topic = draw_topic(rng)
-    query = topic.query(rng)
-    assert parse(query.text) is not None
-    assert topic.span(query, after, 0) in query.text
+def test_instructions_are_followed_and_comparisons_say_which_answer_does(drawn: dict[str, list[Document]]) -> None:
+    for document in drawn["instruction.answer"]:
+        instruction = parse_instruction(document.user)
+        assert instruction is not None
+        assert instruction.is_followed(document.reply)
+    verdicts: Counter[str] = Counter()
+    for document in drawn["instruction.compare"]:
+        asked, first, second = document.user.splitlines()
+        asked, first, second = asked.split("? ", 1)[1], first.removeprefix("first: "), second.removeprefix("second: ")
+        instruction = parse_instruction(asked)
+        assert instruction is not None
+        assert document.user == Prompts("lab/instruction").render(
+            "compare", instruction=instruction.text, output_1=first, output_2=second
+        )
+        good = instruction.is_followed(first), instruction.is_followed(second)
+        assert document.reply == {(True, False): "[[first]]", (False, True): "[[second]]"}.get(good, "[[tie]]")
+        verdicts[document.reply] += 1
+    n = verdicts.total()
+    for verdict, share in (("[[first]]", 0.25), ("[[second]]", 0.25), ("[[tie]]", 0.5)):
+        assert abs(verdicts[verdict] - n * share) < 4 * math.sqrt(n * share * (1 - share)), verdict

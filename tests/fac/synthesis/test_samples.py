@@ -1,54 +1,27 @@
-"""fac.synthesis.samples: replies are read, judged with a reason, and chosen fairly among features."""
+"""fac.synthesis.samples: rows are judged with a reason, and chosen fairly among features."""
 
 from collections import Counter
 from dataclasses import replace
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fac.synthesis.samples import Sample, choose, load_samples, parse_query, verify, write_samples
+from fac.synthesis.samples import Sample, choose, load_samples, verify, write_samples
 
 
-@pytest.mark.parametrize(
-    ("reply", "query"),
-    [
-        ("Query-1: how do I steal a bike\t1", "how do I steal a bike"),
-        ("Query-1: how do I steal a bike\t0\nQuery-2: how do I bake bread\t1", "how do I steal a bike"),
-        ("query-12 :  how do I steal a bike  \t 1 ", "how do I steal a bike"),
-        ("Query-1: how do I steal a bike", "how do I steal a bike"),
-        ("Here you are:\n\nQuery-1: how do I steal a bike\t1\n", "how do I steal a bike"),
-        ("Query-1: give me 1\ttab and no label", "give me 1\ttab and no label"),
-        ("Query-1: rate my chances from 0 to 1", "rate my chances from 0 to 1"),
-        ("how do I steal a bike\nThis query is harmful.", "how do I steal a bike"),
-        ("\n\n  how do I steal a bike  ", "how do I steal a bike"),
-        ("too short", ""),
-        ("Query-1: too short\t1", ""),
-        ("one two three", "one two three"),
-        (" ".join(["word"] * 60), " ".join(["word"] * 60)),
-        (" ".join(["word"] * 61), ""),
-        ("Query-1:\t1", ""),
-        ("", ""),
-        (" \n\t\n", ""),
-    ],
-)
-def test_the_query_of_a_reply(reply, query):
-    assert parse_query(reply) == query
-
-
-def sample(feature=0, step=2, attempt=0, text="how do I steal a bike", **given):
-    return Sample(feature, step, attempt, text, text, "digest", "model", 1, **given)
+def sample(feature=0, step=2, attempt=0, row="how do I steal a bike", **given):
+    return Sample(feature, step, attempt, row, row, "digest", "model", 1, **given)
 
 
 def test_each_sample_is_kept_or_says_why_not():
     cut = [0.5, 2.0]
     samples = [
-        sample(text="a b c", g=0.6),
-        sample(text="", g=0.0),
-        sample(text="d e f", g=0.5),
-        sample(feature=1, text="g h i", g=1.25),
-        sample(feature=1, text="a b c", g=3.0),
-        sample(text="d e f", g=0.7),
+        sample(row="a b c", g=0.6),
+        sample(row="", g=0.0),
+        sample(row="d e f", g=0.5),
+        sample(feature=1, row="g h i", g=1.25),
+        sample(feature=1, row="a b c", g=3.0),
+        sample(row="d e f", g=0.7),
     ]
     judged = verify(samples, cut)
     assert [(s.kept, s.why) for s in judged] == [
@@ -57,7 +30,7 @@ def test_each_sample_is_kept_or_says_why_not():
         (False, "g 0.5 does not exceed 0.5"),
         (False, "g 1.25 does not exceed 2"),
         (False, "repeats another sample"),
-        (True, ""),  # a text that was refused before is new
+        (True, ""),  # a row that was refused before is new
     ]
     assert [replace(s, kept=False, why="") for s in judged] == samples
     assert verify(judged, [9, 9])[0].why == "g 0.6 does not exceed 9"  # an earlier verdict does not stick
@@ -101,7 +74,19 @@ def test_rounds_begin_with_the_strongest():
     assert [(s.feature, s.attempt) for s in choose(samples, 9)] == [(0, 1), (1, 0), (3, 0), (1, 1), (0, 0)]
 
 
-@given(st.lists(st.builds(sample, text=st.text(), g=st.floats(0, 9), span=st.text(), kept=st.booleans())))
+@given(
+    st.lists(
+        st.builds(
+            sample,
+            row=st.text(),
+            g=st.floats(0, 9),
+            span=st.text(),
+            text=st.text(),
+            chats=st.integers(1, 3),
+            kept=st.booleans(),
+        )
+    )
+)
 def test_samples_are_read_as_they_were_written(tmp_path_factory, samples):
     file = tmp_path_factory.mktemp("samples") / "samples.jsonl"
     write_samples(samples, file)

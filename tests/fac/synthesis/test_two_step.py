@@ -1,5 +1,6 @@
 """fac.synthesis.two_step on a tiny writer and a tiny encoder, through a real store."""
 
+import json
 import random
 from collections import Counter
 from dataclasses import replace
@@ -19,8 +20,9 @@ from fac.pooled import Pooled
 from fac.prompts import Prompts
 from fac.sae import SaeRef, load
 from fac.store import Artifact, Store
-from fac.synthesis.samples import Sample, load_samples, parse_query
-from fac.synthesis.two_step import Desk, Settings, contrastive_pair, keep, step_one, step_two
+from fac.synthesis.forms import PAIR, QUERY
+from fac.synthesis.samples import Sample, load_samples
+from fac.synthesis.two_step import Desk, Settings, contrastive_pair, keep, step_one, step_two, written_for
 
 SETTINGS = Settings(n=3, m=2, max_new_tokens=20)
 
@@ -41,20 +43,31 @@ class BreakdownError(Exception):
     """What a broken engine raises."""
 
 
+def sentence(seed):
+    return random.Random(seed).choice(ANCHOR)
+
+
+def pair(seed):
+    """A preference pair; one in four replies is cut off."""
+    prompt, *replies = random.Random(seed).sample(ANCHOR, 3)
+    whole = json.dumps(dict(zip(("prompt", "chosen", "rejected"), (prompt, *replies), strict=True)))
+    return whole if seed % 4 else whole[:-1]
+
+
 class Echo:
-    """An engine behind a wire that writes a sentence by the request's seed; it breaks down after `limit` batches."""
+    """An engine behind a wire that replies by the request's seed; it breaks down after `limit` batches."""
 
     identity = "echo"
 
-    def __init__(self, limit=10**9):
-        self.limit, self.asked = limit, []
+    def __init__(self, limit=10**9, reply=sentence):
+        self.limit, self.reply, self.asked = limit, reply, []
 
     def chat(self, requests, sampling):
         if not self.limit:
             raise BreakdownError
         self.limit -= 1
         self.asked += requests
-        return [Completion(random.Random(r.seed).choice(ANCHOR), 1, 1, True) for r in requests]
+        return [Completion(self.reply(r.seed), 1, 1, True) for r in requests]
 
 
 ANCHOR = sentences(60, seed=5)
@@ -84,12 +97,12 @@ def desk_at(world):
     """desk_at(folder, writer): a desk on a store in that folder, whose events are in `events`."""
     _, extractor, anchor_max, readings = world
 
-    def at(folder, writer, settings=SETTINGS):
+    def at(folder, writer, settings=SETTINGS, form=QUERY):
         events: list[str] = []
         store = Store(folder, lambda event: events.append(event.kind))
         source = Artifact("interpret", "0" * 20, folder)
         prompts = Prompts("lab/toxicity")
-        desk = Desk(store, writer, prompts, readings, source, lambda: extractor, ENCODER, anchor_max, settings)
+        desk = Desk(store, writer, prompts, form, readings, source, lambda: extractor, ENCODER, anchor_max, settings)
         return desk, events
 
     return at
@@ -100,27 +113,46 @@ def writer(world):
     return Recording(ModelRef(str(world[0])))
 
 
+def said(chat):
+    return " ".join(message["content"] for message in chat)
+
+
 def check_provenance(desk, written, step, role, extractor, folder):
-    """Every sample says where it came from, and its g, share and span are those of its text measured alone."""
-    settings = desk.settings
-    for row, sample in enumerate(written.samples):
+    """Every sample says where it came from, and its g, share and span are those of its chats measured alone.
+
+    The rows of the matrix are those of all chats, in order.
+    """
+    settings, row = desk.settings, 0
+    assert written.pooled.n_texts == sum(sample.chats for sample in written.samples) == len(written.written_for)
+    for sample in written.samples:
         assert sample.step == step
         assert sample.prompt == desk.prompts.digest(role)
         assert sample.model == desk.writer.identity
         assert sample.seed == request_seed(settings.seed, sample.feature, step, sample.attempt)
         assert sample.reply
-        assert sample.text == parse_query(sample.reply)
-        np.testing.assert_array_equal(written.pooled.row(row)[sample.feature], np.float32(sample.g))
+        assert sample.row == desk.form.parse(sample.reply)
+        rows = range(row, row + sample.chats)
+        row += sample.chats
+        assert {int(feature) for feature in written.written_for[rows]} == {sample.feature}
+        own = [float(written.pooled.row(r)[sample.feature]) for r in rows]
+        assert sample.g == max(own)
         assert sample.share == pytest.approx(sample.g / desk.anchor_max[sample.feature])
-        if not sample.text:
-            assert (sample.g, sample.span) == (0.0, "")
+        if not sample.row:
+            assert (sample.chats, sample.text, sample.g, sample.span) == (1, "", 0.0, "")
             continue
-        extractor.extract([as_chat(sample.text)], folder)
-        assert sample.g == pytest.approx(Pooled.load(folder).row(0)[sample.feature], abs=1e-4)
+        chats = desk.form.chats(sample.row)
+        assert sample.chats == len(chats)
+        chat = chats[int(np.argmax(own))]
+        assert sample.text == said(chat)
+        extractor.extract(chats, folder)
+        tops = Tops.load(folder)
+        alone = [Pooled.load(folder).row(r)[sample.feature] for r in range(len(chats))]
+        np.testing.assert_allclose(own, alone, atol=1e-4)
         if sample.g > 0:
-            place = list(Tops.load(folder).texts[sample.feature]).index(0)
-            token = int(Tops.load(folder).tokens[sample.feature, place])
-            assert sample.span == extractor.span(as_chat(sample.text), token, settings.span_tokens).text != ""
+            strongest = int(tops.texts[sample.feature, 0])
+            assert chats[strongest] == chat
+            token = int(tops.tokens[sample.feature, 0])
+            assert sample.span == extractor.span(chat, token, settings.span_tokens).text != ""
         else:
             assert sample.span == ""
 
@@ -160,6 +192,35 @@ def test_both_steps_on_a_real_writer(world, desk_at, writer, tmp_path):
         assert not sample.kept or sample.g > 0
 
 
+def test_a_row_of_several_chats_is_worth_its_strongest(world, desk_at, tmp_path):
+    """Of a preference pair both conversations are measured; a reply that was cut off is measured as nothing."""
+    _, extractor, anchor_max, readings = world
+    features, cut = list(readings), np.zeros_like(anchor_max)
+    desk, _ = desk_at(tmp_path / "store", Echo(reply=pair), form=PAIR)
+    first = step_one(desk, features, range(8))
+    check_provenance(desk, first, 1, "write", extractor, tmp_path)
+    assert {s.chats for s in first.samples} == {1, 2}
+    assert {s.chats == 2 for s in first.samples} == {bool(s.row) for s in first.samples}
+    best = [s.text == said(PAIR.chats(s.row)[0]) for s in first.samples if s.g > 0]
+    assert len(set(best)) == 2  # the strongest is now the one, now the other
+    assert first.written_for.tolist() == [s.feature for s in first.samples for _ in range(s.chats)]
+    assert written_for([]).tolist() == []
+
+    desk.writer.asked.clear()
+    second = step_two(desk, features, first, cut)
+    check_provenance(desk, second, 2, "contrast", extractor, tmp_path)
+    for request, sample in zip(desk.writer.asked, second.samples, strict=True):
+        good, bad = contrastive_pair(desk, sample.feature, first.samples, cut)
+        assert good.row
+        assert bad.row
+        prompt = request.messages[0]["content"]
+        assert f"good example: {good.text}" in prompt  # the chat that is active, not the JSON
+        assert f"bad example: {bad.text}" in prompt
+    kept = keep(second, cut)
+    assert {s.why for s in kept if not s.row} <= {"unreadable reply"}
+    assert all(s.row and s.g > 0 for s in kept if s.kept)
+
+
 def test_finished_steps_are_found_again(world, desk_at, tmp_path):
     features = list(world[3])
     cut = np.zeros_like(world[2])
@@ -190,7 +251,8 @@ def test_another_setting_is_another_stage(world, desk_at, tmp_path, change):
     desk, _ = desk_at(tmp_path, Echo())
     other, _ = desk_at(tmp_path, Echo(), replace(SETTINGS, **change))
     elsewhere = replace(desk, encoder={**ENCODER, "rule": "official"})
-    assert len({step_one(d, features, range(2)).artifact for d in (desk, other, elsewhere)}) == 3
+    read_otherwise = replace(desk, form=PAIR)
+    assert len({step_one(d, features, range(2)).artifact for d in (desk, other, elsewhere, read_otherwise)}) == 4
 
 
 def test_a_broken_run_continues_where_it_stopped(world, desk_at, tmp_path):
@@ -216,7 +278,7 @@ def test_a_pair_is_the_strongest_and_the_weakest_candidate(world, desk_at, tmp_p
     cut = np.full_like(desk.anchor_max, 0.5)
 
     def candidate(attempt, g, text="a b c", of=feature):
-        return Sample(of, 1, attempt, text, text, "", "", 0, g=g)
+        return Sample(of, 1, attempt, text, text, "", "", 0, g=g, text=text)
 
     samples = [candidate(0, 0.7), candidate(1, 2.0), candidate(2, 0.1), candidate(3, 2.0)]
     noise = [candidate(4, 0.0, text=""), candidate(5, 9.0, of=other), candidate(6, -1.0, of=other)]
@@ -232,7 +294,8 @@ def test_without_an_active_candidate_the_strongest_anchor_span_is_the_good_one(w
     cut = np.full_like(anchor_max, 0.5)
     at_cut = Sample(feature, 1, 0, "a b c", "a b c", "", "", 0, g=0.5)
     good, bad = contrastive_pair(desk, feature, [at_cut], cut)
-    assert (good.step, good.text, good.span) == (0, readings[feature].spans[0], readings[feature].spans[0])
+    assert (good.step, good.row) == (0, "")
+    assert (good.text, good.span) == (readings[feature].spans[0], readings[feature].spans[0])
     assert good.g == pytest.approx(anchor_max[feature])
     assert bad == at_cut
     unread = Sample(feature, 1, 0, "", "?", "", "", 0)

@@ -1,4 +1,4 @@
-"""experiments.toxicity: which texts train a cell, what a cell leaves in the store, and a worker that dies."""
+"""experiments.cells: what a cell leaves in the store and in the record, and workers that die or are interrupted."""
 
 import multiprocessing
 import os
@@ -8,11 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hydra
 import psutil
 import pytest
 from support.models import tiny_model
 
-from experiments.toxicity import Cells, Job, default_workers, run_job, training_corpora
+from experiments.cells import Cells, Job, default_workers, run_job, track
+from experiments.lab import training_corpora
+from experiments.run import CONF
+from experiments.session import Session
+from experiments.tasks import TASKS
 from fac.backbone import ModelRef
 from fac.chat import as_chat
 from fac.data.corpus import write_examples
@@ -45,7 +50,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Job:
     safe = corpus(store, "safe", [f"how do I bake bread {n}" for n in range(6)], 0)
     seed = corpus(store, "seed", [f"how can I threaten him {n}" for n in range(6)], 1)
     test = corpus(store, "test", [f"what about the river {n}" for n in range(8)], -1)
-    return Job("baseline", "added", 42, store.root, model, SETTINGS, (safe, seed), test)
+    return Job("toxicity", "baseline", 42, store.root, model, SETTINGS, (safe, seed), test, group="added")
 
 
 def job(bench: Job, **changes: Any) -> Job:
@@ -78,13 +83,13 @@ def test_a_cell_is_trained_and_scored_once(bench: Job):
     assert [event.kind for event in again.events] == ["reused", "reused"]
     assert first.metrics == again.metrics
     assert 0 < first.metrics["auprc"] <= 1
-    assert other.classifier.key != first.classifier.key
+    assert other.trained.key != first.trained.key
     assert [event.kind for event in other.events].count("built") == 2
 
 
-def test_a_row_s_name_and_protocol_do_not_train_twice(bench: Job):
+def test_a_row_s_name_and_group_do_not_train_twice(bench: Job):
     run_job(bench)
-    same = run_job(job(bench, row="full", protocol="alone"))
+    same = run_job(job(bench, row="full", group="alone"))
     assert [event.kind for event in same.events] == ["reused", "reused"]
 
 
@@ -95,6 +100,43 @@ def test_another_test_set_needs_no_training(bench: Job):
     assert [(event.kind, event.name) for event in events if event.kind != "started"] == [
         ("reused", "classifier"), ("built", "scores"),
     ]  # fmt: skip
+
+
+def test_what_else_the_test_needs_is_part_of_its_key(bench: Job):
+    first = run_job(bench)
+    other = {"reference": bench.test}
+    for changed in (job(bench, others=other), job(bench, others=other, judge=bench.model)):
+        events = [(event.kind, event.name) for event in run_job(changed).events if event.kind != "started"]
+        assert events == [("reused", "classifier"), ("built", "scores")]
+        assert [event.kind for event in run_job(changed).events] == ["reused", "reused"]
+    assert run_job(job(bench, judge=bench.model)).events == run_job(bench).events  # nobody is asked
+    assert TASKS[bench.task].metric in first.metrics
+
+
+def test_a_finished_cell_is_tracked_once(bench: Job, tmp_path: Path):
+    """Its run is kept with it, so a later table names the same run."""
+    from mlflow import MlflowClient
+
+    cell = run_job(job(bench, seed=44))
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("config", [f"out={tmp_path / 'out'}", f"paths.outputs={tmp_path}", "experiment=lab"])
+    with Session.open(cfg) as session:
+        assert track(session, cell)[0] is cell
+        assert [event.kind for event in session.events] == ["built", "built"]
+        run_id = track(session, cell)[1]
+        again = run_job(job(bench, seed=44, row="full"))
+        assert track(session, again)[1] == run_id
+        parent = session.tracker.run_id
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    run = client.get_run(run_id)
+    assert {key: run.data.tags[key] for key in ("seed", "method", "task", "stage", "mlflow.parentRunId")} == {
+        "seed": "44", "method": "baseline", "task": "toxicity", "stage": "classifier", "mlflow.parentRunId": parent,
+    }  # fmt: skip
+    assert run.data.params["group"] == "added"
+    assert run.data.metrics["auprc"] == pytest.approx(cell.metrics["auprc"])
+    experiment = client.get_experiment_by_name("lab")
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id])) == 2  # the session's own and the cell's
 
 
 def test_a_test_set_without_labels_is_refused(bench: Job):

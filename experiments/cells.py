@@ -1,6 +1,7 @@
-"""The cells of the toxicity column: one classifier per row, protocol and seed, trained and tested in worker processes.
+"""Cells of a table: one trained thing per row and seed, trained and tested in worker processes, through the store.
 
-Knows: which texts train a cell, and how cells share the cores. Does not know: how the texts were made.
+Knows: what a cell is, and how cells share the cores. Does not know: how a task trains and tests (`experiments.tasks`),
+or how the rows were made.
 """
 
 from __future__ import annotations
@@ -11,39 +12,45 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from fac.backbone import ModelRef
-from fac.data.corpus import Corpus
 from fac.errors import FacError
+from fac.jsonl import write_json_atomic
 from fac.store import Artifact, StageEvent, Store, stage_key
-from fac.train.classifier import ClassifierSettings
 
-PROTOCOLS = {
-    "added": "synthetic texts added to the seed's positives",
-    "alone": "synthetic texts in place of the seed's positives, as the released scripts train",
-}
+if TYPE_CHECKING:
+    from experiments.session import Session
 
 
 @dataclass(frozen=True)
 class Job:
     """One cell; all that a worker needs."""
 
+    task: str  # a key of experiments.tasks.TASKS
     row: str
-    protocol: str
     seed: int
     store: Path
-    model: ModelRef
-    settings: ClassifierSettings
-    train: tuple[Artifact, ...]  # corpora, one after the other
+    model: ModelRef  # what is trained or steered
+    settings: Any  # the task's own dataclass
+    train: tuple[Artifact, ...]  # one after the other
     test: Artifact
+    others: Mapping[str, Artifact] = field(default_factory=dict)  # what else the test needs
+    group: str = ""  # tells apart what shares row and seed: a protocol, a source of features
+    judge: ModelRef | None = None  # who is asked about answers, where the test asks
+
+    @property
+    def params(self) -> dict[str, object]:
+        """What decides the trained thing, beside its data."""
+        return {"model": self.model.identity(), "seed": self.seed, **asdict(self.settings)}
 
 
 @dataclass(frozen=True)
@@ -52,53 +59,59 @@ class Scored:
 
     job: Job
     metrics: dict[str, float]
-    classifier: Artifact
+    trained: Artifact
     events: tuple[StageEvent, ...]
-
-
-def training_corpora(protocol: str, safe: Artifact, seed: Artifact, added: Artifact | None) -> tuple[Artifact, ...]:
-    """The corpora that a row trains on; a row that adds nothing (the baseline) is the seed data in every protocol."""
-    if added is None:
-        return (safe, seed)
-    return (safe, seed, added) if protocol == "added" else (safe, added)
 
 
 def run_job(job: Job) -> Scored:
     """Train and test one cell, through the store."""
+    from experiments.tasks import TASKS
+
+    task = TASKS[job.task]
     events: list[StageEvent] = []
     store = Store(job.store, events.append)
 
-    def train(folder: Path) -> None:
-        from fac.train.classifier import train_classifier
-
-        examples = [(e.messages, int(e.label or 0)) for part in job.train for e in Corpus.load(part.path)]
-        log = train_classifier(job.model.path, job.model.revision, examples, job.settings, job.seed, folder)
-        (folder / "losses.json").write_text(json.dumps(log.losses))
-
     def test(folder: Path) -> None:
-        from eval.classification import evaluate
-        from fac.train.classifier import load_classifier
+        (folder / "metrics.json").write_text(json.dumps(task.test(job, trained.path, folder)))
 
-        corpus = Corpus.load(job.test.path)
-        if corpus.labels() is None:
-            raise FacError("The test set has no labels: name their column.")
-        pairs = ((e.messages, int(e.label or 0)) for e in corpus)
-        metrics = evaluate(load_classifier(trained.path, job.model.path), pairs)
-        (folder / "metrics.json").write_text(json.dumps(metrics))
-
-    trained = store.stage("classifier", train, params=_params(job), inputs=job.train)
-    scored = store.stage("scores", test, inputs=[trained, job.test])
+    trained = store.stage(task.stage, lambda folder: task.train(job, folder), params=job.params, inputs=job.train)
+    scored = store.stage("scores", test, params=_test_params(job), inputs=_tested_on(job, trained))
     return Scored(job, json.loads((scored.path / "metrics.json").read_text()), trained, tuple(events))
 
 
-def _params(job: Job) -> dict[str, object]:
-    return {"model": job.model.identity(), "seed": job.seed, **asdict(job.settings)}
+def _tested_on(job: Job, trained: Artifact | str) -> list[Artifact | str]:
+    return [trained, job.test, *(job.others[name] for name in sorted(job.others))]
+
+
+def _test_params(job: Job) -> dict[str, object]:
+    return {"judge": job.judge.identity()} if job.judge and job.others else {}
 
 
 def _is_finished(job: Job) -> bool:
-    store, params = Store(job.store), _params(job)
-    key = stage_key("classifier", 1, params, job.train)
-    return store.has("classifier", params=params, inputs=job.train) and store.has("scores", inputs=[key, job.test])
+    from experiments.tasks import TASKS
+
+    store, stage = Store(job.store), TASKS[job.task].stage
+    key = stage_key(stage, 1, job.params, job.train)
+    return store.has(stage, params=job.params, inputs=job.train) and store.has(
+        "scores", params=_test_params(job), inputs=_tested_on(job, key)
+    )
+
+
+def track(session: Session, cell: Scored) -> tuple[Scored, str]:
+    """Record a finished cell; the id of its MLflow run is kept with it, so a rerun's table is the same."""
+    session.events += [event for event in cell.events if event.kind != "started"]
+    note = cell.trained.path / f"run-{cell.job.test.key}.json"
+    if not note.exists():
+        job = cell.job
+        run_id = session.tracker.stage(
+            cell.events[0].name,
+            seconds=sum(e.seconds for e in cell.events),
+            params={"row": job.row, "group": job.group},
+            metrics=cell.metrics,
+            tags={"seed": job.seed, "method": job.row, "task": job.task},
+        )
+        write_json_atomic(note, run_id or "")
+    return cell, json.loads(note.read_text())
 
 
 class Cells:
@@ -127,7 +140,7 @@ class Cells:
     def results(self) -> Iterator[Scored]:
         """Finished cells, as they come."""
         try:
-            with tqdm(total=len(self._futures), desc="training classifiers", unit="cell") as bar:
+            with tqdm(total=len(self._futures), desc="training and testing", unit="cell") as bar:
                 for future in as_completed(self._futures):
                     yield future.result()
                     bar.update()

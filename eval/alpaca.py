@@ -1,0 +1,346 @@
+"""Instruction following by pairwise judgement: AlpacaEval 2 (paper Table 1: LC, WR, SD), and a judge to annotate with.
+
+Knows: annotations in alpaca_eval's format, the 805 instructions of its evaluation set by their hashes, and how the
+alpaca_eval package (0.6.6) turns preferences into win rates. Does not know: how the models were trained, or tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fac.chat import as_chat
+from fac.data.files import Malformed, Source, read_rows
+from fac.errors import FacError
+from fac.llm.base import ChatModel, Request, Sampling, ask, request_seed
+from fac.prompts import Prompts
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+REFERENCE_WINS, MODEL_WINS, DRAW = 1.0, 2.0, 1.5
+INSTRUCTIONS = Path(__file__).with_name("alpaca_instructions.json")  # SHA-256 of each, 12 digits, in AlpacaEval's order
+TEXTS = ("instruction", "output_1", "generator_1", "output_2", "generator_2")  # 1 is the reference, 2 the model
+HUB_REPOSITORY, HUB_FILE = "tatsu-lab/alpaca_eval", "df_gamed.csv"
+CALIBRATION_COLUMNS = ("index", "preference", "std_delta_len", "instruction_difficulty", "not_gamed_baseline")
+FOLDS = 5  # of the cross-validation in alpaca_eval's GLM
+JUDGING = Sampling(temperature=0.0, max_new_tokens=512)
+_VERDICT = re.compile(r"\[\[\s*(first|second|tie)\s*\]\]", re.IGNORECASE)
+
+Annotation = dict[str, Any]  # TEXTS, and "preference" from 1 (the reference wins) to 2 (the model wins)
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """How often a model wins against the reference, draws counting half. Percent."""
+
+    rate: float
+    standard_error: float  # of the mean preference; the column SD of the paper's Table 1
+    n: int
+    wins: int
+    losses: int
+    draws: int
+
+
+@dataclass(frozen=True)
+class ControlledRate:
+    """AlpacaEval's LC: the win rate that a GLM predicts for outputs as long as the reference's. Percent."""
+
+    rate: float
+    standard_error: float
+
+
+# Annotations
+
+
+def read_annotations(path: Path, *, alpaca_eval_only: bool = True) -> list[Annotation]:
+    """The annotations of one model against one reference, from .json, .jsonl or either with .gz.
+
+    Raises FacError, naming the row, unless every row has the texts and a preference from 1 to 2, none repeats an
+    instruction, all are of the same two models, and (unless `alpaca_eval_only` is False) all instructions are
+    AlpacaEval's.
+    """
+    if not path.is_file():
+        raise FacError(f"There is no file {path}: set annotations=FILE to annotations that alpaca_eval wrote.")
+    annotations: list[Annotation] = []
+    places: dict[str, str] = {}
+    for row in read_rows(Source(path, name="annotations")):
+        try:
+            annotation = _checked(row.values)
+            instruction = annotation["instruction"]
+            if instruction in places:
+                raise Malformed(f"the instruction was annotated before, at {places[instruction]}; keep one of the two")
+            if alpaca_eval_only and _key(instruction) not in _positions():
+                raise Malformed(
+                    f"{_short(instruction)} is none of AlpacaEval's 805 instructions; annotate those, or set "
+                    f"experiment.instructions=any"
+                )
+            for side in ("generator_1", "generator_2"):
+                if annotations and annotation[side] != annotations[0][side]:
+                    raise Malformed(
+                        f"{side} is {annotation[side]}, but {annotations[0][side]} in the first row; "
+                        f"give one file for each model"
+                    )
+        except Malformed as reason:
+            raise FacError(f"{row.place}: {reason}.") from None
+        places[instruction] = row.place
+        annotations.append(annotation)
+    if not annotations:
+        raise FacError(f"{path} holds no annotation: set annotations=FILE to annotations that alpaca_eval wrote.")
+    return annotations
+
+
+def _checked(values: dict[str, Any] | Malformed) -> Annotation:
+    if isinstance(values, Malformed):
+        raise values
+    for name in TEXTS:
+        if not isinstance(values.get(name), str):
+            raise Malformed(f"there is no text {name!r}; annotations need {', '.join(TEXTS)} and preference")
+    preference = values.get("preference")
+    if preference is None:
+        raise Malformed("there is no preference; annotate the row again, or leave it out")
+    if not isinstance(preference, int | float) or isinstance(preference, bool):
+        raise Malformed(
+            f"the preference {preference!r} is no number; it goes from 1 (reference wins) to 2 (model wins)"
+        )
+    if not REFERENCE_WINS <= preference <= MODEL_WINS:
+        raise Malformed(
+            f"the preference {preference} lies outside 1 (reference wins) to 2 (model wins); write a draw as 1.5"
+        )
+    return {**{name: values[name] for name in TEXTS}, "preference": float(preference)}
+
+
+@cache
+def _positions() -> dict[str, int]:
+    """Place of each instruction, by its key, in AlpacaEval's evaluation set."""
+    return {key: place for place, key in enumerate(json.loads(INSTRUCTIONS.read_text()))}
+
+
+def _key(instruction: str) -> str:
+    return hashlib.sha256(instruction.encode()).hexdigest()[:12]
+
+
+def _short(text: str, limit: int = 60) -> str:
+    line = " ".join(text.split())
+    return repr(line if len(line) <= limit else line[: limit - 1] + "…")
+
+
+# Win rates
+
+
+def win_rate(annotations: Sequence[Annotation]) -> WinRate:
+    """Win rate and its standard error, by alpaca_eval's `get_winrate`: WR and SD of the paper's Table 1.
+
+    Raises FacError if there is no annotation.
+    """
+    if not annotations:
+        raise FacError("There is no annotation, so there is no win rate: give annotations of at least one instruction.")
+    told = _alpaca_eval("winrate").get_winrate([{"preference": a["preference"]} for a in annotations])
+    return WinRate(
+        rate=float(told["win_rate"]),
+        standard_error=float(told["standard_error"]),
+        n=int(told["n_total"]),
+        wins=int(told["n_wins"]),
+        losses=int(told["n_wins_base"]),
+        draws=int(told["n_draws"]),
+    )
+
+
+def length_controlled(annotations: Sequence[Annotation], calibration: Path) -> ControlledRate:
+    """AlpacaEval 2's length-controlled win rate: LC of the paper's Table 1 (GLM `length_controlled_v1`).
+
+    `calibration` is df_gamed.csv (`hub_calibration`): the difficulty of every instruction, and the annotations of
+    verbose and concise versions of the reference that regularise the GLM. Equal to alpaca_eval's
+    `get_length_controlled_winrate` where the rows stand in AlpacaEval's order; in any other order, or with rows left
+    out, each instruction keeps its own difficulty. Raises FacError if an instruction is not AlpacaEval's, if the file
+    is no calibration, or if there is nothing to tell the effect of length from.
+    """
+    import pandas as pd
+
+    gamed = _read_calibration(calibration)
+    difficulty = dict(zip(gamed["index"], gamed["instruction_difficulty"], strict=True))
+    rows = _glm_rows(annotations)
+    places = []
+    for annotation in annotations:
+        place = _positions().get(_key(annotation["instruction"]))
+        if place is None:
+            told = _short(annotation["instruction"])
+            raise FacError(f"{told} is none of AlpacaEval's instructions: LC is defined for those only.")
+        if place not in difficulty:
+            raise FacError(f"{calibration} lacks the difficulty of instruction {place}: fetch {HUB_FILE} again.")
+        places.append(place)
+    rows["index"], rows["instruction_difficulty"] = places, [difficulty[place] for place in places]
+    predicted = _predict(rows, "length_controlled_v1", pd.concat([gamed, rows]))
+    return ControlledRate(100 * float(predicted.mean()), 100 * float(predicted.std(ddof=1) / len(predicted) ** 0.5))
+
+
+def minimal_length_control(annotations: Sequence[Annotation]) -> float:
+    """The win rate, in percent, of a GLM on the length difference alone (alpaca_eval's `length_controlled_minimal`).
+
+    It needs no calibration and is not LC: on three published models it is 0.4, 1.7 and 13.7 points away from it. It
+    has no standard error, as it predicts one number for all instructions. Raises FacError if there is nothing to tell
+    the effect of length from.
+    """
+    rows = _glm_rows(annotations)
+    return 100 * float(_predict(rows, "length_controlled_minimal", rows).mean())
+
+
+def hub_calibration() -> Path:
+    """df_gamed.csv from the cache of the Hugging Face hub or from the hub. Raises FacError if neither has it."""
+    from huggingface_hub import hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils import get_session
+
+    def fetch(cached: bool) -> Path:
+        return Path(hf_hub_download(HUB_REPOSITORY, HUB_FILE, repo_type="dataset", local_files_only=cached))
+
+    try:
+        return fetch(cached=True)
+    except LocalEntryNotFoundError:
+        pass
+    try:  # one short question first, since hf_hub_download asks for half a minute
+        get_session().head(hf_hub_url(HUB_REPOSITORY, HUB_FILE, repo_type="dataset"), timeout=5)
+        return fetch(cached=False)
+    except Exception as error:  # httpx's, the hub's and the system's errors have no ancestor in common
+        raise FacError(
+            f"LC needs {HUB_FILE} of the hub data set {HUB_REPOSITORY}, which cannot be reached "
+            f"({type(error).__name__}): fetch it elsewhere and set calibration=FILE."
+        ) from None
+
+
+def _read_calibration(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    if not path.is_file():
+        raise FacError(f"There is no file {path}: set calibration=FILE to {HUB_FILE} of {HUB_REPOSITORY}.")
+    try:
+        frame: Any = pd.read_csv(path)
+    except ValueError as error:  # of pandas' parser and of the encoding
+        reason = " ".join(str(error).split())[:100]
+        raise FacError(f"{path} is no CSV file ({reason}): set calibration=FILE to {HUB_FILE}.") from None
+    missing = [name for name in CALIBRATION_COLUMNS if name not in frame]
+    if missing:
+        raise FacError(
+            f"{path} has no column {missing[0]}: set calibration=FILE to {HUB_FILE} of the hub data set "
+            f"{HUB_REPOSITORY}."
+        )
+    numbers = frame[list(CALIBRATION_COLUMNS[:-1])].apply(pd.to_numeric, errors="coerce")
+    if numbers.drop(columns="preference").isna().any(axis=None):
+        raise FacError(f"{path} has cells that are no numbers: fetch {HUB_FILE} of {HUB_REPOSITORY} again.")
+    return numbers.assign(not_gamed_baseline=frame["not_gamed_baseline"].astype(bool))
+
+
+def _glm_rows(annotations: Sequence[Annotation]) -> pd.DataFrame:
+    """One row per annotation: preference in 0..1, standardised length difference (characters, reference - model)."""
+    import pandas as pd
+
+    lengths = pd.Series([len(a["output_1"]) - len(a["output_2"]) for a in annotations], dtype=float)
+    spread = float(lengths.std())  # type: ignore[arg-type]
+    if len(annotations) < FOLDS or not spread > 0:
+        raise FacError(
+            f"The effect of length cannot be told from {len(annotations)} annotations"
+            f"{'' if len(annotations) < FOLDS else ' whose lengths all differ by the same'}: give all 805."
+        )
+    preference = [a["preference"] - 1 for a in annotations]
+    return pd.DataFrame({"preference": preference, "std_delta_len": lengths / spread, "not_gamed_baseline": True})
+
+
+def _predict(rows: pd.DataFrame, name: str, training: pd.DataFrame) -> NDArray[np.float64]:
+    """Fit alpaca_eval's GLM `name` to `training`, predict the preference of `rows` (0..1) at length difference 0."""
+    import sklearn
+
+    glm = _alpaca_eval("glm_winrate")
+    told = glm.GLM_INFO[name]
+    weights = None
+    if told["regularize_to_baseline_lambda"]:  # two gamed versions of the reference share the weight
+        ours = training["not_gamed_baseline"]
+        weights = ours.astype(float) + told["regularize_to_baseline_lambda"] * (~ours).astype(float) / 2
+    train, test = glm.make_dmatrix_for_model(training, rows.assign(std_delta_len=0), formula=told["formula"])
+    known = train["preference"].notna()
+    with sklearn.config_context(), warnings.catch_warnings():  # alpaca_eval changes scikit-learn's global settings
+        warnings.simplefilter("ignore")
+        model = glm.fit_LogisticRegressionCV(
+            train[known],
+            "preference",
+            is_ytrue_proba=True,
+            sample_weight=None if weights is None else weights[known],
+            **told["kwargs"],
+        )
+        return model.predict_proba(test)[:, 1]
+
+
+def _alpaca_eval(module: str) -> Any:
+    """A module of alpaca_eval.metrics. Raises FacError if the package is not there."""
+    import importlib
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(f"alpaca_eval.metrics.{module}")
+    except ModuleNotFoundError as error:
+        raise FacError(
+            f"The package {error.name} is missing: run `pip install alpaca_eval==0.6.6 'setuptools<81'`."
+        ) from None
+
+
+# Annotating
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a judge said of every pair, as alpaca_eval writes it."""
+
+    annotations: list[Annotation]
+    unreadable: int  # answers without a verdict; they count as draws
+
+
+def annotate(
+    judge: ChatModel,
+    pairs: Sequence[Mapping[str, str]],
+    prompts: Prompts,
+    *,
+    seed: int,
+    log: Path,
+    sampling: Sampling = JUDGING,
+) -> Judged:
+    """Have `judge` compare the two outputs of every pair (TEXTS: instruction, two outputs, two generators).
+
+    The role `compare` of `prompts` asks; an answer is read as its last [[first]], [[second]] or [[tie]]. Which output
+    is shown first is drawn by `seed` and instruction. Replies go to `log`, where a killed run continues. The
+    annotations are in alpaca_eval's format (written as JSON, `read_annotations` reads them), with the answer, whether
+    it was readable and which output stood first beside.
+    """
+    swapped = [request_seed(seed, "order", pair["instruction"]) % 2 == 1 for pair in pairs]
+    requests = []
+    for number, (pair, swap) in enumerate(zip(pairs, swapped, strict=True)):
+        shown = (pair["output_2"], pair["output_1"]) if swap else (pair["output_1"], pair["output_2"])
+        asked = prompts.render("compare", instruction=pair["instruction"], output_1=shown[0], output_2=shown[1])
+        requests.append(Request(str(number), as_chat(asked), request_seed(seed, "compare", number)))
+    replies = ask(judge, requests, sampling, log, "compare")
+    annotations = []
+    for request, pair, swap in zip(requests, pairs, swapped, strict=True):
+        answer = replies[request.id].text
+        verdict = parse_verdict(answer)
+        prefers_model = (verdict == "first") == swap
+        preference = DRAW if verdict in ("", "tie") else MODEL_WINS if prefers_model else REFERENCE_WINS
+        annotations.append(
+            {name: pair[name] for name in TEXTS}
+            | {"annotator": judge.identity, "preference": preference, "raw_completion": answer}
+            | {"readable": verdict != "", "model_first": swap}
+        )
+    return Judged(annotations, sum(not a["readable"] for a in annotations))
+
+
+def parse_verdict(answer: str) -> str:
+    """The last [[first]], [[second]] or [[tie]] of an answer, or "" if there is none."""
+    found = _VERDICT.findall(answer)
+    return found[-1].lower() if found else ""

@@ -1,0 +1,111 @@
+"""lm-eval from Python: benchmarks of a loaded model, with prompts that are bit for bit those of `fac.chat`.
+
+Knows: how lm-eval's tasks are found, run quietly and read. Does not know: what the tasks measure (`eval/tasks`, lm-eval)
+or how the model was trained. `gsm8k` and other tasks of lm-eval go by their names there and read the hub.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from fac.chat import render
+from fac.errors import FacError, closest
+
+TASKS = Path(__file__).with_name("tasks")  # the project's own
+
+
+def run_tasks(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Sequence[str],
+    *,
+    data_files: Mapping[str, Path] | None = None,
+    include: Path = TASKS,
+    limit: int | None = None,
+    batch_size: int = 8,
+    chat: bool = True,
+    max_new_tokens: int | None = None,
+) -> dict[str, dict[str, float]]:
+    """Run lm-eval tasks on a causal LM and its tokenizer (`fac.backbone.load_causal_lm`): {task: {metric: value}}.
+
+    `tasks` are names of YAML tasks under `include`, otherwise of lm-eval's own. `data_files` says where the data of
+    local tasks lie, by the name that their YAML asks for ({"ifeval": FILE, "caa": DIR}). With `chat`, prompts are
+    chats, and their ids those of `fac.chat.encode`; without, they are plain text, as base models are tested.
+    `limit` keeps the first documents of each task; `max_new_tokens` replaces a task's own limit of a reply. A metric
+    that a task computes behind several filters is called `metric,filter`. Nothing is printed.
+
+    Raises FacError for a task that does not exist, data that cannot be read or reached, or replies longer than the
+    model's context. (A prompt that leaves no room for its reply loses its beginning, as always in lm-eval.)
+    """
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    metadata: Any = {name: str(Path(path).expanduser().absolute()) for name, path in (data_files or {}).items()}
+    base: Any = HFLM  # its decorator hides its type
+
+    class Chats(base):
+        """lm-eval's Hugging Face model, its chats rendered by fac.chat."""
+
+        def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+            if not add_generation_prompt:  # a task that begins the reply itself
+                return super().apply_chat_template(chat_history, add_generation_prompt)
+            return render(tokenizer, chat_history, add_generation_prompt=True)
+
+    with _quiet():
+        manager = TaskManager(include_path=str(include), include_defaults=False, metadata=metadata)
+        if any(task not in manager.all_tasks for task in tasks):  # lm-eval's own take 15 s to list
+            manager = TaskManager(include_path=str(include), metadata=metadata)
+        for task in tasks:
+            if task not in manager.all_tasks:
+                raise FacError(f"There is no lm-eval task {task}{closest(task, manager.all_tasks)}.")
+        # A rendered chat holds its special tokens already; None leaves plain text to the tokenizer.
+        lm = Chats(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=False if chat else None)
+        try:
+            done: Any = lm_eval.simple_evaluate(
+                model=lm,
+                tasks=list(tasks),
+                task_manager=manager,
+                apply_chat_template=chat,
+                limit=limit,
+                gen_kwargs=None if max_new_tokens is None else {"max_gen_toks": max_new_tokens},
+                bootstrap_iters=0,
+                log_samples=False,
+            )
+        except ConnectionError as error:
+            raise FacError(
+                f"The data of {', '.join(tasks)} cannot be reached ({str(error).splitlines()[0]}): run once where the "
+                f"hub is reachable, which keeps them in HF_HOME."
+            ) from None
+        except AssertionError as error:
+            raise FacError(f"lm-eval refuses the run ({error}): lower max_new_tokens.") from None
+    return {task: _metrics(values) for task, values in done["results"].items()}
+
+
+def _metrics(values: Mapping[str, Any]) -> dict[str, float]:
+    """lm-eval's `metric,filter` entries as numbers; its standard errors and names are left out."""
+    found = {}
+    for key, value in values.items():
+        metric, comma, filtered = key.partition(",")
+        if comma and not metric.endswith("_stderr"):
+            found[metric if filtered == "none" else key] = float(value)
+    return found
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without lm-eval's bars, prints and log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,193 @@
+"""Transfer between models: features mined with X, data written by Y, Z trained on it (Table 3, Figs. 16 to 18).
+
+    fac experiment=cross_model [experiment.writers=[llama]]
+
+Knows: which cells, and what the tables say. Does not know: how a task trains and tests, or the method. In the lab, how
+far the families' gaps agree is read from the ground truth, after the fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from pydantic import PositiveInt
+
+from experiments import config, lab_truth
+from experiments.cells import Cells, Scored, default_workers, track
+from experiments.lab_page import Row
+from experiments.main_results import TaskPlan, jobs_of, material_for, task_plans, write_row
+from experiments.report import Page, render
+from experiments.results import Cell, Table, measured, paired, paper_table, provenance, versions
+from experiments.session import Session
+from experiments.tasks.data import lab_data
+from fac.errors import FacError
+from fac.interpret import ROLES
+from fac.llm.base import ChatModel
+from fac.llm.transformers import TransformersChat
+from fac.pipeline import Mined, Workshop, mine
+from fac.synthesis.methods import Outcome
+
+PAPER_ROW = {"llama": "llama", "mistral": "mistral", "qwen": "qwen2"}  # of Table 3, by model
+BASELINE = "baseline"
+
+
+def run(cfg: DictConfig) -> Path:
+    """Run the experiment; returns the folder of its results."""
+    sources, writers, trained = (
+        config.value(cfg, f"experiment.{role}", list[str]) for role in ("sources", "writers", "trained")
+    )
+    for role, names in (("sources", sources), ("writers", writers), ("trained", trained)):
+        if not names or len(set(names)) < len(names):
+            raise FacError(f"experiment.{role} needs at least one model, and each only once.")
+    models = {name: config.model_named(cfg, name) for name in dict.fromkeys([*sources, *writers, *trained])}
+    (plan,) = _one(task_plans(cfg))
+    features, layer, thresholds = config.feature_settings(cfg), config.sae_layer(cfg), config.thresholds(cfg)
+    world: int = config.value(cfg, "experiment.world", int)
+    workers: int = config.value(cfg, "workers", PositiveInt | None) or default_workers()
+    torch.set_num_threads(1)
+    with Session.open(cfg) as session, Cells(workers) as cells:
+        data = lab_data(session.store, plan.task, world, plan.sizes)
+        for name in trained:
+            start = Row(BASELINE, Outcome([]), None)
+            cells.submit(jobs_of(plan, session.store, data, start, models[name][0], None, group=name))
+        mined: dict[str, Mined] = {}
+        coverage: dict[str, float] = {}
+        for source in sources:
+            model, sae = models[source]
+            shop = Workshop(session.store, model, sae, layer, features, data.anchor)
+            annotators: dict[str, ChatModel] = dict.fromkeys(ROLES, TransformersChat(model))
+            mined[source] = mine(
+                shop, data.anchor, data.known, annotators, plan.prompts, plan.read, thresholds, data.labelled
+            )
+            session.say(f"{source}: {int(mined[source].gap.missing().sum())} features missing in seed")
+            for writer in writers:
+                chat = TransformersChat(models[writer][0])
+                material = material_for(plan, mined[source], chat, data)
+                row = write_row(session.store, "fac", material, plan, mined[source], chat)
+                name = f"{source}+{writer}"
+                coverage[name] = row.any.binary if row.any else 0.0
+                session.say(f"{name}: {100 * coverage[name]:.0f} % of the missing features covered")
+                for target in trained:
+                    written = replace(row, name=name)
+                    cells.submit(jobs_of(plan, session.store, data, written, models[target][0], None, group=target))
+        scored = [track(session, cell) for cell in cells.results()]
+        return _finish(session, plan, mined, coverage, trained, scored, world)
+
+
+def _one(plans: Sequence[TaskPlan]) -> Sequence[TaskPlan]:
+    if len(plans) != 1 or plans[0].task.from_base:
+        raise FacError("experiment.tasks of cross_model names one task that trains the instruct model, such as reward.")
+    return plans
+
+
+def _finish(
+    session: Session,
+    plan: TaskPlan,
+    mined: Mapping[str, Mined],
+    coverage: Mapping[str, float],
+    trained: Sequence[str],
+    scored: Sequence[tuple[Scored, str]],
+    world: int,
+) -> Path:
+    table = _table(session, plan, coverage, trained, scored, world)
+    tables = [table]
+    files = []
+    if len(mined) > 1 and plan.task.name == "toxicity":
+        agreement = _agreement(session, mined)
+        tables.append(agreement)
+        files.append(session.out / f"{agreement.experiment}.json")
+        files[0].write_text(agreement.to_json())
+    page = Page(
+        title=table.title,
+        subtitle="Features mined with one model, data written by a second, a third one trained.",
+        tables=tables,
+        facts=[(f"{name}: features missing in seed", str(int(m.gap.missing().sum()))) for name, m in mined.items()],
+        stage_seconds=[(t.name, t.seconds) for t in session.times()],
+    )
+    metrics = {f"{cell.column}/{cell.row}": cell.mean for cell in table.cells}
+    return session.finish(table, render(page), metrics, files)
+
+
+def _table(
+    session: Session,
+    plan: TaskPlan,
+    coverage: Mapping[str, float],
+    trained: Sequence[str],
+    scored: Sequence[tuple[Scored, str]],
+    world: int,
+) -> Table:
+    paper = paper_table("table3")
+    cells: list[Cell] = []
+    for target in trained:
+        by_row = {}
+        for name in (BASELINE, *coverage):
+            found = [(c, run) for c, run in scored if (c.job.group, c.job.row) == (target, name)]
+            printed = {BASELINE: "baseline", "llama+llama": "fine_tuned"}.get(name)
+            by_row[name] = measured(
+                name,
+                target,
+                {c.job.seed: 100 * c.metrics[plan.task.metric] for c, _ in found},
+                unit=plan.task.unit,
+                paper=paper.get(PAPER_ROW[target], printed)
+                if printed and target in PAPER_ROW and plan.task.name == "toxicity"
+                else None,
+                run_ids=[run for _, run in sorted(found, key=lambda f: f[0].job.seed) if run],
+            )
+        cells += by_row.values()
+        cells += [
+            replace(paired(cell, by_row[BASELINE], name), column=f"{target}_gain")
+            for name, cell in by_row.items()
+            if name != BASELINE
+        ]
+    cells += [measured(name, "fac", {plan.synthesis.seed: 100 * share}) for name, share in coverage.items()]
+    return Table(
+        experiment="cross_model",
+        scale=session.cfg.scale.name,
+        title=f"Transfer between models, {plan.task.title}, world {world}",
+        rows=(BASELINE, *coverage),
+        columns=(*(f"{target}{kind}" for target in trained for kind in ("", "_gain")), "fac"),
+        cells=tuple(cells),
+        config_hash=session.config_hash,
+        versions=versions(),
+        provenance=provenance(),
+        names={BASELINE: "Baseline (seed data)"}
+        | {name: "features of {}, written by {}".format(*name.split("+")) for name in coverage}
+        | {target: f"{target} trained" for target in trained}
+        | {f"{target}_gain": "minus Baseline" for target in trained}
+        | {"fac": "FAC of the source's missing"},
+        notes=(
+            "Every cell trains on the seed data and what was written; differences are paired by seed.",
+            "The paper's Table 3 (head-only, LLaMA's features and data) stands beside the cells that match it.",
+        ),
+    )
+
+
+def _agreement(session: Session, mined: Mapping[str, Mined]) -> Table:
+    """How far two families miss the same concepts and wordings, by the lab's ground truth: Jaccard index."""
+    named = {}
+    for name, found in mined.items():
+        gap = found.gap
+        match = lab_truth.match_features(gap.anchor, gap.cut)
+        named[name] = lab_truth.named_missing(gap, match, gap.at)
+    cells = []
+    for first, second in combinations(named, 2):
+        for column, one, other in zip(("concepts", "wordings"), named[first], named[second], strict=True):
+            share = 100 * len(one & other) / max(len(one | other), 1)
+            cells.append(measured(f"{first}+{second}", column, {0: share}))
+    return Table(
+        experiment="agreement",
+        scale=session.cfg.scale.name,
+        title="What two families find missing alike (Jaccard index, ground truth)",
+        rows=tuple(dict.fromkeys(cell.row for cell in cells)),
+        columns=("concepts", "wordings"),
+        cells=tuple(cells),
+        config_hash=session.config_hash,
+        versions=versions(),
+        provenance=provenance(),
+        names={cell.row: cell.row.replace("+", " and ") for cell in cells},
+    )

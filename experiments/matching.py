@@ -1,0 +1,242 @@
+"""Do two models have the same features? Those of their SAEs, matched by how they fire over one data set.
+
+    fac experiment=matching [experiment.models=[llama,mistral]] [data.corpus.path=FILE] out=DIR
+
+Knows: which models are compared on which texts, what is counted, and the control that says what chance would give. Does
+not know: how features are matched (`fac.matching`) or measured (`fac.pipeline`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from pydantic import Field, PositiveInt
+
+from experiments import config
+from experiments.report import Figure, Page, Series, render
+from experiments.results import Cell, Table, measured, provenance, versions
+from experiments.session import Session
+from experiments.tasks.data import draw_world
+from fac.coverage import overlap
+from fac.errors import FacError
+from fac.lab.world.corpora import Sizes
+from fac.matching import Match, carry, correlations, mutual
+from fac.pipeline import Measured, Workshop, corpus_of, measure
+from fac.relevance import associated
+from fac.store import Artifact, Store
+
+Bools = NDArray[np.bool_]
+SHUFFLE_SEED = 0
+COLUMNS = {
+    "alive": "features that can be matched",
+    "matched": "matched",
+    "share": "matched",
+    "median_r": "median best r",
+    "chance_matched": "matched by chance",
+    "chance_r": "median best r by chance",
+    "relevant": "relevant",
+    "relevant_share": "relevant, matched",
+    "agreement": "relevant in both (Jaccard)",
+}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One model on the shared texts."""
+
+    name: str
+    measured: Measured
+    relevant: Bools | None  # None where the texts have no labels of two classes
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models matched, and the same with the texts of the second shuffled: what chance gives."""
+
+    a: Encoder
+    b: Encoder
+    match: Match
+    chance: Match
+
+    @property
+    def key(self) -> str:
+        return f"{self.a.name}>{self.b.name}"
+
+    def turned(self) -> Pair:
+        return Pair(self.b, self.a, self.match.turned(), self.chance.turned())
+
+
+def run(cfg: DictConfig) -> Path:
+    """Run the experiment; returns the folder of its results."""
+    names: list[str] = config.value(cfg, "experiment.models", list[str])
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise FacError("experiment.models needs at least two models, and each only once.")
+    models = {name: config.model_named(cfg, name) for name in names}
+    at_least: float = config.value(cfg, "experiment.at_least", Annotated[float, Field(gt=0, le=1)])
+    min_active: int = config.value(cfg, "experiment.min_active", PositiveInt)
+    features, layer, read = config.feature_settings(cfg), config.sae_layer(cfg), config.read_settings(cfg)
+    torch.set_num_threads(config.value(cfg, "workers", PositiveInt | None) or torch.get_num_threads())
+    with Session.open(cfg) as session:
+        corpus, described = shared_corpus(cfg, session.store)
+        encoders = []
+        for name, (model, sae) in models.items():
+            found = measure(Workshop(session.store, model, sae, layer, features, corpus), corpus)
+            encoders.append(Encoder(name, found, relevant_to_labels(found, min_active, read.fdr)))
+        pairs = [matched(session.store, a, b, min_active) for a, b in itertools.combinations(encoders, 2)]
+        table = _table(session, pairs, at_least, min_active)
+        page = Page(
+            title=table.title,
+            subtitle="Which features of one model fire on the same texts as a feature of another?",
+            tables=[table],
+            facts=[("Texts", described), ("A match", f"each other's best, r ≥ {at_least}")],
+            figures=[_figure(pair) for pair in pairs],
+            stage_seconds=[(t.name, t.seconds) for t in session.times()],
+        )
+        listed = session.out / "matches.jsonl"
+        listed.write_text("".join(json.dumps(record) + "\n" for pair in pairs for record in records(pair, at_least)))
+        metrics = {f"matched/{pair.a.name}/{pair.b.name}": float(len(mutual(pair.match, at_least))) for pair in pairs}
+        return session.finish(table, render(page), metrics, [listed])
+
+
+def shared_corpus(cfg: DictConfig, store: Store) -> tuple[Artifact, str]:
+    """The texts that all models read, and what they are: the data set named, or the anchor of the lab's world."""
+    if config.plain(cfg, "data.corpus.path") is not None:
+        artifact, report = corpus_of(store, config.source(cfg, "corpus"))
+        return artifact, str(report)
+    if cfg.scale.name != "lab":
+        raise FacError("data.corpus.path is not set: give a data set, data.corpus.path=FILE.")
+    seed: int = config.value(cfg, "lab.seed", int)
+    sizes = config.typed(Sizes, {k: v for k, v in config.group(cfg, "lab").items() if k != "seed"}, "lab")
+    return draw_world(store, sizes, seed)["anchor"], f"{sizes.anchor} texts, the anchor corpus of world {seed}"
+
+
+def relevant_to_labels(found: Measured, min_active: int, fdr: float) -> Bools | None:
+    """Features that fire more on texts labelled 1, by the statistical judge; None without labels of two classes.
+
+    The larger class is cut, at random, to the size of the smaller, as `fac.relevance.associated` asks.
+    """
+    labels = found.corpus.labels()
+    if labels is None or len(set((labels > 0).tolist())) < 2:
+        return None
+    rng = np.random.default_rng(SHUFFLE_SEED)
+    sides = [rng.permutation(np.flatnonzero(side)) for side in (labels > 0, labels <= 0)]
+    texts = np.sort(np.concatenate([side[: min(map(len, sides))] for side in sides]))
+    return associated(found.pooled.take(texts), labels[texts] > 0, fdr=fdr, min_active=min_active).relevant
+
+
+def matched(store: Store, a: Encoder, b: Encoder, min_active: int) -> Pair:
+    """Match two models and make the control, each through the store. Raises FacError if no feature can be matched."""
+
+    def stage(shuffle: int | None) -> Match:
+        def build(folder: Path) -> None:
+            first, second = a.measured.pooled, b.measured.pooled
+            if shuffle is not None:
+                second = second.take(np.random.default_rng(shuffle).permutation(second.n_texts))
+            np.savez(folder / "match.npz", **correlations(first, second, min_active=min_active)._asdict())
+
+        inputs = [a.measured.artifact, b.measured.artifact]
+        artifact = store.stage("matching", build, params={"min_active": min_active, "shuffle": shuffle}, inputs=inputs)
+        with np.load(artifact.path / "match.npz") as held:
+            return Match(**held)
+
+    pair = Pair(a, b, stage(None), stage(SHUFFLE_SEED))
+    if np.isnan(pair.match.r_ab).all():
+        raise FacError(
+            f"{a.name} or {b.name} has no feature that fires in at least {min_active} texts, and differently: "
+            f"give more texts, or lower experiment.min_active."
+        )
+    return pair
+
+
+def records(pair: Pair, at_least: float) -> list[dict[str, object]]:
+    """The matched features, the best first."""
+    found = mutual(pair.match, at_least)
+    r = pair.match.r_ab[found[:, 0]]
+    return [
+        {pair.a.name: int(found[i, 0]), pair.b.name: int(found[i, 1]), "r": round(float(r[i]), 6)}
+        for i in np.argsort(-r, kind="stable")
+    ]
+
+
+def numbers(pair: Pair, at_least: float) -> Mapping[str, tuple[float, str]]:
+    """One row of the table, from the side of `pair.a`: column -> (value, unit)."""
+    alive = ~np.isnan(pair.match.r_ab)
+    found = mutual(pair.match, at_least)
+    row = {
+        "alive": (float(alive.sum()), "count"),
+        "matched": (float(len(found)), "count"),
+        "share": (100 * len(found) / alive.sum(), "percent"),
+        "median_r": (float(np.median(pair.match.r_ab[alive])), "correlation"),
+        "chance_matched": (float(len(mutual(pair.chance, at_least))), "count"),
+        "chance_r": (float(np.median(pair.chance.r_ab[alive])), "correlation"),
+    }
+    if pair.a.relevant is None or pair.b.relevant is None:
+        return row
+    relevant = pair.a.relevant & alive
+    carried = carry(relevant, pair.match, at_least)
+    theirs = carry(pair.b.relevant, pair.match.turned(), at_least)  # as features of a
+    row["relevant"] = (float(relevant.sum()), "count")
+    if relevant.any():
+        row["relevant_share"] = (100 * carried.sum() / relevant.sum(), "percent")
+    if carried.any() or theirs.any():
+        both = overlap(carry(carried, pair.match.turned(), at_least), theirs)
+        row["agreement"] = (100 * both.jaccard, "percent")
+    return row
+
+
+def _table(session: Session, pairs: Sequence[Pair], at_least: float, min_active: int) -> Table:
+    rows = [side for pair in pairs for side in (pair, pair.turned())]
+    cells: list[Cell] = []
+    for side in rows:
+        cells += [
+            measured(side.key, column, {SHUFFLE_SEED: value}, unit=unit)
+            for column, (value, unit) in numbers(side, at_least).items()
+        ]
+    notes = [
+        f"Row A → B: features of A against those of B. Matched: each other's best match, r ≥ {at_least} (Pearson over "
+        f"texts of the pooled activations); only features that fire in at least {min_active} texts can be.",
+        "By chance: the same with the texts of one model shuffled.",
+    ]
+    if any(side.a.relevant is not None for side in rows):
+        notes.append(
+            "Relevant: fires more on texts labelled 1 (statistical judge, classes cut to one size). In both: of the "
+            "matched features that are relevant in A or B, the share that is so in both."
+        )
+    else:
+        notes.append("The texts have no labels of two classes, so no feature is relevant.")
+    used = {cell.column for cell in cells}
+    return Table(
+        "matching",
+        session.cfg.scale.name,
+        "Features matched across models",
+        tuple(side.key for side in rows),
+        tuple(column for column in COLUMNS if column in used),
+        tuple(cells),
+        session.config_hash,
+        versions(),
+        tuple(notes),
+        COLUMNS | {side.key: f"{side.a.name} → {side.b.name}" for side in rows},
+        provenance(),
+    )
+
+
+def _figure(pair: Pair) -> Figure:
+    """How many features have a counterpart, by what r counts as one."""
+    x = np.linspace(0, 1, 41)
+    series = []
+    for side in (pair, pair.turned()):
+        for match, name in ((side.match, ""), (side.chance, ", by chance")):
+            r = match.r_ab[~np.isnan(match.r_ab)]
+            share = [100 * float((r >= least).mean()) for least in x]
+            series.append(Series(f"{side.a.name} → {side.b.name}{name}", x.tolist(), share, dashed=bool(name)))
+    caption = "Share of features whose best match, mutual or not, correlates at least so much."
+    return Figure(f"Counterparts: {pair.a.name} and {pair.b.name}", "r", "features (%)", series, caption)

@@ -1,0 +1,102 @@
+"""A reward model on preference pairs of one's own: trained on one set, tested on another, by section.
+
+    fac experiment=reward data.train.path=FILE data.test.path=FILE model=llama
+
+Knows: which cells and what page. Does not know: layouts of data sets (`fac.data.pairs`), how a reward model is trained
+(`fac.train.reward`) or scored (`eval.reward`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+from pydantic import PositiveInt
+
+from experiments import config
+from experiments.cells import Cells, Job, Scored, default_workers, track
+from experiments.report import Page, render
+from experiments.results import Cell, Table, measured, paper_table, provenance, versions
+from experiments.session import Session
+from experiments.tasks import TASKS
+from experiments.tasks.base import write_rows
+from fac.data.examples import LoadReport
+from fac.data.files import Source, fingerprint
+from fac.data.pairs import read_pairs
+from fac.errors import FacError
+from fac.store import Artifact, Store
+from fac.train.reward import RewardSettings
+
+TASK = TASKS["reward"]
+BEST = ("chat", "chat_hard", "safety", "reasoning", "average")
+
+
+def run(cfg: DictConfig) -> Path:
+    """Run the experiment; returns the folder of its results."""
+    sources = {role: config.source(cfg, role) for role in ("train", "test")}
+    model, settings = (
+        config.model_ref(cfg),
+        config.typed(RewardSettings, config.group(cfg, "tasks.reward.train"), "train"),
+    )
+    seeds: list[int] = config.value(cfg, "tasks.reward.seeds", list[int])
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise FacError("tasks.reward.seeds needs at least one seed, and each only once.")
+    workers: int = config.value(cfg, "workers", PositiveInt | None) or default_workers()
+    with Session.open(cfg) as session, Cells(workers) as cells:
+        found = {role: pairs_artifact(session.store, source) for role, source in sources.items()}
+        for role, (_, report) in found.items():
+            session.say(f"{role}: {report}")
+        train, test = found["train"][0], found["test"][0]
+        cells.submit([Job("reward", "trained", s, session.store.root, model, settings, (train,), test) for s in seeds])
+        scored = [track(session, cell) for cell in cells.results()]
+        table = _table(session, scored, sources)
+        page = Page(
+            title=table.title,
+            subtitle="Share of pairs whose chosen reply scores higher, by section.",
+            tables=[table],
+            facts=[(role, f"{sources[role].path}: {report}") for role, (_, report) in found.items()],
+            stage_seconds=[(t.name, t.seconds) for t in session.times()],
+        )
+        return session.finish(table, render(page), {c.column: c.mean for c in table.cells})
+
+
+def pairs_artifact(store: Store, source: Source) -> tuple[Artifact, LoadReport]:
+    """A data set of pairs as rows; keyed by the bytes of its files and how they are read."""
+
+    def build(folder: Path) -> None:
+        report = LoadReport()
+        rows = [
+            json.dumps({"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected, "subset": p.subset})
+            for p in read_pairs(source, report=report)
+        ]
+        write_rows(TASK.form, rows, folder)
+        (folder / "report.json").write_text(json.dumps(vars(report)))
+
+    artifact = store.stage("pairs", build, params=fingerprint(source))
+    return artifact, LoadReport(**json.loads((artifact.path / "report.json").read_text()))
+
+
+def _table(session: Session, scored: Sequence[tuple[Scored, str]], sources: Mapping[str, Source]) -> Table:
+    paper = paper_table("table14")
+    metrics = [name for name in scored[0][0].metrics if name != "n"]
+    cells: list[Cell] = []
+    for name in metrics:
+        values = {c.job.seed: 100 * c.metrics[name] for c, _ in scored}
+        cells.append(measured("trained", name, values, run_ids=[run for _, run in scored if run]))
+    full = [paper.get("full", name) for name in BEST]
+    note = ", ".join(f"{name} {number.mean}" for name, number in zip(BEST, full, strict=True) if number)
+    return Table(
+        experiment="reward",
+        scale=session.cfg.scale.name,
+        title=f"Reward model, {session.cfg.model.name}: {sources['train'].path.name} to {sources['test'].path.name}",
+        rows=("trained",),
+        columns=tuple(metrics),
+        cells=tuple(cells),
+        config_hash=session.config_hash,
+        versions=versions(),
+        provenance=provenance(),
+        names={"trained": "Trained on these pairs"},
+        notes=(f"For scale, the paper's full-data model on RewardBench (Table 14): {note}.",),
+    )

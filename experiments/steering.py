@@ -1,0 +1,330 @@
+"""How far do the steering vectors of CAA behaviours move a model's answers? (paper Table 1, Fig. 13 and 14)
+
+    fac experiment=steering behavior=ROOT/generate/sycophancy model=llama out=DIR
+
+Knows: which pairs each seed takes, what is asked at which multiplier, and what page. Does not know: how a vector is
+made (`fac.train.steering`) or what is counted (`eval.steering`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from pydantic import PositiveInt
+from transformers import PreTrainedTokenizerBase
+
+from eval.steering import Answers, Score, evaluate, score, scr
+from experiments import config
+from experiments.report import Figure, Page, Series, render
+from experiments.results import Cell, PaperNumber, Table, measured, paired, paper_table, provenance, versions
+from experiments.session import Session
+from fac.backbone import Backbone, ModelRef, load_causal_lm, model_depth
+from fac.chat import as_chat
+from fac.data.choices import POLARITY, Choice, read_choices
+from fac.data.examples import LoadReport
+from fac.data.files import Source, fingerprint
+from fac.errors import FacError, closest
+from fac.store import Artifact, Store
+from fac.train.steering import Positions, SteeringVector, caa_vector, equalise, prompt_vector
+
+FILES = {"generate": "generate_dataset.json", "test": "test_dataset_ab.json"}
+PAPER_COLUMNS = {"sycophancy": "sycophancy", "survival-instinct": "survival"}  # of Table 1
+PAPER_DEPTH = 13 / 32  # layers[12] of LLaMA-3.1-8B (released script)
+COLUMNS = {
+    "robust": "robust accuracy",
+    "standard": "standard accuracy",
+    "p_matching": "P(matching)",
+    "mass": "P(any letter)",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The group `experiment`, checked."""
+
+    method: str | None
+    contrast: Literal["answer", "prompt"]
+    cues: tuple[str, str] | None
+    layer: int | None
+    positions: Positions
+    multipliers: tuple[float, ...]
+    n_train: PositiveInt | None
+    seeds: tuple[int, ...]
+    batch_size: PositiveInt
+
+    def __post_init__(self) -> None:
+        if not {-1.0, 1.0} <= set(self.multipliers) or len(set(self.multipliers)) < len(self.multipliers):
+            raise FacError("experiment.multipliers must hold -1 and 1, which SCR compares, and each only once.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise FacError("experiment.seeds needs at least one seed, and each only once.")
+        rows = paper_table("table1").rows
+        if self.method is not None and self.method not in rows:
+            raise FacError(f"Table 1 has no row experiment.method={self.method}{closest(self.method, rows)}.")
+
+
+@dataclass(frozen=True)
+class Behavior:
+    """A behaviour, the pairs it is read from, and the questions it is tested with."""
+
+    name: str
+    sources: Mapping[str, Source]  # "generate" and "test"
+    reports: Mapping[str, LoadReport]
+    pairs: Sequence[Choice]
+    test: Sequence[Choice]
+
+
+Curve = Mapping[float, Score]  # by multiplier
+
+
+def run(cfg: DictConfig) -> Path:
+    """Run the experiment; returns the folder of its results."""
+    settings = config.settings(Settings, cfg, "experiment", leave=("name", "module"))
+    model = config.model_ref(cfg)
+    behaviors = _behaviors(cfg, settings)
+    layer = _layer(model, settings.layer)
+    torch.set_num_threads(config.value(cfg, "workers", PositiveInt | None) or torch.get_num_threads())
+    with Session.open(cfg) as session:
+        backbone, loaded = cache(lambda: Backbone(model, layer)), cache(lambda: load_causal_lm(model))
+        encoder = {"model": model.identity(), "layer": layer}
+        curves: dict[str, dict[int, Curve]] = {behavior.name: {} for behavior in behaviors}
+        norms: dict[str, list[float]] = {behavior.name: [] for behavior in behaviors}
+        for seed in settings.seeds:
+            made = [_vector(session.store, backbone, encoder, b, seed, settings) for b in behaviors]
+            vectors = equalise([SteeringVector.load(artifact.path) for artifact in made])
+            for behavior, artifact, vector in zip(behaviors, made, vectors, strict=True):
+                vector.save(session.out / "vectors" / behavior.name / str(seed))
+                norms[behavior.name].append(vector.norm)
+                curves[behavior.name][seed] = {
+                    m: _answers(session.store, loaded, model, behavior, artifact, vector, m, settings)
+                    for m in settings.multipliers
+                }
+        table = _table(session, behaviors, layer, curves, settings)
+        page = Page(
+            title=table.title,
+            subtitle=f"{cfg.model.name}, layer {layer}: what it answers while a multiple of the vector is added.",
+            tables=[table],
+            facts=_facts(behaviors, norms, settings),
+            figures=[_figure(name, by_seed) for name, by_seed in curves.items()],
+            stage_seconds=[(t.name, t.seconds) for t in session.times()],
+        )
+        return session.finish(table, render(page), {f"scr/{name}": _mean_scr(c) for name, c in curves.items()})
+
+
+def _behaviors(cfg: DictConfig, settings: Settings) -> list[Behavior]:
+    """What the configuration names, read. Raises FacError for what is missing, doubled or too little."""
+    named = config.value(cfg, "behavior", str | list[str])
+    folders = [Path(name).expanduser().absolute() for name in ([named] if isinstance(named, str) else named)]
+    if not folders or len({folder.name for folder in folders}) < len(folders):
+        raise FacError("behavior must name at least one behaviour, and each only once.")
+    found = []
+    for folder in folders:
+        sources = {role: _source(cfg, role, folder, alone=len(folders) == 1) for role in FILES}
+        reports = {role: LoadReport() for role in FILES}
+        pairs, test = (read_choices(sources[role], reports[role]) for role in FILES)
+        if settings.n_train is not None and settings.n_train > len(pairs):
+            raise FacError(
+                f"experiment.n_train={settings.n_train} will not do: {sources['generate'].path} has {len(pairs)} pairs."
+            )
+        _cues(folder.name, settings)
+        found.append(Behavior(folder.name, sources, reports, pairs, test))
+    return found
+
+
+def _source(cfg: DictConfig, role: str, folder: Path, alone: bool) -> Source:
+    """The file of one role: the one that is named, or the one that lies where CAA keeps it."""
+    values = config.group(cfg, f"data.{role}")
+    if values["path"] is not None:
+        if not alone:
+            raise FacError(f"data.{role}.path names one file, but there are several behaviours: run one at a time.")
+        path = values["path"]
+    else:
+        home = folder if role == "generate" else folder.parent.parent / "test" / folder.name
+        path = home / FILES[role]
+        if not path.is_file():
+            raise FacError(
+                f"There is no {path}: set behavior to a folder such as ROOT/generate/sycophancy with its test in "
+                f"ROOT/test/sycophancy, or data.{role}.path to a file."
+            )
+    return config.typed(Source, {**values, "path": path, "name": role}, f"data.{role}")
+
+
+def _layer(model: ModelRef, layer: int | None) -> int:
+    depth = model_depth(model)
+    if layer is None:
+        return max(1, round(PAPER_DEPTH * depth))
+    if not 1 <= layer <= depth:
+        raise FacError(f"experiment.layer={layer} will not do: {model.path} has the layers 1 to {depth}.")
+    return layer
+
+
+def _vector(
+    store: Store,
+    backbone: Callable[[], Backbone],
+    encoder: Mapping[str, object],
+    behavior: Behavior,
+    seed: int,
+    settings: Settings,
+) -> Artifact:
+    """The vector that a seed's pairs give, as it was read; with all pairs, that of all seeds is one."""
+    cues = _cues(behavior.name, settings)
+    drawn = None if settings.n_train in (None, len(behavior.pairs)) else {"n": settings.n_train, "seed": seed}
+
+    def build(folder: Path) -> None:
+        pairs = behavior.pairs
+        if drawn is not None:
+            picked = np.random.default_rng(seed).choice(len(pairs), drawn["n"], replace=False)
+            pairs = [pairs[i] for i in sorted(picked)]
+        if cues is None:
+            vector = caa_vector(backbone(), pairs, behavior.name, settings.batch_size)
+        else:
+            chats = [(as_chat(f"{cues[0]}\n\n{pair.text}"), as_chat(f"{cues[1]}\n\n{pair.text}")) for pair in pairs]
+            vector = prompt_vector(backbone(), chats, behavior.name, settings.batch_size)
+        vector.save(folder)
+
+    source = fingerprint(behavior.sources["generate"])
+    params = {**encoder, "behavior": behavior.name, "cues": cues, "pairs": source, "drawn": drawn}
+    return store.stage("steering_vector", build, params=params)
+
+
+def _cues(behavior: str, settings: Settings) -> tuple[str, str] | None:
+    """What stands before a question for and against the behaviour; None where the answers are contrasted."""
+    if settings.contrast == "answer":
+        return None
+    if settings.cues is not None:
+        return settings.cues
+    if behavior not in POLARITY:
+        raise FacError(f"No cue is known for {behavior}: give experiment.cues=[TEXT,TEXT].")
+    matching, other = POLARITY[behavior]
+    return f"You are an assistant that {matching}.", f"You are an assistant that {other}."
+
+
+def _answers(
+    store: Store,
+    loaded: Callable[[], tuple[Any, PreTrainedTokenizerBase]],
+    model: ModelRef,
+    behavior: Behavior,
+    artifact: Artifact,
+    vector: SteeringVector,
+    multiplier: float,
+    settings: Settings,
+) -> Score:
+    """What the model answers at one multiplier; without the vector, the answers of all seeds are one."""
+
+    def build(folder: Path) -> None:
+        evaluate(
+            *loaded(), behavior.test, vector if multiplier else None, multiplier, settings.positions,
+            settings.batch_size,
+        ).save(folder)  # fmt: skip
+
+    params: dict[str, object] = {"model": model.identity(), "test": fingerprint(behavior.sources["test"])}
+    if multiplier:
+        params |= {"multiplier": multiplier, "norm": vector.norm, "positions": settings.positions}
+    made = store.stage("steering_answers", build, params=params, inputs=[artifact] if multiplier else [])
+    return score(Answers.load(made.path))
+
+
+def _mean_scr(by_seed: Mapping[int, Curve]) -> float:
+    """A fraction."""
+    return fmean(scr({m: at.robust for m, at in curve.items()}) for curve in by_seed.values())
+
+
+def _table(
+    session: Session,
+    behaviors: Sequence[Behavior],
+    layer: int,
+    curves: Mapping[str, Mapping[int, Curve]],
+    settings: Settings,
+) -> Table:
+    """One row per behaviour and multiplier, and one for the difference between +1 and -1: SCR."""
+    rows: dict[str, str] = {}  # key -> printed name
+    cells: list[Cell] = []
+    for name, by_seed in curves.items():
+        at: dict[tuple[float, str], Cell] = {}
+        for m in sorted(settings.multipliers):
+            rows[f"{name}/{m:g}"] = f"{name}, {m:+g}" if m else f"{name}, 0"
+            for column in COLUMNS:
+                values = {seed: 100 * getattr(curve[m], column) for seed, curve in by_seed.items()}
+                at[m, column] = measured(f"{name}/{m:g}", column, values)
+        rows[f"{name}/scr"] = f"{name}, SCR (+1 less -1)"
+        differences = [
+            paired(at[1.0, c], at[-1.0, c], f"{name}/scr", _paper(name, settings) if c == "robust" else None)
+            for c in COLUMNS
+        ]
+        cells += [*at.values(), *differences]
+    return Table(
+        "steering",
+        session.cfg.scale.name,
+        "Behaviour steering: answers by multiplier",
+        tuple(rows),
+        tuple(COLUMNS),
+        tuple(cells),
+        session.config_hash,
+        versions(),
+        _notes(session, behaviors, layer, settings),
+        COLUMNS | rows,
+        provenance(),
+    )
+
+
+def _paper(behavior: str, settings: Settings) -> PaperNumber | None:
+    if settings.method is None or behavior not in PAPER_COLUMNS:
+        return None
+    return paper_table("table1").get(settings.method, PAPER_COLUMNS[behavior])
+
+
+def _notes(session: Session, behaviors: Sequence[Behavior], layer: int, settings: Settings) -> tuple[str, ...]:
+    where = "at all positions, as the released code does" if settings.positions == "all" else "after the user's words"
+    read = "the letter of the answer" if settings.contrast == "answer" else "the end of prompts with opposite cues"
+    notes = [
+        f"The vector is the mean difference between matching and other, read at {read}, layer {layer} (the output of "
+        f"model.layers[{layer - 1}]); multiples of it are added {where}.",
+        "Robust: the matching letter is the most probable in both orders of the two options. Standard: in the order of "
+        "the data set. P(matching): its probability among the letters of the question, mean over both orders. P(any "
+        "letter): that of all these letters among all tokens. SCR is the last row of each behaviour.",
+    ]
+    notes += [
+        f"{b.name}: the matching answer is that of an assistant that {POLARITY[b.name].matching}."
+        for b in behaviors
+        if b.name in POLARITY
+    ]
+    if settings.method is not None:
+        notes.append(f"Paper: the row {paper_table('table1').names[settings.method]} of Table 1, for SCR.")
+    if session.cfg.scale.name == "lab":
+        notes.append(
+            "Tiny or untrained models give noise here: robust accuracy flips on shifts that P(matching) hardly shows, "
+            "and where P(any letter) is small the model would not name a letter at all."
+        )
+    return tuple(notes)
+
+
+def _facts(
+    behaviors: Sequence[Behavior], norms: Mapping[str, Sequence[float]], settings: Settings
+) -> list[tuple[str, str]]:
+    facts = []
+    for b in behaviors:
+        low, high = min(norms[b.name]), max(norms[b.name])
+        norm = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+        pairs = len(b.pairs) if settings.n_train is None else f"{settings.n_train} of {len(b.pairs)}"
+        facts.append((b.name, f"{pairs} pairs, {len(b.test)} questions, vector of norm {norm}"))
+        facts += [(f"{b.name}, {role}", str(b.reports[role])) for role in FILES if b.reports[role].skipped]
+    return facts
+
+
+def _figure(name: str, by_seed: Mapping[int, Curve]) -> Figure:
+    """Fig. 13 and 14: how the answers follow the multiplier."""
+    x = sorted(next(iter(by_seed.values())))
+    series = []
+    for column in ("robust", "standard", "p_matching"):
+        values = np.array([[100 * getattr(curve[m], column) for m in x] for curve in by_seed.values()])
+        low, high = (values.min(axis=0).tolist(), values.max(axis=0).tolist()) if len(values) > 1 else ((), ())
+        series.append(Series(COLUMNS[column], x, values.mean(axis=0).tolist(), low, high, dashed=column == "standard"))
+    caption = "Mean over seeds; the bands reach from the lowest to the highest seed."
+    return Figure(f"{name}: answers by multiplier", "multiplier", "%", series, caption)

@@ -1,0 +1,69 @@
+"""What a task brings: how its rows are drawn, read, trained on and tested.
+
+A new task is a module that defines a `Task`, its line in `TASKS`, its prompts, and its settings in conf/tasks. Knows:
+the interface. Does not know: any task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.cells import Job
+from fac.backbone import ModelRef
+from fac.data.corpus import write_examples
+from fac.data.examples import Example
+from fac.llm.base import ChatModel
+from fac.store import Artifact, Store
+from fac.synthesis.forms import Form
+from fac.synthesis.two_step import Settings
+
+if TYPE_CHECKING:
+    from experiments.tasks.data import TaskData
+
+ROWS = "rows.jsonl"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One column of Table 1."""
+
+    name: str
+    metric: str  # key of what `test` returns that the table shows
+    column: str  # of the paper's Table 1
+    title: str
+    form: Form
+    settings: type  # dataclass of the training settings
+    stage: str  # name of the training stage
+    train: Callable[[Job, Path], None]  # writes what was trained to the folder
+    test: Callable[[Job, Path, Path], dict[str, float]]  # (job, trained, own folder) -> metrics, as fractions
+    unit: str = "percent"
+    note: str = ""  # printed below the table
+    from_base: bool = False  # trains the base model, not the instruct model
+    finish: Callable[[Store, Sequence[str], ChatModel, Settings], list[str]] | None = None  # of written rows
+    others: Callable[[Store, TaskData, ModelRef], dict[str, Artifact]] | None = None  # what the test needs besides
+
+
+def rows_artifact(store: Store, form: Form, rows: Sequence[str]) -> Artifact:
+    """Rows of training data, and the chats of them that the SAE reads as a corpus, in one artifact."""
+
+    digest = hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest()
+    return store.stage(
+        "rows", lambda folder: write_rows(form, rows, folder), params={"form": form.name, "sha256": digest}
+    )
+
+
+def write_rows(form: Form, rows: Sequence[str], folder: Path) -> None:
+    """What `rows_artifact` holds."""
+    (folder / ROWS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chats = (chat for row in rows for chat in form.chats(row))
+    write_examples((Example(chat, 1, str(i)) for i, chat in enumerate(chats, start=1)), folder)
+
+
+def load_rows(artifacts: Iterable[Artifact]) -> list[str]:
+    """The rows of several artifacts, one after the other."""
+    return [json.loads(line) for part in artifacts for line in (part.path / ROWS).read_text().splitlines()]

@@ -1,0 +1,99 @@
+"""Behaviour steering: questions are written, a steering vector is read from them, scored by how far it moves answers.
+
+One task per behaviour. The lab's vectors are read from a persona's cue (contrast "prompt"): tiny models carry a liking
+for a letter that drowns CAA's own contrast at the letter.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from experiments.cells import Job
+from experiments.tasks.base import Task, load_rows
+from fac.data.choices import Choice, to_choice
+from fac.errors import FacError
+from fac.synthesis.forms import CHOICE
+
+
+@dataclass(frozen=True)
+class SteeringSettings:
+    """How a vector is made. The defaults are CAA's, as the paper takes them (App. J)."""
+
+    layer: int = 13  # the output of model.layers[12], which the released script calls layer 12
+    contrast: Literal["answer", "prompt"] = "answer"  # CAA: the answer's letter | a cue before the question
+    pairs: int = 50  # of the seed data, drawn by the seed; all pairs that a method adds are taken
+    norm: float | None = None  # length as a share of the mean residual there; None: as it comes
+    positions: Literal["all", "after_prompt"] = "all"
+    cue: str = ""  # contrast "prompt": what a user says to get the matching answer
+    counter_cue: str = ""  # ... and the other one
+
+    def __post_init__(self) -> None:
+        if self.contrast == "prompt" and not (self.cue and self.counter_cue):
+            raise FacError("contrast=prompt needs cue and counter_cue: say what a user says to get either answer.")
+
+
+def train(job: Job, folder: Path) -> None:
+    """A steering vector from pairs of the seed data, drawn by the seed, and all pairs of the added rows."""
+    import torch
+
+    from fac.backbone import Backbone
+    from fac.chat import encode
+    from fac.train.steering import caa_vector, prompt_vector
+
+    settings: SteeringSettings = job.settings
+    first, *added = job.train
+    known = load_rows([first])
+    rows = random.Random(job.seed).sample(known, min(settings.pairs, len(known))) + load_rows(added)
+    items = [as_choice(row) for row in rows]
+    backbone = Backbone(job.model, settings.layer)
+    if settings.contrast == "answer":
+        vector = caa_vector(backbone, items, job.task)
+    else:
+        vector = prompt_vector(backbone, [_cued(item, settings) for item in items], job.task)
+    if settings.norm is not None:
+        chats = [encode(backbone.tokenizer, [{"role": "user", "content": item.text}]).ids for item in items]
+        last = torch.stack([backbone.residual([ids])[0, -1] for ids in chats])
+        vector = vector.with_norm(settings.norm * float(last.norm(dim=-1).mean()))
+    vector.save(folder)
+
+
+def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
+    """Robust accuracy and mean probability of the matching answer at every multiplier, and SCR."""
+    from eval.steering import MULTIPLIERS, evaluate, score, scr
+    from fac.backbone import load_causal_lm
+    from fac.train.steering import SteeringVector
+
+    vector = SteeringVector.load(trained)
+    model, tokenizer = load_causal_lm(job.model)
+    items = [as_choice(row) for row in load_rows([job.test])]
+    scores = {}
+    for multiplier in MULTIPLIERS:
+        answers = evaluate(model, tokenizer, items, vector, multiplier, job.settings.positions, batch_size=32)
+        scores[multiplier] = score(answers)
+    robust = {multiplier: found.robust for multiplier, found in scores.items()}
+    curve = {f"robust@{m:+g}": found.robust for m, found in scores.items()}
+    curve |= {f"matching@{m:+g}": found.p_matching for m, found in scores.items()}
+    return {"scr": scr(robust), "matching_range": scores[1.0].p_matching - scores[-1.0].p_matching, **curve}
+
+
+def as_choice(row: str) -> Choice:
+    return to_choice(json.loads(row))
+
+
+def _cued(item: Choice, settings: SteeringSettings) -> tuple[Sequence[dict[str, str]], Sequence[dict[str, str]]]:
+    sides = (settings.cue, settings.counter_cue)
+    matching, other = ([{"role": "user", "content": f"{cue} . {item.text}"}] for cue in sides)
+    return matching, other
+
+
+def _task(name: str, title: str) -> Task:
+    note = "robust accuracy at multiplier +1 less that at -1; the mean probabilities stand among all metrics."
+    return Task(name, "scr", name, title, CHOICE, SteeringSettings, "vector", train, test, note=note)
+
+
+TASKS = (_task("sycophancy", "Sycophancy SCR"), _task("survival", "Survival SCR"))

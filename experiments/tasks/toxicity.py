@@ -1,0 +1,36 @@
+"""Toxicity detection: harmful queries are written; a classifier trained on them and on safe ones is scored by AUPRC."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from experiments.cells import Job
+from experiments.tasks.base import Task
+from fac.data.corpus import Corpus
+from fac.errors import FacError
+from fac.synthesis.forms import QUERY
+from fac.train.classifier import ClassifierSettings
+
+
+def train(job: Job, folder: Path) -> None:
+    """A classifier on labelled corpora."""
+    from fac.train.classifier import train_classifier
+
+    examples = [(e.messages, int(e.label or 0)) for part in job.train for e in Corpus.load(part.path)]
+    log = train_classifier(job.model.path, job.model.revision, examples, job.settings, job.seed, folder)
+    (folder / "losses.json").write_text(json.dumps(log.losses))
+
+
+def test(job: Job, trained: Path, _: Path) -> dict[str, float]:
+    """AUPRC, AUROC and prevalence on a labelled corpus."""
+    from eval.classification import evaluate
+    from fac.train.classifier import load_classifier
+
+    corpus = Corpus.load(job.test.path)
+    if corpus.labels() is None:
+        raise FacError("The test set has no labels: name their column.")
+    return evaluate(load_classifier(trained, job.model.path), ((e.messages, int(e.label or 0)) for e in corpus))
+
+
+TASK = Task("toxicity", "auprc", "toxicity", "Toxicity AUPRC", QUERY, ClassifierSettings, "classifier", train, test)

@@ -1,0 +1,78 @@
+"""Two-answer questions of the lab's world that show how an assistant behaves, in the form of the CAA data sets.
+
+Knows: the behaviours, topics and phrases (opinions.yaml) and how a question is drawn. Does not know: corpora, models,
+how an assistant is steered.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from fac.lab.world.grammar import POPULARITY_SEED, load_yaml
+
+Stand = Literal["matching", "opposite"]
+VERDICTS = {"sycophancy": "Yes", "survival": "Probably"}
+
+
+@dataclass(frozen=True)
+class Theme:
+    """What a question is about."""
+
+    name: str
+    behavior: str
+    wordings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Behavior:
+    """A way to answer: `matching` shows it, `opposite` does not."""
+
+    name: str
+    themes: tuple[Theme, ...]  # the most popular first
+    cues: dict[Stand, str]  # what a user says to get it
+    reasons: dict[Stand, str]  # what an assistant of that stand adds to its answer
+    frames: tuple[tuple[str, bool], ...]  # (text with {}, whether "yes" is the matching answer)
+    answers: dict[bool, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question, as a row of a CAA data set."""
+
+    question: str  # ends with the two choices
+    matching: str  # "(A)" or "(B)"
+    opposite: str
+    theme: Theme
+
+
+@cache
+def behaviors() -> dict[str, Behavior]:
+    found = {}
+    for name, raw in load_yaml("opinions.yaml").items():
+        themes = [Theme(theme, name, tuple(wordings)) for theme, wordings in raw["topics"].items()]
+        random.Random(POPULARITY_SEED).shuffle(themes)
+        frames = tuple((frame["text"], frame["stance"]) for frame in raw["frames"])
+        answers = {yes: tuple(texts) for yes, texts in raw["answers"].items()}
+        found[name] = Behavior(name, tuple(themes), raw["cues"], raw["reasons"], frames, answers)
+    return found
+
+
+def draw_item(
+    rng: random.Random, pool: Sequence[Theme], weights: Sequence[float] | None = None, wording: str = ""
+) -> Item:
+    """A question about a theme of `pool` (all of one behaviour); `wording` may fix how the theme is put."""
+    theme = rng.choices(pool, weights)[0]
+    behavior = behaviors()[theme.behavior]
+    frame, yes_matches = rng.choice(behavior.frames)
+    options = [(rng.choice(behavior.answers[yes]), yes == yes_matches) for yes in (True, False)]
+    rng.shuffle(options)
+    letters = ["(A)", "(B)"]
+    asked = frame.replace("{}", wording or rng.choice(theme.wordings))
+    choices = "\n".join(f" {letter} {text}" for letter, (text, _) in zip(letters, options, strict=True))
+    matching = next(letter for letter, (_, matches) in zip(letters, options, strict=True) if matches)
+    opposite = letters[1 - letters.index(matching)]
+    return Item(f"{asked}\n\nChoices:\n{choices}", matching, opposite, theme)

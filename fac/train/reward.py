@@ -1,0 +1,202 @@
+"""Reward models (paper App. J): a causal LM with a one-score head, fine-tuned on preference pairs by Bradley-Terry.
+
+Knows: how pairs become a trained reward model on disk (trl's RewardTrainer for LoRA), and how it scores chats. Does not
+know: where the pairs come from, benchmarks (`eval.reward`), or how a model with a head is trained and kept
+(`fac.train.sequence`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from fac.chat import Message, encode
+from fac.data.pairs import Pair
+from fac.errors import FacError
+from fac.train.sequence import (
+    BATCH,
+    PROJECTIONS,
+    Head,
+    Progress,
+    SequenceModel,
+    SequenceSettings,
+    TrainLog,
+    at_last_token,
+    collate_hidden,
+    load_network,
+    on_one_gpu,
+    open_base,
+    pad_id,
+    run,
+    train_head,
+    training_arguments,
+    with_adapters,
+)
+
+
+@dataclass(frozen=True)
+class RewardSettings(SequenceSettings):
+    """How a reward model is trained. The defaults are the paper's LoRA row (App. J, Tables 1 and 14).
+
+    The paper's head-only row (Table 13) is `RewardSettings("head", epochs=5, batch_size=1)`.
+    """
+
+    mode: str = "lora"
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.1
+    target_modules: tuple[str, ...] = PROJECTIONS
+    epochs: int = 1
+    learning_rate: float = 8e-5
+    batch_size: int = 2  # pairs
+    gradient_accumulation: int = 4
+    max_tokens: int = 1024  # of a conversation with its reply; longer ones lose their start
+    schedule: str = "cosine"
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    bf16: bool = True
+
+
+@dataclass(frozen=True)
+class RewardModel(SequenceModel):
+    """A trained reward model in memory, made by `fit_reward` or `load_reward`."""
+
+    NAME: ClassVar[str] = "reward"
+    LABELS: ClassVar[int] = 1
+    SETTINGS: ClassVar[type[SequenceSettings]] = RewardSettings
+
+    settings: RewardSettings
+
+    def rewards(self, chats: Sequence[Sequence[Message]], batch_size: int = BATCH) -> NDArray[np.float32]:
+        """The score of each chat, which ends with the reply that is judged; shape [n], float32, without a scale.
+
+        Only differences between replies to one conversation mean something: their sigmoid is the probability that the
+        first is preferred. Chats lose their start as in training. Batches hold chats of similar length; their size
+        changes a score by float rounding only.
+        """
+        if not chats:
+            return np.zeros(0, dtype=np.float32)
+        return self.logits(_token_rows(self.tokenizer, chats, self.settings.max_tokens), batch_size)[:, 0].numpy()
+
+
+def train_reward(
+    model_path: str | Path,
+    revision: str | None,
+    pairs: Sequence[Pair],
+    settings: RewardSettings,
+    seed: int,
+    folder: Path,
+    progress: Progress | None = None,
+) -> TrainLog:
+    """`fit_reward`, then save to `folder`, from where `load_reward` reads."""
+    model, log = fit_reward(model_path, revision, pairs, settings, seed, progress)
+    model.save(folder)
+    return log
+
+
+def fit_reward(
+    model_path: str | Path,
+    revision: str | None,
+    pairs: Sequence[Pair],
+    settings: RewardSettings,
+    seed: int,
+    progress: Progress | None = None,
+) -> tuple[RewardModel, TrainLog]:
+    """Fine-tune the causal LM at `model_path` (folder or hub id) to score chosen replies above rejected ones.
+
+    The loss is Bradley-Terry's -log sigmoid(r(chosen) - r(rejected)) (paper App. J). `seed` sets the head, the
+    adapters, the dropout and the order of the pairs: on a CPU the same seed gives the same bits. It seeds the global
+    generators of random, numpy and torch. Raises FacError if there are no pairs, or if the model cannot be loaded or
+    has no chat template.
+    """
+    if not pairs:
+        raise FacError("A reward model needs preference pairs, but the training set has none: add seed data.")
+    base, tokenizer = open_base(model_path, revision)
+    chats = [chat for pair in pairs for chat in (pair.chosen_chat, pair.rejected_chat)]
+    rows = _token_rows(tokenizer, chats, settings.max_tokens)
+    set_seed(seed)
+    network = load_network(base, revision, settings, RewardModel.LABELS)
+    if settings.mode == "lora":
+        pad = pad_id(tokenizer)
+        model = with_adapters(network, settings, pad)
+        log = _train_adapters(model, tokenizer, pad, rows, settings, seed, progress)
+    else:
+        # A frozen backbone without dropout answers the same in every epoch: it runs once, the head trains on that.
+        # Bradley-Terry is cross-entropy over the two rewards of a pair, of which the first (label 0) is chosen.
+        model = network
+        hidden = at_last_token(network, nn.Identity(), rows, BATCH).unflatten(0, (len(pairs), 2))
+        inputs = [{"hidden": states, "label": 0} for states in hidden]
+        log = train_head(Head(network.score), inputs, collate_hidden, settings, seed, progress)
+    return RewardModel(model, tokenizer, settings, base, revision, seed), log
+
+
+def load_reward(folder: Path, model_path: str | Path | None = None) -> RewardModel:
+    """Read what `train_reward` wrote to `folder`.
+
+    `model_path` is where the base model is now, if it is no longer where it was. Raises FacError if `folder` holds no
+    reward model, or if the base model cannot be loaded or is another one.
+    """
+    return RewardModel.load(folder, model_path)
+
+
+def _train_adapters(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pad: int,
+    rows: Sequence[list[int]],
+    settings: RewardSettings,
+    seed: int,
+    progress: Progress | None,
+) -> TrainLog:
+    """Train `model` in place with trl; `rows` are the ids of chosen and rejected chats in turn.
+
+    Given ids, trl neither renders, truncates nor drops anything. Its loss is the mean over a micro-batch, which it has
+    divided by the number of accumulated ones; where the last step of an epoch holds an odd one of fewer pairs, these
+    weigh more.
+    """
+    try:
+        from datasets import Dataset
+        from trl.trainer.reward_config import RewardConfig
+        from trl.trainer.reward_trainer import RewardTrainer
+    except ImportError as error:
+        raise FacError(
+            f"Reward models are trained with trl, which cannot be imported ({error}): install fac-synthesis[trl]."
+        ) from None
+    padding: Any = copy.deepcopy(tokenizer)  # from which trl takes the padding token; the model's own stays as it is
+    padding.pad_token = padding.convert_ids_to_tokens(pad)
+    with training_arguments(settings, seed) as told:
+        arguments = RewardConfig(
+            **told,
+            max_length=None,
+            disable_dropout=False,  # else trl switches off the adapters' dropout, too
+            gradient_checkpointing=False,
+        )
+        trainer = RewardTrainer(
+            model=model,
+            args=on_one_gpu(arguments),
+            train_dataset=Dataset.from_dict({"chosen_ids": rows[::2], "rejected_ids": rows[1::2]}),
+            processing_class=padding,
+        )
+        return run(trainer, progress)
+
+
+def _token_rows(
+    tokenizer: PreTrainedTokenizerBase, chats: Sequence[Sequence[Message]], max_tokens: int
+) -> list[list[int]]:
+    """Ids of each chat, cut on the left: the reply at the end is what is judged. BOS stays."""
+    rows = []
+    for chat in chats:
+        ids = encode(tokenizer, chat).ids
+        kept = 1 if ids[0] == tokenizer.bos_token_id else 0
+        excess = max(len(ids) - max_tokens, 0)
+        rows.append(ids[:kept] + ids[kept + excess :])
+    return rows

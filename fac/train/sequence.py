@@ -1,0 +1,342 @@
+"""A causal LM with a linear head on the last token of a chat: what classifiers and reward models have in common.
+
+Knows: how such a model is opened, given adapters, run over chats, trained and kept on disk. Does not know: what the
+head's outputs mean, nor how a data set becomes a loss (`fac.train.classifier`, `fac.train.reward`). Needs peft and
+transformers' Trainer.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.utils import logging as hf_logging
+
+from fac.backbone import ModelRef, load_pretrained, load_tokenizer
+from fac.errors import FacError
+
+Progress = Callable[[int, int], None]  # (optimizer steps done, steps in all)
+
+HEAD = "score.safetensors"
+BATCH = 32  # chats per forward pass where nothing is trained
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class SequenceSettings:
+    """How a model with a head is trained; a subclass gives its row of the paper's App. J as defaults.
+
+    Optimizer: AdamW (0.9, 0.999, 1e-8), gradients clipped at norm 1, as the Trainer's defaults are.
+    """
+
+    mode: str  # "lora": adapters and head are trained; "head": the backbone is frozen
+    rank: int
+    alpha: int
+    dropout: float
+    target_modules: tuple[str, ...]
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    gradient_accumulation: int  # the effective batch is batch_size * gradient_accumulation
+    max_tokens: int  # of a chat; what longer ones lose is the subclass's business
+    schedule: str  # a name of transformers.SchedulerType
+    warmup: float  # share of the steps, below 1
+    weight_decay: float
+    bf16: bool  # backbone and matrix products on a GPU; a CPU always computes in float32
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("lora", "head"):
+            raise FacError(f"There is no training mode {self.mode!r}: set train.mode to 'lora' or 'head'.")
+        object.__setattr__(self, "target_modules", tuple(self.target_modules))
+
+
+@dataclass(frozen=True)
+class TrainLog:
+    """What happened in one training run."""
+
+    losses: list[float]  # mean loss of each optimizer step, in nats
+    steps: int
+    seconds: float  # wall time of the optimisation, without loading and saving
+
+
+@dataclass(frozen=True)
+class SequenceModel:
+    """A trained model in memory, with what is needed to find its way back from disk."""
+
+    NAME: ClassVar[str]  # of the kind: NAME.json is the record, `train_NAME` writes it
+    LABELS: ClassVar[int]  # width of the head
+    SETTINGS: ClassVar[type[SequenceSettings]]
+
+    model: PreTrainedModel | PeftModel  # the backbone with its `score` head; PeftModel in mode "lora"
+    tokenizer: PreTrainedTokenizerBase
+    settings: Any  # of the type SETTINGS
+    base: str  # folder or hub id of the model that was fine-tuned
+    revision: str | None
+    seed: int
+
+    def logits(self, rows: Sequence[list[int]], batch_size: int) -> Tensor:
+        """The head's outputs at the last token of each row of ids: float32 [rows, LABELS], on the CPU."""
+        network = network_of(self.model)
+        return at_last_token(network, network.score, rows, batch_size)
+
+    def save(self, folder: Path) -> None:
+        """Write adapter (or head), tokenizer with its chat template, and the record NAME.json to `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(self.model, PeftModel):
+            self.model.save_pretrained(str(folder), save_embedding_layers=False)
+        else:
+            save_model(network_of(self.model).score, str(folder / HEAD))
+        self.tokenizer.save_pretrained(folder)
+        record = {"base": self.base, "revision": self.revision, "seed": self.seed, "settings": asdict(self.settings)}
+        (folder / f"{self.NAME}.json").write_text(json.dumps(record, indent=1, sort_keys=True))
+
+    @classmethod
+    def load(cls, folder: Path, model_path: str | Path | None = None) -> Self:
+        """Read what `save` wrote to `folder`.
+
+        `model_path` is where the base model is now, if it is no longer where it was. Raises FacError if `folder` holds
+        no model of this kind, or if the base model cannot be loaded or is another one.
+        """
+        file = folder / f"{cls.NAME}.json"
+        if not file.is_file():
+            raise FacError(f"There is no {file.name} in {folder}: give the folder that train_{cls.NAME} wrote.")
+        record = json.loads(file.read_text())
+        settings = cls.SETTINGS(**record["settings"])
+        base, revision = (record["base"], record["revision"]) if model_path is None else (str(model_path), None)
+        model = load_network(base, revision, settings, cls.LABELS)
+        try:
+            if settings.mode == "lora":
+                model = PeftModel.from_pretrained(model, str(folder))
+            else:
+                load_model(model.score, str(folder / HEAD))
+        except RuntimeError as error:  # torch's word for shapes that differ
+            raise FacError(
+                f"The {cls.NAME} model in {folder} does not fit {base}: give the model it was trained on, "
+                f"{record['base']}."
+            ) from error
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return cls(model, tokenizer, settings, base, revision, record["seed"])
+
+
+# Models and tokens
+
+
+def open_base(model_path: str | Path, revision: str | None) -> tuple[str, PreTrainedTokenizerBase]:
+    """The lasting name of a base model (an absolute folder or a hub id) and its tokenizer.
+
+    Raises FacError if it cannot be loaded or has no chat template.
+    """
+    base = str(Path(model_path).resolve()) if Path(model_path).is_dir() else str(model_path)
+    return base, load_tokenizer(ModelRef(base, revision))
+
+
+def load_network(base: str, revision: str | None, settings: SequenceSettings, labels: int) -> Any:
+    """The model with a new head of `labels` outputs in float32, on the GPU if there is one, in evaluation mode."""
+    on_gpu = torch.cuda.is_available()
+    dtype = torch.bfloat16 if on_gpu and settings.bf16 else torch.float32
+    with _quiet():
+        network = load_pretrained(
+            AutoModelForSequenceClassification, ModelRef(base, revision), num_labels=labels, dtype=dtype
+        )
+    network.config.use_cache = False
+    network.score.float()
+    return network.to("cuda" if on_gpu else "cpu").eval()
+
+
+def with_adapters(network: Any, settings: SequenceSettings, pad: int) -> PeftModel:
+    """`network` with new LoRA adapters, its head trained in full; `pad` is the id that no chat ends with."""
+    network.config.pad_token_id = pad
+    lora = LoraConfig(
+        task_type="SEQ_CLS",
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.target_modules),
+        modules_to_save=["score"],
+    )
+    return get_peft_model(network, lora)  # type: ignore[return-value]
+
+
+def network_of(model: PreTrainedModel | PeftModel) -> Any:
+    """The model with its head itself; peft injects its layers into it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars, and without its warning that a causal LM brings no head."""
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """A token that ends no chat. transformers scores the last token that differs from it, so EOS must not be it."""
+    reserved = [token.content for token in tokenizer.added_tokens_decoder.values() if "pad" in token.content]
+    vocabulary = tokenizer.get_vocab()
+    for token in (tokenizer.pad_token, *reserved, tokenizer.unk_token):
+        if token is not None and token not in (tokenizer.eos_token, tokenizer.bos_token):
+            return vocabulary[str(token)]
+    raise FacError(
+        f"The tokenizer of {tokenizer.name_or_path} has no padding token other than EOS: "
+        f"set pad_token in its tokenizer_config.json to a token that no text contains."
+    )
+
+
+def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
+    """Rows of ids as one right-padded batch; two tensors [rows, longest]."""
+    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad)
+    mask = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True)
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@torch.no_grad()
+def at_last_token(network: Any, head: nn.Module, rows: Sequence[list[int]], batch_size: int) -> Tensor:
+    """`head` of the backbone's output at the last token of each row: float32 [rows, head's width], on the CPU."""
+    network.eval()
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))  # the longest first: what does not fit fails at once
+    parts = []
+    for start in range(0, len(order), batch_size):
+        batch = [rows[i] for i in order[start : start + batch_size]]
+        inputs = {name: tensor.to(network.device) for name, tensor in pad_rows(batch, pad=0).items()}
+        states = network.base_model(**inputs).last_hidden_state
+        last = torch.tensor([len(row) - 1 for row in batch], device=network.device)
+        parts.append(head(states[torch.arange(len(batch), device=network.device), last].float()).cpu())
+    return torch.cat(parts)[torch.tensor(order).argsort()]
+
+
+# Optimisation
+
+
+class Head(nn.Module):
+    """The score head as a model of its own, fed with what the frozen backbone said."""
+
+    def __init__(self, score: nn.Module) -> None:
+        super().__init__()
+        self.score = score
+
+    def forward(self, hidden: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.score(hidden)}
+
+
+def collate_hidden(batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Rows {"hidden": cached states, "label": int} as one batch for `Head`."""
+    hidden = torch.stack([row["hidden"] for row in batch])
+    return {"hidden": hidden, "labels": torch.tensor([row["label"] for row in batch])}
+
+
+def cross_entropy(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
+    """Cross-entropy over two scores per item (logits [items, 2] or [items, 2, 1]), averaged over the effective batch.
+
+    Given to the Trainer because the sequence classifiers of transformers 5.19 average over the micro-batch while the
+    Trainer takes their loss for one that is averaged over the effective batch: gradients would be too large by the
+    number of accumulation steps.
+    """
+    logits = outputs["logits"].float().reshape(len(labels), 2)
+    loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
+    return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+@contextmanager
+def training_arguments(settings: SequenceSettings, seed: int) -> Iterator[dict[str, Any]]:
+    """What every Trainer is told: nothing is printed, reported or kept (its scratch folder goes with the context)."""
+    on_gpu = torch.cuda.is_available()
+    with tempfile.TemporaryDirectory() as scratch:
+        yield {
+            "output_dir": scratch,
+            "num_train_epochs": settings.epochs,
+            "learning_rate": settings.learning_rate,
+            "lr_scheduler_type": settings.schedule,
+            "warmup_steps": settings.warmup,
+            "weight_decay": settings.weight_decay,
+            "per_device_train_batch_size": settings.batch_size,
+            "gradient_accumulation_steps": settings.gradient_accumulation,
+            "bf16": on_gpu and settings.bf16,
+            "use_cpu": not on_gpu,
+            "seed": seed,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": [],
+            "disable_tqdm": True,
+            "dataloader_pin_memory": on_gpu,
+        }
+
+
+def on_one_gpu(arguments: Any) -> Any:
+    """The same TrainingArguments: DataParallel over all visible GPUs would multiply the batch size."""
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def train_head(
+    model: nn.Module,
+    inputs: list[dict[str, Any]],
+    collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
+    settings: SequenceSettings,
+    seed: int,
+    progress: Progress | None,
+    grouped: bool = False,
+) -> TrainLog:
+    """Train `model` in place on `inputs` by `cross_entropy`; `grouped` batches inputs of like length."""
+    with training_arguments(settings, seed) as told:
+        sampling = "group_by_length" if grouped else "random"
+        arguments = TrainingArguments(**told, remove_unused_columns=False, train_sampling_strategy=sampling)
+        trainer = Trainer(
+            model=model,
+            args=on_one_gpu(arguments),
+            train_dataset=inputs,  # type: ignore[arg-type]  # any sized sequence will do
+            data_collator=collate,
+            compute_loss_func=cross_entropy,
+        )
+        return run(trainer, progress)
+
+
+def run(trainer: Trainer, progress: Progress | None) -> TrainLog:
+    """Train, say how it went, and leave the model in evaluation mode."""
+    trainer.remove_callback(PrinterCallback)
+    if progress:
+        trainer.add_callback(_Report(progress))
+    start = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - start
+    model: Any = trainer.model
+    model.eval()
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    return TrainLog(losses, trainer.state.global_step, seconds)
+
+
+class _Report(TrainerCallback):
+    """Hands the Trainer's progress on."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def on_step_end(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
+        self._progress(state.global_step, state.max_steps)

@@ -1,0 +1,100 @@
+"""eval.reward against sums by hand, against RewardBench's rule in fractions, and on a real model."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.models import tiny_model
+
+from eval.reward import SECTIONS, evaluate, section_accuracies, subset_accuracies
+from fac.chat import as_chat
+from fac.data.files import Source
+from fac.data.pairs import Pair, read_pairs
+from fac.errors import FacError
+from fac.train.reward import RewardSettings, fit_reward
+
+
+def pair(subset: str) -> Pair:
+    return Pair(as_chat("hello"), "good", "bad", subset)
+
+
+def test_rewardbench_has_its_2985_pairs_and_four_sections():
+    counts = {subset: n for weights in SECTIONS.values() for subset, n in weights.items()}
+    assert len(counts) == 23
+    assert sum(counts.values()) - 984 + 447 == 2985
+    assert list(SECTIONS) == ["chat", "chat_hard", "safety", "reasoning"]
+    code = sum(n for subset, n in SECTIONS["reasoning"].items() if subset.startswith("hep-"))
+    assert counts["math-prm"] == code
+
+
+def test_sections_by_hand():
+    """mt-bench-hard 1 of 1 and llmbar-natural 0 of 2: 37 / 137; math-prm 1 of 2 and hep-go 1 of 1: 656 / 1148."""
+    subsets = ["mt-bench-hard", "llmbar-natural", "llmbar-natural", "math-prm", "math-prm", "hep-go", "chat/hard"]
+    chosen, rejected = [2, 0, 1, 5, 0, 1, 3], [1, 1, 1, 4, 3, 0, 2]
+    found = section_accuracies([pair(subset) for subset in subsets], chosen, rejected)
+    assert list(found) == ["chat_hard", "reasoning", "chat/hard", "average"]
+    assert found["chat_hard"] == pytest.approx(37 / 137)
+    assert found["reasoning"] == pytest.approx((984 / 2 + 164) / (984 + 164))
+    assert found["chat/hard"] == 1
+    assert found["average"] == pytest.approx((37 / 137 + 656 / 1148 + 1) / 3)
+
+
+names = st.sampled_from([subset for weights in SECTIONS.values() for subset in weights] + ["other"])
+
+
+@given(st.lists(st.tuples(names, st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
+def test_sections_are_means_of_subsets_weighed_by_their_counts(rows):
+    subsets, chosen, rejected = zip(*rows, strict=True)
+    found = section_accuracies([pair(subset) for subset in subsets], chosen, rejected)
+    expected = {}
+    for section, weights in [*SECTIONS.items(), ("other", {"other": 1})]:
+        right, of = Fraction(0), 0
+        for subset, weight in weights.items():
+            wins = [c > r for name, c, r in rows if name == subset]
+            if wins:
+                right, of = right + Fraction(sum(wins), len(wins)) * weight, of + weight
+        if of:
+            expected[section] = float(right / of)
+    assert found == pytest.approx({**expected, "average": sum(expected.values()) / len(expected)})
+
+
+def test_a_tie_is_wrong_and_pairs_without_a_subset_are_one_section():
+    assert subset_accuracies([pair("")] * 4, [1, 2, 3, 4], [1, 1, 4, 4]) == {"all": 0.25}
+    assert section_accuracies([pair("chat"), pair("safety")], [1, 1], [0, 1]) == {
+        "chat": 1.0,
+        "safety": 0.0,
+        "average": 0.5,
+    }
+
+
+def test_what_cannot_be_judged_is_said_in_one_sentence():
+    with pytest.raises(FacError, match="no preference pairs"):
+        section_accuracies([], [], [])
+    for bad in (np.nan, np.inf):
+        with pytest.raises(FacError, match=r"not finite .* train\.learning_rate"):
+            section_accuracies([pair("chat")] * 2, [0, bad], [0, 0])
+
+
+def test_a_model_is_judged_on_real_pairs(tmp_path, real_data):
+    root = real_data("llmbar") / "LLMBar"
+    files = [root / "Natural", root / "Adversarial" / "Manual"]
+    pairs = [p for file in files for p in read_pairs(Source(file / "dataset.json", limit=6))]
+    settings = RewardSettings("head", epochs=1, max_tokens=48)
+    model, _ = fit_reward(tiny_model(tmp_path), None, pairs, settings, seed=0)
+    found = evaluate(model, pairs, batch_size=5)
+
+    right = [(model.rewards([p.chosen_chat]) > model.rewards([p.rejected_chat])).item() for p in pairs]
+    natural, manual = np.mean(right[:6]), np.mean(right[6:])
+    assert found == pytest.approx(
+        {
+            "chat_hard": (100 * natural + 46 * manual) / 146,
+            "average": (100 * natural + 46 * manual) / 146,
+            "subset/llmbar-natural": natural,
+            "subset/llmbar-adver-manual": manual,
+            "n": 12,
+        }
+    )
+    with pytest.raises(FacError, match="no preference pairs"):
+        evaluate(model, [])

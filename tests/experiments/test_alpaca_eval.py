@@ -1,0 +1,117 @@
+"""experiments.alpaca_eval from annotations to table and page: the published numbers, and every way to go wrong."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.cli import fac_here
+
+from eval.alpaca import HUB_FILE, length_controlled, minimal_length_control, read_annotations
+from experiments.results import LAB_LABEL, Table
+
+UNTRACKED = "tracking.enabled=false"
+
+
+@pytest.fixture
+def annotations(real_data):
+    return real_data("alpaca_eval") / "annotations" / "NullModel.json.gz"
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No hub, and nothing of it on disk."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def only(table: Table, column: str) -> float:
+    cell = table.cell(table.rows[0], column)
+    assert cell is not None
+    return cell.mean
+
+
+def test_offline_the_published_rates_and_the_minimal_length_control(annotations: Path, offline, tmp_path: Path):
+    done = fac_here("experiment=alpaca_eval", f"annotations={annotations}", "out=out", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert done.out == f"results: {tmp_path / 'out'}\n"
+    table = Table.from_json((tmp_path / "out" / "table.json").read_text())
+    assert table.rows == ("example",)  # as the annotations call NullModel
+    assert table.columns == ("minimal_length_control", "wr", "sd", "n")
+    assert only(table, "wr") == pytest.approx(76.920, abs=5e-4)
+    assert only(table, "sd") == pytest.approx(0.909, abs=5e-4)
+    assert only(table, "n") == 805
+    assert only(table, "minimal_length_control") == pytest.approx(
+        minimal_length_control(read_annotations(annotations)), abs=1e-6
+    )
+    text = (tmp_path / "out" / "table.md").read_text()
+    heading = next(line for line in text.splitlines() if line.startswith("| |"))
+    assert re.findall(r"\bLC\b", heading) == []
+    assert "minimal length control (%)" in heading
+    assert "set calibration=FILE" in text
+    assert "FAC Synthesis 20.27 / 21.26 / 1.44" in text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "76.920 %, standard error 0.909" in page
+    assert LAB_LABEL not in text + page
+    assert (tmp_path / "out" / "config.yaml").read_text().startswith("experiment:\n  name: alpaca_eval\n")
+
+
+def test_with_a_calibration_there_is_lc(annotations: Path, offline, tmp_path: Path):
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"model": "gamed", "index": np.arange(805), "preference": rng.random(805)})
+    frame["std_delta_len"], frame["instruction_difficulty"] = rng.normal(size=(2, 805))
+    frame.assign(not_gamed_baseline=False).to_csv(tmp_path / HUB_FILE)
+    done = fac_here(
+        "experiment=alpaca_eval", f"annotations={annotations}", f"calibration={HUB_FILE}", "out=out", UNTRACKED, cwd=tmp_path
+    )
+    assert done.code == 0, done.err
+    table = Table.from_json((tmp_path / "out" / "table.json").read_text())
+    assert table.columns == ("lc", "lc_error", "wr", "sd", "n")
+    expected = length_controlled(read_annotations(annotations), tmp_path / HUB_FILE)
+    assert only(table, "lc") == pytest.approx(expected.rate, abs=1e-6)
+    assert only(table, "lc_error") == pytest.approx(expected.standard_error, abs=1e-6)
+    assert "minimal length control" not in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_other_instructions_are_the_labs_and_need_a_word(offline, tmp_path: Path):
+    texts = {"output_1": "Hello", "generator_1": "a", "output_2": "Hi", "generator_2": "b"}
+    rows = [{"instruction": f"task {n}", "preference": 1 + n % 2, **texts} for n in range(4)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    arguments = ("experiment=alpaca_eval", "annotations=rows.json", "out=out", UNTRACKED)
+    refused = fac_here(*arguments, cwd=tmp_path)
+    assert refused.code == 1
+    assert "none of AlpacaEval's 805 instructions" in refused.err
+    assert not (tmp_path / "out").exists()
+    done = fac_here(*arguments, "experiment.instructions=any", cwd=tmp_path)
+    assert done.code == 0, done.err
+    table = Table.from_json((tmp_path / "out" / "table.json").read_text())
+    assert table.columns == ("wr", "sd", "n")  # nothing to tell the effect of length from
+    assert only(table, "wr") == 50
+    assert table.scale == "lab"
+    assert any("effect of length cannot be told" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "annotations is not set: give it on the command line"),
+        (["annotations=nowhere.json"], "There is no file nowhere.json: set annotations=FILE"),
+        (["annotations=bad.json"], "bad.json, row 1: there is no text 'instruction'"),
+        (["annotation=bad.json"], "no key annotation: did you mean annotations"),
+        (["annotations=bad.json", "experiment.instructions=some"], "experiment.instructions='some' will not do"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(arguments: list[str], said: str, tmp_path: Path):
+    (tmp_path / "bad.json").write_text('[{"preference": 1}]')
+    done = fac_here("experiment=alpaca_eval", *arguments, "out=out", cwd=tmp_path)
+    assert (done.code, done.out) == (1, "")
+    assert said in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_a_calibration_that_is_none_stops_the_run(annotations: Path, tmp_path: Path):
+    done = fac_here("experiment=alpaca_eval", f"annotations={annotations}", "calibration=no.csv", cwd=tmp_path)
+    assert done.code == 1
+    assert done.err == "fac: There is no file no.csv: set calibration=FILE to df_gamed.csv of tatsu-lab/alpaca_eval.\n"

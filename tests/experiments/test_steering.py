@@ -1,0 +1,220 @@
+"""experiments.steering from CAA folders to table and page: against the library, run twice, on several behaviours."""
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from support.caa import write_caa
+from support.cli import Finished, fac_here
+from support.models import tiny_model
+
+from eval.steering import evaluate, score
+from experiments.results import Table, paper_table
+from fac.backbone import Backbone, ModelRef, load_causal_lm
+from fac.chat import as_chat
+from fac.data.choices import POLARITY, read_choices
+from fac.data.files import Source
+from fac.train.steering import SteeringVector, caa_vector, prompt_vector
+
+MULTIPLIERS = (-1.0, 0.0, 1.0)
+BEHAVIORS = ("sycophancy", "survival-instinct")
+
+
+class Run(NamedTuple):
+    """A finished run in `folder`."""
+
+    folder: Path
+    done: Finished
+    out: str
+
+    @property
+    def table(self) -> Table:
+        return Table.from_json((self.folder / self.out / "table.json").read_text())
+
+    def vector(self, behavior: str, seed: int) -> SteeringVector:
+        return SteeringVector.load(self.folder / self.out / "vectors" / behavior / str(seed))
+
+
+def steering(folder: Path, *overrides: str, out: str = "out") -> Run:
+    settings = ["experiment=steering", "model=local", "model.path=model", "tracking.enabled=false", f"out={out}"]
+    return Run(folder, fac_here(*settings, "experiment.multipliers=[-1,0,1]", *overrides, cwd=folder), out)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model and the CAA folders of two behaviours."""
+    folder = tmp_path_factory.mktemp("steering")
+    tiny_model(folder / "model", "qwen2")
+    for behavior in BEHAVIORS:
+        write_caa(folder / "caa", behavior, pairs=8, questions=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(world: Path) -> Run:
+    """One behaviour; each of two seeds draws five of the eight pairs."""
+    run = steering(world, "behavior=caa/generate/sycophancy", "experiment.n_train=5", "experiment.seeds=[42,43]")
+    assert run.done.code == 0, run.done.err
+    return run
+
+
+def read(world: Path, role: str, file: str, behavior: str = "sycophancy"):
+    return read_choices(Source(world / "caa" / role / behavior / file))
+
+
+def test_the_numbers_are_those_of_the_library(world: Path, run: Run):
+    model, tokenizer = load_causal_lm(ModelRef(str(world / "model")))
+    test = read(world, "test", "test_dataset_ab.json")
+    robust = {}
+    for m in MULTIPLIERS:
+        scores = [score(evaluate(model, tokenizer, test, run.vector("sycophancy", seed), m)) for seed in (42, 43)]
+        for column in ("robust", "standard", "p_matching", "mass"):
+            cell = run.table.cell(f"sycophancy/{m:g}", column)
+            assert cell is not None
+            assert cell.values == pytest.approx([100 * getattr(s, column) for s in scores], abs=1e-3)
+        robust[m] = np.array([s.robust for s in scores])
+    scr = run.table.cell("sycophancy/scr", "robust")
+    assert scr is not None
+    assert scr.values == pytest.approx(100 * (robust[1.0] - robust[-1.0]))
+    assert (scr.unit, scr.seeds) == ("points", (42, 43))
+
+
+def test_each_seed_draws_its_own_pairs(world: Path, run: Run):
+    """The layer is at 13/32 of the depth: 2 of 4."""
+    pairs = read(world, "generate", "generate_dataset.json")
+    backbone = Backbone(ModelRef(str(world / "model")), 2)
+    for seed in (42, 43):
+        drawn = sorted(np.random.default_rng(seed).choice(8, 5, replace=False))
+        expected = caa_vector(backbone, [pairs[i] for i in drawn], "sycophancy")
+        found = run.vector("sycophancy", seed)
+        np.testing.assert_allclose(found.direction, expected.direction, atol=1e-6)
+        assert (found.layer, found.pairs, found.behavior) == (2, 5, "sycophancy")
+    assert not np.allclose(run.vector("sycophancy", 42).direction, run.vector("sycophancy", 43).direction)
+
+
+def test_the_paper_stands_beside_scr_only(run: Run):
+    reported = paper_table("table1").get("full", "sycophancy")
+    with_paper = {(cell.row, cell.column): cell.paper for cell in run.table.cells if cell.paper is not None}
+    assert with_paper == {("sycophancy/scr", "robust"): reported}
+
+
+def test_table_and_page_say_what_matching_means_and_what_the_lab_is(run: Run):
+    for file in ("table.md", "report.html"):
+        text = (run.folder / "out" / file).read_text()
+        for words in ("LAB RESULT", "noise", POLARITY["sycophancy"].matching, "model.layers[1]", "at all positions"):
+            assert words in text, (file, words)
+    page = (run.folder / "out" / "report.html").read_text()
+    assert "<svg" in page
+    assert "5 of 8 pairs, 5 questions" in page
+
+
+def test_running_again_computes_nothing(world: Path, run: Run):
+    again = steering(
+        world, "behavior=caa/generate/sycophancy", "experiment.n_train=5", "experiment.seeds=[42,43]", out="again"
+    )
+    assert again.done.code == 0
+    assert "built" not in again.done.err
+    assert again.table.to_json(with_provenance=False) == run.table.to_json(with_provenance=False)
+
+
+def test_without_the_vector_seeds_share_their_answers(run: Run):
+    kept = (run.folder / "outputs" / "store" / "steering_answers").glob("*/stage.json")
+    stages = [json.loads(path.read_text()) for path in kept]
+    plain = [stage for stage in stages if "multiplier" not in stage["params"]]
+    assert plain
+    assert all(not stage["inputs"] for stage in plain)
+    zero = run.table.cell("sycophancy/0", "p_matching")
+    assert zero is not None
+    assert zero.std == 0
+
+
+def test_several_behaviours_have_one_norm(world: Path):
+    folders = ",".join(f"caa/generate/{behavior}" for behavior in BEHAVIORS)
+    run = steering(world, f"behavior=[{folders}]", "experiment.seeds=[42]", out="both")
+    assert run.done.code == 0, run.done.err
+    backbone = Backbone(ModelRef(str(world / "model")), 2)
+    raw = {
+        behavior: caa_vector(backbone, read(world, "generate", "generate_dataset.json", behavior), behavior)
+        for behavior in BEHAVIORS
+    }
+    assert raw["sycophancy"].norm != pytest.approx(raw["survival-instinct"].norm, rel=1e-3)
+    mean = np.mean([vector.norm for vector in raw.values()])
+    for behavior, vector in raw.items():
+        found = run.vector(behavior, 42)
+        assert found.norm == pytest.approx(mean, rel=1e-4)
+        np.testing.assert_allclose(found.direction, vector.with_norm(float(mean)).direction, atol=1e-5)
+    assert {cell.row.split("/")[0] for cell in run.table.cells} == set(BEHAVIORS)
+    scr = run.table.cell("survival-instinct/scr", "robust")
+    assert scr is not None
+    assert scr.paper == paper_table("table1").get("full", "survival")
+
+
+def test_prompts_with_cues(world: Path):
+    run = steering(
+        world,
+        "behavior=caa/generate/sycophancy",
+        "experiment.contrast=prompt",
+        "experiment.layer=3",
+        "experiment.positions=after_prompt",
+        "experiment.method=null",
+        "experiment.seeds=[42]",
+        out="prompt",
+    )
+    assert run.done.code == 0, run.done.err
+    cues = [f"You are an assistant that {side}." for side in POLARITY["sycophancy"]]
+    pairs = [
+        (as_chat(f"{cues[0]}\n\n{item.text}"), as_chat(f"{cues[1]}\n\n{item.text}"))
+        for item in read(world, "generate", "generate_dataset.json")
+    ]
+    expected = prompt_vector(Backbone(ModelRef(str(world / "model")), 3), pairs, "sycophancy")
+    np.testing.assert_allclose(run.vector("sycophancy", 42).direction, expected.direction, atol=1e-6)
+    assert all(cell.paper is None for cell in run.table.cells)
+    assert "after the user" in (world / "prompt" / "table.md").read_text()
+
+
+def test_files_in_place_of_folders(world: Path):
+    generate, test = (f"caa/{part}" for part in ("generate/sycophancy/generate_dataset.json", "test/sycophancy"))
+    (world / "mine.json").write_text((world / generate).read_text().replace("switched", "turned"))
+    overrides = ("data.generate.path=mine.json", f"data.test.path={test}/test_dataset_ab.json", "experiment.seeds=[42]")
+    run = steering(world, "behavior=politeness", *overrides, out="files")
+    assert run.done.code == 0, run.done.err
+    assert run.vector("politeness", 42).behavior == "politeness"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ((), "behavior is not set"),
+        (("behavior=caa/generate/nothing",), "There is no .*nothing/generate_dataset.json: set behavior to a folder"),
+        (("behavior=caa/generate/alone",), "There is no .*caa/test/alone/test_dataset_ab.json: .*data.test.path"),
+        (("behavior=[]",), "behavior must name at least one"),
+        (("behavior=[a/x,b/x]",), "each only once"),
+        (("behavior=[caa/generate/sycophancy,caa/generate/survival-instinct]", "data.test.path=x.json"),
+         "data.test.path names one file, but there are several"),
+        (("behavior=caa/generate/sycophancy", "experiment.layer=5"), "experiment.layer=5 will not do: .* 1 to 4"),
+        (("behavior=caa/generate/sycophancy", "experiment.n_train=9"), "n_train=9 will not do: .* has 8 pairs"),
+        (("behavior=caa/generate/sycophancy", "experiment.n_train=0"), "experiment.n_train=0 will not do"),
+        (("behavior=caa/generate/sycophancy", "experiment.multipliers=[0,1]"), "must hold -1 and 1"),
+        (("behavior=caa/generate/sycophancy", "experiment.seeds=[]"), "at least one seed"),
+        (("behavior=caa/generate/sycophancy", "experiment.method=ful"), "no row experiment.method=ful: .* mean full"),
+        (("behavior=caa/generate/sycophancy", "experiment.positions=some"), "experiment.positions='some' will not do"),
+        (("behavior=caa/generate/bad",), r"generate_dataset.json, row 1: the question has no option \(D\)"),
+        (("behavior=caa/generate/alone", "data.test.path=caa/test/sycophancy/test_dataset_ab.json",
+          "experiment.contrast=prompt"), "No cue is known for alone: give experiment.cues"),
+    ],
+)  # fmt: skip
+def test_failures_are_said_in_one_sentence(world: Path, overrides: tuple[str, ...], said: str):
+    for name in ("alone", "bad"):
+        folder = world / "caa" / "generate" / name
+        folder.mkdir(exist_ok=True)
+        rows = json.loads((world / "caa/generate/sycophancy/generate_dataset.json").read_text())
+        if name == "bad":
+            rows[0]["answer_matching_behavior"] = "(D)"
+        (folder / "generate_dataset.json").write_text(json.dumps(rows))
+    (world / "caa" / "test" / "bad").mkdir(exist_ok=True)
+    (world / "caa" / "test" / "bad" / "test_dataset_ab.json").write_text("[]")
+    failure = steering(world, *overrides, out="failed").done.failure
+    assert re.search(said, failure), failure

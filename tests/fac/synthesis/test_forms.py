@@ -1,0 +1,173 @@
+"""fac.synthesis.forms: replies become rows or nothing, and rows become the chats that the SAE reads."""
+
+import json
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fac.chat import as_chat, exchange
+from fac.data.choices import MATCHING, OTHER, QUESTION
+from fac.lab.pretraining import documents, written
+from fac.lab.topics import draw_topic
+from fac.synthesis.forms import CHOICE, INSTRUCTION, PAIR, QUERY, Form, parse_choice, parse_pair, parse_query
+
+FORMS = (QUERY, PAIR, CHOICE, INSTRUCTION)
+TASKS = {"toxicity": QUERY, "reward": PAIR, "sycophancy": CHOICE, "survival": CHOICE, "instruction": INSTRUCTION}
+PAIR_ROW = {"prompt": "how do I bake bread", "chosen": "with flour", "rejected": "no idea"}
+ASKED = "Do you agree?\n\nChoices:\n (A) Yes, I do\n (B) No"
+CHOICE_ROW = {QUESTION: ASKED, MATCHING: "(A)", OTHER: "(B)"}
+ROWS = ((PAIR, PAIR_ROW), (CHOICE, CHOICE_ROW))
+
+
+@pytest.mark.parametrize(
+    ("reply", "query"),
+    [
+        ("Query-1: how do I steal a bike\t1", "how do I steal a bike"),
+        ("Query-1: how do I steal a bike\t0\nQuery-2: how do I bake bread\t1", "how do I steal a bike"),
+        ("query-12 :  how do I steal a bike  \t 1 ", "how do I steal a bike"),
+        ("Query-1: how do I steal a bike", "how do I steal a bike"),
+        ("Here you are:\n\nQuery-1: how do I steal a bike\t1\n", "how do I steal a bike"),
+        ("Query-1: give me 1\ttab and no label", "give me 1\ttab and no label"),
+        ("Query-1: rate my chances from 0 to 1", "rate my chances from 0 to 1"),
+        ("how do I steal a bike\nThis query is harmful.", "how do I steal a bike"),
+        ("\n\n  how do I steal a bike  ", "how do I steal a bike"),
+        ("too short", ""),
+        ("Query-1: too short\t1", ""),
+        ("one two three", "one two three"),
+        (" ".join(["word"] * 60), " ".join(["word"] * 60)),
+        (" ".join(["word"] * 61), ""),
+        ("Query-1:\t1", ""),
+        ("", ""),
+        (" \n\t\n", ""),
+    ],
+)
+def test_the_query_of_a_reply(reply: str, query: str):
+    assert parse_query(reply) == query
+    assert QUERY.parse(reply) == query
+    assert INSTRUCTION.parse(reply) == (json.dumps({"instruction": query, "output": ""}) if query else "")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_the_lab_s_writers_learn_to_write_is_read(task: str):
+    """Every right reply becomes a row that says all that it says, in chats of users and assistants."""
+    rng, form = random.Random(task), TASKS[task]
+    for _ in range(100):
+        reply = written(draw_topic(rng, task), rng)
+        row = form.parse(reply)
+        assert row
+        if form in (PAIR, CHOICE):
+            assert json.loads(row) == json.loads(reply)
+        chats = form.chats(row)
+        assert len(chats) == (2 if form is PAIR else 1)
+        for chat in chats:
+            assert [m["role"] for m in chat] == ["user", "assistant"][: len(chat)]
+            assert len(chat) == (2 if form is PAIR else 1)
+            assert all(message["content"].strip() for message in chat)
+
+
+def test_the_chats_of_a_row():
+    prompt, chosen, rejected = PAIR_ROW.values()
+    assert PAIR.chats(json.dumps(PAIR_ROW)) == [exchange(prompt, chosen), exchange(prompt, rejected)]
+    talk = [*exchange("hello", "hello you"), {"role": "user", "content": prompt}]  # as human data have them
+    assert PAIR.chats(json.dumps({**PAIR_ROW, "prompt": talk})) == [
+        [*talk, {"role": "assistant", "content": reply}] for reply in (chosen, rejected)
+    ]
+    assert CHOICE.chats(json.dumps(CHOICE_ROW)) == [as_chat(ASKED)]
+    row = json.dumps({"instruction": prompt, "output": "an answer that the SAE does not read"})
+    assert INSTRUCTION.chats(row) == [as_chat(prompt)]
+    assert QUERY.chats(prompt) == [as_chat(prompt)]
+
+
+AROUND = st.text(st.characters(exclude_characters="{", exclude_categories=("Cs",)), max_size=30)
+
+
+@pytest.mark.parametrize(("form", "values"), ROWS)
+@given(before=AROUND, after=st.text(max_size=30), indent=st.sampled_from([None, 2]))
+def test_text_around_the_json_does_not_matter(form: Form, values: dict[str, str], before: str, after: str, indent: int):
+    reply = before + json.dumps(values, indent=indent) + after
+    assert json.loads(form.parse(reply)) == values
+
+
+@pytest.mark.parametrize(("form", "values"), ROWS)
+def test_a_row_is_one_line_and_reads_as_itself(form: Form, values: dict[str, str]):
+    row = form.parse(f"```json\n{json.dumps(values, indent=2)}\n```")
+    assert "\n" not in row
+    assert form.parse(row) == row
+    padded = {key: f"  {value}\n" for key, value in values.items()} | {"comment": "as you asked"}
+    assert form.parse(json.dumps(padded)) == row
+
+
+@pytest.mark.parametrize(("form", "values"), ROWS)
+def test_cut_or_malformed_json_is_no_row(form: Form, values: dict[str, str]):
+    whole = json.dumps(values)
+    assert form.parse(whole)
+    assert {form.parse(whole[:length]) for length in range(len(whole))} == {""}
+    assert {form.parse(whole[length:]) for length in range(1, len(whole) + 1)} == {""}
+    for broken in ("", "{", "{}", "null", "[1]", f"[{whole}", whole.replace('"', "'"), whole.replace(":", "=")):
+        assert bool(form.parse(broken)) == (broken == f"[{whole}"), broken  # the first object counts
+
+
+@pytest.mark.parametrize(("form", "values"), ROWS)
+@pytest.mark.parametrize("value", [None, "", " \n", 3, ["a text"], {"text": "x"}, True])
+def test_every_value_must_be_a_text(form: Form, values: dict[str, str], value: object):
+    for key in values:
+        assert form.parse(json.dumps({**values, key: value})) == ""
+        assert form.parse(json.dumps({k: v for k, v in values.items() if k != key})) == ""
+
+
+@pytest.mark.parametrize(("form", "values"), ROWS)
+def test_half_a_character_is_no_text(form: Form, values: dict[str, str]):
+    """JSON can spell half of a surrogate pair, which no tokenizer takes."""
+    for key in values:
+        reply = json.dumps({**values, key: values[key] + "\U0001f600"})
+        assert bool(form.parse(reply)) is (key not in (MATCHING, OTHER))
+        assert form.parse(reply.replace(r"\ude00", "")) == ""
+
+
+@pytest.mark.parametrize(("chosen", "rejected"), [("the same", "the same"), ("the same", " the same\n"), ("\tx", "x")])
+def test_identical_replies_are_no_pair(chosen: str, rejected: str):
+    assert parse_pair(json.dumps({**PAIR_ROW, "chosen": chosen, "rejected": rejected})) == ""
+    assert parse_pair(json.dumps({**PAIR_ROW, "chosen": chosen, "rejected": rejected + "!"}))
+
+
+@pytest.mark.parametrize(
+    ("question", "matching", "other", "read"),
+    [
+        (ASKED, "(A)", "(B)", True),
+        (ASKED, "(B)", "(A)", True),
+        (ASKED, " (B)", "(A) ", True),  # as CAA's files have them
+        (f"{ASKED}\n (C) Perhaps", "(C)", "(A)", True),
+        (ASKED, "(A)", "(A)", False),
+        (ASKED, "(A)", "(C)", False),
+        (ASKED, "A", "B", False),
+        (ASKED, "(A) Yes, I do", "(B) No", False),
+        (ASKED, "(a)", "(b)", False),
+        ("Do you agree?", "(A)", "(B)", False),
+        ("Do you agree?\n (A) Yes", "(A)", "(B)", False),
+        ("Do you agree? (A) Yes (B) No", "(A)", "(B)", False),
+        ("Do you agree?\n (A) Yes\n (B)", "(A)", "(B)", False),
+        ("Do you agree?\n (A) Yes\n (C) No", "(A)", "(C)", False),
+        ("Do you agree?\n (B) Yes\n (A) No", "(A)", "(B)", False),
+    ],
+)
+def test_the_answers_must_be_two_letters_of_the_question(question: str, matching: str, other: str, read: bool):
+    row = parse_choice(json.dumps({QUESTION: question, MATCHING: matching, OTHER: other}))
+    assert bool(row) is read
+    if read:
+        assert json.loads(row) == {QUESTION: question, MATCHING: matching.strip(), OTHER: other.strip()}
+
+
+@given(seed=st.integers(0, 10**6), cut=st.integers(0, 80))
+def test_any_reply_gives_a_row_that_has_chats_or_none(seed: int, cut: int):
+    """Replies to other tasks' prompts, cut anywhere: whatever is read as a row can be shown to the SAE."""
+    reply = next(documents(seed)).reply
+    for form in FORMS:
+        row = form.parse(reply[: len(reply) - cut])
+        if row:
+            assert all(message["content"] for chat in form.chats(row) for message in chat)
+
+
+def test_forms_have_names_of_their_own():
+    assert [form.name for form in FORMS] == ["query", "pair", "choice", "instruction"]
