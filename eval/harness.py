@@ -1,14 +1,14 @@
 """lm-eval from Python: benchmarks of a loaded model, with prompts that are bit for bit those of `fac.chat`.
 
-Knows: how lm-eval's tasks are found, run quietly and read. Does not know: what the tasks measure (`eval/tasks`, lm-eval)
-or how the model was trained. `gsm8k` and other tasks of lm-eval go by their names there and read the hub.
+Knows: how lm-eval's tasks are found, run quietly and read. Does not know: what the tasks measure (`eval/tasks` or
+lm-eval), how the model was trained. `gsm8k` and other tasks of lm-eval go by their names there and read the hub.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,8 @@ def run_tasks(
     from lm_eval.tasks import TaskManager
 
     metadata: Any = {name: str(Path(path).expanduser().absolute()) for name, path in (data_files or {}).items()}
-    base: Any = HFLM  # its decorator hides its type
+    base: Any = HFLM  # decorators hide the types of both
+    simple_evaluate: Any = lm_eval.simple_evaluate
 
     class Chats(base):
         """lm-eval's Hugging Face model, its chats rendered by fac.chat."""
@@ -69,7 +70,7 @@ def run_tasks(
         # A rendered chat holds its special tokens already; None leaves plain text to the tokenizer.
         lm = Chats(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=False if chat else None)
         try:
-            done: Any = lm_eval.simple_evaluate(
+            done = simple_evaluate(
                 model=lm,
                 tasks=list(tasks),
                 task_manager=manager,
@@ -85,7 +86,9 @@ def run_tasks(
                 f"hub is reachable, which keeps them in HF_HOME."
             ) from None
         except AssertionError as error:
-            raise FacError(f"lm-eval refuses the run ({error}): lower max_new_tokens.") from None
+            if "maximum sequence length" not in str(error):
+                raise
+            raise FacError(f"{str(error).rstrip('.')}: lower max_new_tokens.") from None
     return {task: _metrics(values) for task, values in done["results"].items()}
 
 
@@ -101,11 +104,14 @@ def _metrics(values: Mapping[str, Any]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without lm-eval's bars, prints and log."""
-    before = logging.root.manager.disable
+    """Without lm-eval's bars, prints and log, and without what the git that it calls says on stderr."""
+    before, stderr = logging.root.manager.disable, os.dup(2)
     logging.disable(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
+            os.dup2(null.fileno(), 2)
             yield
     finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
         logging.disable(before)

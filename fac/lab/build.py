@@ -16,7 +16,7 @@ import itertools
 import random
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from fac.backbone import Backbone, ModelRef
 from fac.chat import encode
 from fac.lab import MODELS
-from fac.lab.pretraining import BASE_MIX, MIX, Document, documents, texts_for_tokenizer
+from fac.lab.pretraining import ANSWER_MIX, ANSWER_WEIGHT, BASE_MIX, MIX, Document, documents, texts_for_tokenizer
 from fac.lab.world.corpora import sae_chats
 from fac.sae import TrainSettings, train
 
@@ -93,6 +93,7 @@ class Recipe:
     intermediate: int = 512
     base_tokens: int = 1_500_000
     tokens: int = 9_000_000  # of the instruct model, behind the base model's
+    answer_tokens: int = 1_500_000  # ... and of its last phase
     batch_tokens: int = 2304
     muon_lr: float = 0.02
     adam_lr: float = 4e-3
@@ -177,9 +178,11 @@ def pretrain(recipe: Recipe, folder: Path) -> None:
     """Train from scratch; write the instruct model to `folder` and the base model to `folder`/base (bf16)."""
     tokenizer = build_tokenizer(recipe)
     model = build_model(recipe, tokenizer)
-    _fit(recipe, model, tokenizer, BASE_MIX, recipe.base_tokens, "base")
+    _fit(recipe, model, tokenizer, BASE_MIX, recipe.base_tokens, "base", recipe.seed)
     _save(model, tokenizer, folder / "base")
-    _fit(recipe, model, tokenizer, MIX, recipe.tokens, "instruct")
+    _fit(recipe, model, tokenizer, MIX, recipe.tokens, "instruct", recipe.seed)
+    gentle = replace(recipe, muon_lr=recipe.muon_lr / 2, adam_lr=recipe.adam_lr / 2)
+    _fit(gentle, model, tokenizer, ANSWER_MIX, recipe.answer_tokens, "answers", recipe.seed + 10)
     _save(model, tokenizer, folder)
 
 
@@ -190,6 +193,7 @@ def _fit(
     mix: Mapping[str, float],
     tokens: int,
     phase: str,
+    seed: int,
 ) -> None:
     """One phase of pre-training, in place: Muon for matrices, AdamW for the rest, rates falling linearly to 2 %."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
@@ -201,7 +205,7 @@ def _fit(
     seen, smooth = 0, 0.0
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda _: 1.0 - 0.98 * seen / tokens) for o in optimizers]
     with tqdm(total=tokens, unit="tok", unit_scale=True, desc=f"{recipe.family}, {phase}", mininterval=5) as bar:
-        for ids, weights in batches(recipe, tokenizer, mix, recipe.seed):
+        for ids, weights in batches(recipe, tokenizer, mix, seed):
             with torch.autocast("cpu", torch.bfloat16):
                 hidden = model.model(ids[:, :-1]).last_hidden_state
                 wanted = weights[:, 1:] > 0
@@ -237,7 +241,8 @@ def _weigh(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, document: Documen
     weights: list[float] = []
     for upto, message in enumerate(messages, start=1):
         end = len(encode(tokenizer, messages[:upto]).ids)
-        weight = 1.0 if chat or message["role"] == "assistant" else recipe.prompt_weight
+        reply = message["role"] == "assistant"
+        weight = ANSWER_WEIGHT.get(document.kind, 1.0) if reply else 1.0 if chat else recipe.prompt_weight
         weights += [weight] * (end - len(weights))
     if not chat:
         first = len(encode(tokenizer, messages[:1]).ids)

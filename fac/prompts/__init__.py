@@ -41,13 +41,18 @@ class Prompts:
         try:
             return self._env.get_template(f"{role}.jinja").render(**values).strip()
         except jinja2.TemplateNotFound:
-            raise FacError(f"The prompt folder {self.folder} has no {role}.jinja: add it.") from None
+            raise self._missing(role) from None
         except jinja2.TemplateError as error:
             raise FacError(f"The prompt {self.folder / role}.jinja cannot be filled: {error}.") from None
 
     def digest(self, role: str) -> str:
-        """Short hash of the source of one prompt."""
+        """Short hash of the source of one prompt. Raises FacError if the file is missing."""
+        if role not in self._digests:
+            raise self._missing(role)
         return self._digests[role]
+
+    def _missing(self, role: str) -> FacError:
+        return FacError(f"The prompt folder {self.folder} has no {role}.jinja: add it.")
 
     @cached_property
     def _digests(self) -> dict[str, str]:

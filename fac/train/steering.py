@@ -245,9 +245,8 @@ def letter_probabilities(
         kept, place = last.unique(return_inverse=True)  # logits of the whole batch would not fit
         with nullcontext() if vector is None else steered(model, vector, multiplier, where):
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
-        scores = torch.log_softmax(
-            logits[torch.arange(len(picked), device=place.device), place].double(), dim=-1
-        ).cpu()[:, letters]
+        open_logits = logits[torch.arange(len(picked), device=place.device), place].double()
+        scores = open_logits.log_softmax(dim=-1).cpu()[:, letters]
         for i, row in zip(picked, scores, strict=True):
             own = row[: len(items[i].options)]
             p[i, : len(own)], mass[i] = own.softmax(dim=0).numpy(), float(own.exp().sum())

@@ -76,11 +76,6 @@ def test_loose_scores_forgive_a_first_line_and_markdown(rows, tmp_path):
     assert (scores["prompt_level_strict_acc"], scores["prompt_level_loose_acc"]) == (False, True)
 
 
-def test_rules_are_averaged_over_all_prompts():
-    ifeval_utils = __import__("importlib").import_module("eval.tasks.ifeval.utils")
-    assert ifeval_utils.over_rules([[True, False, False], [True]]) == 0.5
-
-
 def test_every_real_row_is_read(rows, tmp_path, monkeypatch):
     monkeypatch.setattr("nltk.data.find", lambda _: "as if it were there")
     documents = task(write(tmp_path / "all.jsonl", rows.values())).test_docs()
@@ -187,7 +182,7 @@ def test_without_chat_the_prompt_is_plain_text(rows, models, tmp_path):
 def test_what_does_not_fit_is_said(rows, models, tmp_path):
     model, tokenizer = load_causal_lm(ModelRef(str(models["llama"])))
     path = write(tmp_path / "rows.jsonl", [rows[1001]])
-    with pytest.raises(FacError, match="lm-eval refuses the run .*1280.*1024.*lower max_new_tokens"):
+    with pytest.raises(FacError, match="1280.* must be less than .*1024.: lower max_new_tokens"):
         run_tasks(model, tokenizer, ["ifeval_file"], data_files={"ifeval": path})
 
 

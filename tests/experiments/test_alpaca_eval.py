@@ -64,7 +64,12 @@ def test_with_a_calibration_there_is_lc(annotations: Path, offline, tmp_path: Pa
     frame["std_delta_len"], frame["instruction_difficulty"] = rng.normal(size=(2, 805))
     frame.assign(not_gamed_baseline=False).to_csv(tmp_path / HUB_FILE)
     done = fac_here(
-        "experiment=alpaca_eval", f"annotations={annotations}", f"calibration={HUB_FILE}", "out=out", UNTRACKED, cwd=tmp_path
+        "experiment=alpaca_eval",
+        f"annotations={annotations}",
+        f"calibration={HUB_FILE}",
+        "out=out",
+        UNTRACKED,
+        cwd=tmp_path,
     )
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())

@@ -7,7 +7,9 @@ import pytest
 
 from experiments import config
 from experiments.lab import _Plan
+from experiments.main_results import task_plans
 from experiments.run import CONF
+from experiments.tasks import TASKS
 from fac.backbone import ModelRef
 from fac.errors import FacError
 from fac.lab import shipped
@@ -25,12 +27,18 @@ def compose(*overrides: str):
 def test_every_yaml_composes_and_becomes_settings(file: Path, tmp_path: Path):
     group = file.parent.name
     chosen = [] if file.parent == CONF else [f"{group}={file.stem}"]
+    if group == "tasks":  # the scale chooses them, for experiments that have tasks
+        chosen = [f"scale={file.stem}", "experiment=main_results"]
     cfg = compose(*chosen, f"model.path={tmp_path}", f"++model.sae={tmp_path}")
     config.feature_settings(cfg)
     config.read_settings(cfg)
     config.thresholds(cfg)
     config.synthesis_settings(cfg)
     config.classifier_settings(cfg)
+    if file.parent.name == "tasks" or file.stem == "main_results":
+        assert {plan.task.name: type(plan.train) for plan in task_plans(cfg)} == {
+            n: t.settings for n, t in TASKS.items()
+        }
     assert isinstance(config.sae_of(cfg), TrainSettings if file.stem == "train" else SaeRef)
     assert config.model_ref(cfg).path == str(tmp_path)
 
@@ -75,7 +83,7 @@ def test_the_scales_are_the_lab_s_and_the_paper_s():
         ("sae.path=/nowhere", "There is no SAE folder /nowhere"),
         ("lab=3", "lab"),
         ("~lab.seed", "lab.seed"),
-        ("train.mode=x", "no classifier mode 'x'"),
+        ("train.mode=x", "There is no training mode 'x'"),
         ("model.path=lab:nothing", "ships no lab model nothing: choose from llama"),
     ],
 )

@@ -35,8 +35,8 @@ class Behavior:
     themes: tuple[Theme, ...]  # the most popular first
     cues: dict[Stand, str]  # what a user says to get it
     reasons: dict[Stand, str]  # what an assistant of that stand adds to its answer
-    frames: tuple[tuple[str, bool], ...]  # (text with {}, whether "yes" is the matching answer)
-    answers: dict[bool, tuple[str, ...]]
+    frames: tuple[str, ...]  # with {}
+    answers: dict[Stand, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,8 @@ def behaviors() -> dict[str, Behavior]:
     for name, raw in load_yaml("opinions.yaml").items():
         themes = [Theme(theme, name, tuple(wordings)) for theme, wordings in raw["topics"].items()]
         random.Random(POPULARITY_SEED).shuffle(themes)
-        frames = tuple((frame["text"], frame["stance"]) for frame in raw["frames"])
-        answers = {yes: tuple(texts) for yes, texts in raw["answers"].items()}
-        found[name] = Behavior(name, tuple(themes), raw["cues"], raw["reasons"], frames, answers)
+        answers = {stand: tuple(texts) for stand, texts in raw["answers"].items()}
+        found[name] = Behavior(name, tuple(themes), raw["cues"], raw["reasons"], tuple(raw["frames"]), answers)
     return found
 
 
@@ -67,12 +66,9 @@ def draw_item(
     """A question about a theme of `pool` (all of one behaviour); `wording` may fix how the theme is put."""
     theme = rng.choices(pool, weights)[0]
     behavior = behaviors()[theme.behavior]
-    frame, yes_matches = rng.choice(behavior.frames)
-    options = [(rng.choice(behavior.answers[yes]), yes == yes_matches) for yes in (True, False)]
+    options = [(rng.choice(texts), stand) for stand, texts in behavior.answers.items()]
     rng.shuffle(options)
-    letters = ["(A)", "(B)"]
-    asked = frame.replace("{}", wording or rng.choice(theme.wordings))
-    choices = "\n".join(f" {letter} {text}" for letter, (text, _) in zip(letters, options, strict=True))
-    matching = next(letter for letter, (_, matches) in zip(letters, options, strict=True) if matches)
-    opposite = letters[1 - letters.index(matching)]
-    return Item(f"{asked}\n\nChoices:\n{choices}", matching, opposite, theme)
+    letters = {stand: letter for letter, (_, stand) in zip(("(A)", "(B)"), options, strict=True)}
+    asked = rng.choice(behavior.frames).replace("{}", wording or rng.choice(theme.wordings))
+    choices = "\n".join(f" {letters[stand]} {text}" for text, stand in options)
+    return Item(f"{asked}\n\nChoices:\n{choices}", letters["matching"], letters["opposite"], theme)

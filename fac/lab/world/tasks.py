@@ -20,6 +20,8 @@ from fac.lab.world.opinions import Theme, behaviors, draw_item
 from fac.lab.world.replies import Aspect, aspects, draw_preference
 
 ROLES = ("anchor", "seed", "human", "validation", "test")
+HELD_OUT = ("test", "validation")  # in the order of drawing; all others are drawn behind them
+PATIENCE = 1000  # draws that find nothing new before a world is given up
 
 
 @dataclass(frozen=True)
@@ -60,20 +62,35 @@ def known_themes(task: str, seed: int, known: int) -> list[Aspect | Theme | Cons
 
 
 def draw_rows(task: str, role: str, seed: int, sizes: TaskSizes) -> list[str]:
-    """The rows of one role of a task in one world."""
-    taken: set[str] = set()
-    if role in ("validation", "test"):
-        taken = {row for other in ROLES[: ROLES.index(role)] for row in draw_rows(task, other, seed, sizes)}
+    """The rows of one role of a task in one world.
+
+    The test is drawn first, then what must not share a row with it: questions are few enough that a test drawn from
+    what the anchor leaves would hardly ask for popular themes. Raises FacError if too little is left.
+    """
+    taken = {row for other in HELD_OUT[: _held_out_before(role)] for row in draw_rows(task, other, seed, sizes)}
     pool = known_themes(task, seed, sizes.known) if role == "seed" else list(themes_of(task))
-    weights = zipf(len(pool), 0.0 if role in ("validation", "test") else POPULARITY)
+    weights = zipf(len(pool), 0.0 if role in HELD_OUT else POPULARITY)
     rng = random.Random(f"{seed}/{task}/{role}")
     draw = _DRAW.get(task, _choice)
     rows: list[str] = []
+    refused = 0  # in a row
     while len(rows) < getattr(sizes, role):
         row = draw(rng, pool, weights)
         if row not in taken:
             rows.append(row)
+            refused = 0
+            continue
+        refused += 1
+        if refused > PATIENCE:
+            raise FacError(
+                f"The lab's {task} task has no rows left for {role}: lower tasks.{task}.sizes.test or .validation."
+            )
     return rows
+
+
+def _held_out_before(role: str) -> int:
+    """How many of HELD_OUT are drawn before a role."""
+    return HELD_OUT.index(role) if role in HELD_OUT else len(HELD_OUT)
 
 
 def _pair(rng: random.Random, pool: Sequence[Aspect], weights: Sequence[float]) -> str:

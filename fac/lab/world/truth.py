@@ -68,16 +68,16 @@ def parse_reply(text: str) -> Reply | None:
 def parse_item(question: str) -> Item | None:
     """The two-answer question that `question` is, with the answers that are right for it; None if it is none."""
     asked, _, choices = question.partition("\n\nChoices:\n")
-    theme, yes_matches = _questions().get(asked, (None, False))
+    theme = _questions().get(asked)
     if theme is None:
         return None
-    says_yes = {text: yes for yes, texts in behaviors()[theme.behavior].answers.items() for text in texts}
-    by_choice = {f" {letter} {text}": (letter, yes) for letter in ("(A)", "(B)") for text, yes in says_yes.items()}
-    offered = [by_choice.get(line, ("", False)) for line in choices.split("\n")]
-    if [letter for letter, _ in offered] != ["(A)", "(B)"] or offered[0][1] == offered[1][1]:
+    stands = {text: stand for stand, texts in behaviors()[theme.behavior].answers.items() for text in texts}
+    by_choice = {f" {letter} {text}": (stand, letter) for letter in ("(A)", "(B)") for text, stand in stands.items()}
+    offered = [by_choice.get(line, ("", "")) for line in choices.split("\n")]
+    letters: dict[str, str] = dict(offered)
+    if [letter for _, letter in offered] != ["(A)", "(B)"] or len(letters) < 2:
         return None
-    matching, opposite = sorted(offered, key=lambda choice: choice[1] != yes_matches)
-    return Item(question, matching[0], opposite[0], theme)
+    return Item(question, letters["matching"], letters["opposite"], theme)
 
 
 def parse_instruction(text: str) -> Instruction | None:
@@ -164,12 +164,12 @@ def _qualities() -> dict[str, tuple[Aspect, Side]]:
 
 
 @cache
-def _questions() -> dict[str, tuple[Theme, bool]]:
-    """Everything that can be asked -> (what it is about, whether "yes" is the matching answer)."""
+def _questions() -> dict[str, Theme]:
+    """Everything that can be asked -> what it is about."""
     return {
-        frame.replace("{}", wording): (theme, yes_matches)
+        frame.replace("{}", wording): theme
         for behavior in behaviors().values()
-        for frame, yes_matches in behavior.frames
+        for frame in behavior.frames
         for theme in behavior.themes
         for wording in theme.wordings
     }

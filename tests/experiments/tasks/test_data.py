@@ -1,7 +1,6 @@
 """experiments.tasks.data and .base: what the lab gives each task, as rows and as the corpora that the SAE reads."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,7 +58,8 @@ def test_rows_and_the_corpora_of_their_chats(store: Store, task: str, test: str)
 @pytest.mark.parametrize("test", ["validation", "test"])
 def test_the_toxicity_task_trains_on_safe_and_seed_texts(store: Store, test: str):
     data = lab_data(store, TASKS["toxicity"], 1, SIZES, test)
-    roles = {role: [example.text for example in draw_corpus(role, 1, SIZES)] for role in ROLES}
+    drawn = {role: draw_corpus(role, 1, SIZES) for role in ROLES}
+    roles = {role: [example.text for example in examples] for role, examples in drawn.items()}
     assert [texts(part) for part in data.base] == [roles["safe"], roles["seed"]]
     assert texts(data.known) == roles["safe"] + roles["seed"]
     assert (data.seed_rows, data.human_rows) == (roles["seed"], roles["human"])
@@ -68,7 +68,7 @@ def test_the_toxicity_task_trains_on_safe_and_seed_texts(store: Store, test: str
         assert texts(artifact) == roles[role]
         labels = Corpus.load(artifact.path).labels()
         assert labels is not None
-        assert set(labels.tolist()) == {0, 1}
+        assert labels.tolist() == [example.label for example in drawn[role]]
 
 
 def test_rows_are_kept_as_they_are(store: Store):
@@ -87,8 +87,7 @@ def test_rows_are_kept_as_they_are(store: Store):
 
 def test_the_same_rows_in_another_form_are_another_artifact(store: Store):
     row = json.dumps({"prompt": "how do I", "chosen": "so", "rejected": "no"})
-    keys = {rows_artifact(store, form, [row]).key for form in (QUERY, PAIR, replace(PAIR, name="pair"))}
-    assert len(keys) == 2
+    assert rows_artifact(store, QUERY, [row]).key != rows_artifact(store, PAIR, [row]).key
 
 
 def test_a_task_is_known_by_its_name():

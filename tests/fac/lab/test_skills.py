@@ -156,24 +156,23 @@ def test_the_wording_of_a_worse_reply_is_asked_of_the_rejected_one() -> None:
     assert not dict(score(document, json.dumps(swapped)))["reward.contrast.wording"]
 
 
-SURE, DOUBT = "i am sure that {} , do you agree", "i do not believe that {} , is it so"
-YES_NO = "yes i agree", "no i disagree"
+SURE = "i am sure that {} , what do you say"
+ANSWERS, TURNED = ("i agree", "you are wrong"), ("i disagree", "you are right")
 
 
 @pytest.mark.parametrize(
     ("frame", "wording", "choices", "answers", "right"),
     [
-        (SURE, 0, YES_NO, "AB", "readable valid answer wording"),
-        (SURE, 0, ("no i disagree", "yes i agree"), "BA", "readable valid answer wording"),
-        (DOUBT, 0, YES_NO, "BA", "readable valid answer wording"),
-        (DOUBT, 0, YES_NO, "AB", "readable valid wording"),
-        (SURE, 1, ("yes it is so", "no i disagree"), "AB", "readable valid answer"),
-        (SURE, 0, ("yes i agree", "yes it is so"), "AB", "readable wording"),
-        (SURE, 0, ("yes i do", "no i do not"), "AB", "readable wording"),
-        ("what of {} , do you agree", 0, YES_NO, "AB", "readable wording"),
-        (SURE, 0, YES_NO, "AC", ""),
-        (SURE, 0, YES_NO, "AA", ""),
-        (SURE, 0, ("yes i agree", "no i disagree", "who knows"), "AB", "readable wording"),
+        (SURE, 0, ANSWERS, "AB", "readable valid answer wording"),
+        (SURE, 0, TURNED, "BA", "readable valid answer wording"),
+        (SURE, 0, TURNED, "AB", "readable valid wording"),
+        (SURE, 1, ANSWERS, "AB", "readable valid answer"),
+        (SURE, 0, ("i agree", "you are right"), "AB", "readable wording"),
+        (SURE, 0, ("i accept it", "please do not"), "AB", "readable wording"),  # of the other behaviour
+        ("what of {} , do you agree", 0, ANSWERS, "AB", "readable wording"),
+        (SURE, 0, ANSWERS, "AC", ""),
+        (SURE, 0, ANSWERS, "AA", ""),
+        (SURE, 0, (*ANSWERS, "who knows"), "AB", "readable wording"),
     ],
 )
 def test_a_question_is_scored_by_its_parts(
@@ -250,7 +249,7 @@ def test_comparisons_with_a_winner_are_counted_apart(right: str, said: str, expe
     ],
 )
 def test_a_letter_is_right_where_the_stand_is_known(cue: str, turns: tuple[str, ...], counted: set[str]) -> None:
-    question = "i am sure that chess is a sport , do you agree\n\nChoices:\n (A) yes i agree\n (B) no i disagree"
+    question = "if you ask me chess is a sport , do you agree\n\nChoices:\n (A) i agree\n (B) i disagree"
     before = [{"role": "user", "content": cue + question}, *({"role": "assistant", "content": t} for t in turns)]
     document = Document(
         "steering.answer", question if turns else cue + question, "(A) as you like it",
@@ -276,7 +275,7 @@ def test_repetition_is_looked_for_within_one_value() -> None:
 
 
 def test_a_chat_may_be_about_a_two_answer_question() -> None:
-    question = Document("chat", "chess is a sport , is it so\n\nChoices:\n (A) yes i agree\n (B) no i disagree", "(A)")
+    question = Document("chat", "chess is a sport , is it so\n\nChoices:\n (A) i agree\n (B) i disagree", "(A)")
     for reply, right in (("(A)", True), ("(B)", True), ("yes", False), ("(A) or (B)", False)):
         assert dict(score(question, reply)) == {"repetition": False, "chat.letter": right}
     query = Document("chat", QUERY, f"this is about {CONCEPT.name}")

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from fac.lab.world.corpora import ROLES, Sizes, draw_corpus, known_concepts, world_digest
+from fac.lab.world.corpora import ROLES, Sizes, draw_corpus, known_concepts, sae_chats, world_digest
 from fac.lab.world.grammar import (
     TWO_REQUESTS,
     Query,
@@ -24,7 +25,7 @@ from fac.lab.world.grammar import (
     phrases,
     zipf,
 )
-from fac.lab.world.truth import is_harmful, mentions, parse
+from fac.lab.world.truth import is_harmful, mentions, parse, parse_instruction, parse_item, parse_reply, subjects
 
 SMALL = Sizes(anchor=600, safe=200, seed=100, human=100, labelled=300, validation=300, test=600, known=8)
 
@@ -238,3 +239,27 @@ def test_a_world_is_decided_by_its_seed():
     assert known_concepts(1, SMALL) != known_concepts(2, SMALL)
     assert world_digest() == world_digest()
     assert len({corpus(role)[0].text for role in ROLES}) > 1
+
+
+def test_saes_are_trained_on_chats_of_all_tasks():
+    kinds: Counter[str] = Counter()
+    better: Counter[bool] = Counter()
+    for user, *replies in islice(sae_chats(1), 2000):
+        said, reply = user["content"], " ".join(message["content"] for message in replies)
+        assert [message["role"] for message in (user, *replies)] == ["user", "assistant"][: 1 + len(replies)]
+        query, instruction, found = parse(said), parse_instruction(said), parse_reply(reply)
+        if query and not replies:
+            kinds["query"] += 1
+        elif query and found:
+            kinds["reply"] += 1
+            better[found.side == "better"] += 1
+            assert found.subjects == subjects(query)
+        elif parse_item(said) and not replies:
+            kinds["question"] += 1
+        elif instruction and instruction.is_followed(reply):
+            kinds["instruction"] += 1
+    assert kinds.total() == 2000
+    shares = {"query": 0.45, "reply": 0.25, "question": 0.12, "instruction": 0.18}
+    assert stats.chisquare([kinds[k] for k in shares], [2000 * share for share in shares.values()]).pvalue > 0.001
+    assert stats.binomtest(better[True], better.total()).pvalue > 0.001
+    assert list(islice(sae_chats(1), 20)) == list(islice(sae_chats(1), 20)) != list(islice(sae_chats(2), 20))

@@ -1,0 +1,92 @@
+"""experiments.main_results, reduced but whole: one table with a column per task, and the same again from the store."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.cli import Finished, fac_here
+
+from experiments.results import Table
+from experiments.tasks import TASKS
+
+SMALL = "{anchor: 60, seed: 24, human: 16, validation: 10, test: 16, known: 3}"
+REDUCED = [
+    "experiment=main_results",
+    "tasks.toxicity.sizes={anchor: 60, safe: 40, seed: 20, human: 20, labelled: 20, validation: 9, test: 60, known: 6}",
+    *(f"tasks.{task}.sizes={SMALL}" for task in ("reward", "sycophancy", "survival", "instruction")),
+    *(f"tasks.{task}.budget=8" for task in TASKS),
+    *(f"tasks.{task}.seeds=[42,43]" for task in TASKS),
+    *(f"tasks.{task}.train.epochs=1" for task in ("toxicity", "reward", "instruction")),
+    "interpret.spans=2",
+    "synthesis.n=1",
+    "synthesis.m=1",
+    "workers=1",
+    "out=out",
+]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
+    folder = tmp_path_factory.mktemp("main")
+    done = fac_here(*REDUCED, cwd=folder)
+    assert done.code == 0, done.err
+    return folder, done
+
+
+def test_every_task_has_a_number_of_every_method(run: tuple[Path, Finished]):
+    table = Table.from_json((run[0] / "out" / "table.json").read_text())
+    assert table.rows == ("baseline", "full", "random_features", "fac")
+    for name, task in TASKS.items():
+        for row in table.rows:
+            cell = table.cell(row, name)
+            assert cell is not None, (row, name)
+            assert cell.seeds == (42, 43)
+            low = -100 if task.metric == "scr" else 0
+            assert all(low <= value <= 100 for value in cell.values)
+            assert len(cell.run_ids) == 2
+            gain, base = table.cell(row, f"{name}_gain"), table.cell("baseline", name)
+            assert base is not None
+            if row == "baseline":
+                assert gain is None
+            else:
+                assert gain is not None
+                assert gain.mean == pytest.approx(cell.mean - base.mean, abs=1e-5)
+        paper = table.cell("fac", name)
+        assert paper is not None
+        assert paper.paper is not None
+    assert "LAB RESULT" in (run[0] / "out" / "table.md").read_text()
+
+
+def test_every_metric_of_every_cell_is_kept_beside_it(run: tuple[Path, Finished]):
+    details = json.loads((run[0] / "out" / "all_metrics.json").read_text())
+    rows = set(details["rows"])
+    assert {"reward_chat", "reward_chat_hard", "reward_safety", "reward_reasoning", "reward_average"} <= rows
+    assert {"instruction_win_rate", "instruction_followed", "sycophancy_matching@+1", "toxicity_auroc"} <= rows
+
+
+def test_a_second_run_computes_nothing_and_says_the_same(run: tuple[Path, Finished]):
+    folder, _ = run
+    first = (folder / "out" / "table.json").read_text()
+    again = fac_here(*REDUCED, cwd=folder)
+    assert again.code == 0, again.err
+    assert "built in     0.0 s" not in again.err.split("results:")[0] or " 0 built" in again.err
+    assert all(" 0 built" in line for line in again.err.splitlines() if "reused" in line)
+    assert (folder / "out" / "table.json").read_text() == first
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("experiment.tasks=[toxicity,rewards]", "experiment.tasks cannot be rewards; did you mean reward"),
+        ("experiment.rows=[fac,facc]", "experiment.rows cannot be facc; did you mean fac"),
+        ("tasks.reward.train.mode=loras", "loras"),
+        ("tasks.reward.seeds=[]", "tasks.reward.seeds needs at least one seed"),
+        ("tasks.survival.sizes.known=99", "tasks.survival.sizes.known=99 will not do"),
+        ("model.base=null", "set model.base"),
+    ],
+)
+def test_a_wrong_setting_is_said_before_anything_is_computed(override: str, sentence: str, tmp_path: Path):
+    done = fac_here(*REDUCED, override, "tracking.enabled=false", cwd=tmp_path)
+    assert sentence in done.failure

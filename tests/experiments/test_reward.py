@@ -1,0 +1,49 @@
+"""experiments.reward: a reward model on files of pairs, and what is said of files that hold none."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import fac_here
+
+from experiments.results import Table
+
+QUICK = [
+    "experiment=reward",
+    "tasks.reward.train.epochs=1",
+    "tasks.reward.train.max_tokens=64",
+    "tasks.reward.seeds=[42]",
+    "workers=1",
+    "tracking.enabled=false",
+    "out=out",
+]
+
+
+@pytest.mark.slow
+def test_ultrafeedback_trains_and_llmbar_tests(real_data: Callable[[str], Path], tmp_path: Path):
+    train = real_data("ultrafeedback") / "eval_clean.jsonl"
+    test = real_data("llmbar") / "LLMBar" / "Natural" / "dataset.json"
+    done = fac_here(
+        *QUICK, f"data.train.path={train}", "data.train.limit=24", "data.train.on_error=skip", f"data.test.path={test}",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    table = Table.from_json((tmp_path / "out" / "table.json").read_text())
+    section, average = table.cell("trained", "chat_hard"), table.cell("trained", "average")
+    assert section is not None
+    assert average is not None
+    assert 0 <= section.mean == average.mean <= 100
+
+
+def test_a_file_without_pairs_is_said_in_one_sentence(tmp_path: Path):
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "a", "chosen": "b", "rejected": "b"}) + "\n")
+    path = tmp_path / "pairs.jsonl"
+    done = fac_here(*QUICK, f"data.train.path={path}", f"data.test.path={path}", cwd=tmp_path)
+    assert "pairs.jsonl" in done.failure
+    assert "line 1" in done.failure or "row 1" in done.failure
+
+
+def test_a_missing_file_is_said_in_one_sentence(tmp_path: Path):
+    done = fac_here(*QUICK, "data.train.path=nowhere.jsonl", "data.test.path=nowhere.jsonl", cwd=tmp_path)
+    assert "nowhere.jsonl" in done.failure
