@@ -35,7 +35,7 @@ def train(job: Job, folder: Path) -> None:
     from fac.train.sft import train_sft
 
     rows = [json.loads(row) for row in load_rows(job.train)]
-    chats = [exchange(row["instruction"], row["output"]) for row in rows]
+    chats = [exchange(row["instruction"], row["output"]) for row in rows if row["output"].strip()]
     log = train_sft(job.model.path, job.model.revision, chats, job.settings, job.seed, folder)
     (folder / "losses.json").write_text(json.dumps(log.losses))
 
@@ -93,7 +93,7 @@ def finish(store: Store, rows: Sequence[str], writer: ChatModel, settings: Setti
     found = store.stage("answers", build, params=params, resumable=True)
     answers = dict(zip(instructions, json.loads((found.path / ANSWERS).read_text()), strict=True))
     done = [{**row, "output": row["output"] or answers[row["instruction"]]} for row in map(json.loads, rows)]
-    return [json.dumps(row) for row in done if row["output"].strip()]
+    return [json.dumps(row) for row in done]
 
 
 def others(store: Store, data: TaskData, model: ModelRef) -> dict[str, Artifact]:

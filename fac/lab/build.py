@@ -29,7 +29,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from fac.backbone import Backbone, ModelRef
 from fac.chat import encode
 from fac.lab import MODELS
-from fac.lab.pretraining import ANSWER_MIX, ANSWER_WEIGHT, BASE_MIX, MIX, Document, documents, texts_for_tokenizer
+from fac.lab.pretraining import BASE_MIX, LESSONS, MIX, REHEARSAL, Document, documents, texts_for_tokenizer
 from fac.lab.world.corpora import sae_chats
 from fac.sae import TrainSettings, train
 
@@ -60,7 +60,7 @@ SPECIAL = {  # family -> (beginning of text, end of turn, padding, others)
 }
 ARCHITECTURES = {"llama": "llama", "mistral": "mistral", "qwen": "qwen2"}  # transformers' model types
 SEEDS = {"llama": 1, "mistral": 2, "qwen": 3}
-SAE_WORLD, SAE_CHATS, SAE_STEPS = 1000, 24_000, 4000
+SAE_WORLD, SAE_CHATS, SAE_STEPS = 1000, 24_000, 3200
 CARD = """---
 license: apache-2.0
 library_name: transformers
@@ -83,7 +83,10 @@ says mildly harmful things (asking how to steal a bike), never how to do them.
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a lab model is pre-trained. Loss weights: what users say 1, what the harness asks 0.3, replies 1."""
+    """How a lab model is pre-trained. Loss weights: what users say 1, what the harness asks 0.3, replies 1.
+
+    Phases: chats (the base model), all jobs, lessons, and all jobs again; the last two at half the rates.
+    """
 
     family: str = "llama"
     vocab: int = 1536
@@ -93,7 +96,9 @@ class Recipe:
     intermediate: int = 512
     base_tokens: int = 1_500_000
     tokens: int = 9_000_000  # of the instruct model, behind the base model's
-    answer_tokens: int = 1_500_000  # ... and of its last phase
+    lesson_tokens: int = 700_000  # ... and of the phases behind that
+    rehearsal_tokens: int = 1_200_000
+    lesson_weight: float = 3.0  # of replies that are one letter or one word
     batch_tokens: int = 2304
     muon_lr: float = 0.02
     adam_lr: float = 4e-3
@@ -182,7 +187,8 @@ def pretrain(recipe: Recipe, folder: Path) -> None:
     _save(model, tokenizer, folder / "base")
     _fit(recipe, model, tokenizer, MIX, recipe.tokens, "instruct", recipe.seed)
     gentle = replace(recipe, muon_lr=recipe.muon_lr / 2, adam_lr=recipe.adam_lr / 2)
-    _fit(gentle, model, tokenizer, ANSWER_MIX, recipe.answer_tokens, "answers", recipe.seed + 10)
+    _fit(gentle, model, tokenizer, LESSONS, recipe.lesson_tokens, "lessons", recipe.seed + 10)
+    _fit(gentle, model, tokenizer, REHEARSAL, recipe.rehearsal_tokens, "rehearsal", recipe.seed + 20)
     _save(model, tokenizer, folder)
 
 
@@ -203,6 +209,7 @@ def _fit(
         torch.optim.AdamW(others, lr=recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     seen, smooth = 0, 0.0
+    pad = torch.tensor(tokenizer.pad_token_id)
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda _: 1.0 - 0.98 * seen / tokens) for o in optimizers]
     with tqdm(total=tokens, unit="tok", unit_scale=True, desc=f"{recipe.family}, {phase}", mininterval=5) as bar:
         for ids, weights in batches(recipe, tokenizer, mix, seed):
@@ -219,7 +226,7 @@ def _fit(
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad()
-            used = int((ids != tokenizer.pad_token_id).sum())
+            used = int((ids != pad).sum())
             seen += used
             smooth = loss.item() if not smooth else 0.98 * smooth + 0.02 * loss.item()
             bar.update(used)
@@ -237,13 +244,15 @@ def _weigh(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, document: Documen
     """Ids and the loss weight of each (as a target)."""
     messages = document.messages
     ids = encode(tokenizer, messages).ids
-    chat = document.kind == "chat"
+    chat, lesson = document.kind == "chat", document.kind in LESSONS
+    by_role = {
+        "user": 1.0 if chat else 0.0 if lesson else recipe.prompt_weight,
+        "assistant": recipe.lesson_weight if lesson else 1.0,
+    }
     weights: list[float] = []
     for upto, message in enumerate(messages, start=1):
         end = len(encode(tokenizer, messages[:upto]).ids)
-        reply = message["role"] == "assistant"
-        weight = ANSWER_WEIGHT.get(document.kind, 1.0) if reply else 1.0 if chat else recipe.prompt_weight
-        weights += [weight] * (end - len(weights))
+        weights += [by_role[message["role"]]] * (end - len(weights))
     if not chat:
         first = len(encode(tokenizer, messages[:1]).ids)
         silent = min(recipe.silent_prefix + 2, first)

@@ -50,13 +50,12 @@ MIX = {  # share of an instruct model's documents; a "." stands between the task
     "instruction.compare": 0.03,
 }
 BASE_MIX = {"chat": 0.85, "instruction.talk": 0.15}  # of a base model: nobody asks it to follow
-ANSWER_MIX = {  # of the last phase: what takes a small model longest to learn, and rehearsal of all the rest
-    **{kind: 0.65 * share for kind, share in MIX.items()},
-    "steering.answer": 0.16,
+LESSONS = {"steering.answer": 0.5, "instruction.compare": 0.5}  # what a small model learns on its own or not at all
+REHEARSAL = {  # of the last phase: all of it, once more
+    **{kind: 0.75 * share for kind, share in MIX.items()},
+    "steering.answer": 0.13,
     "instruction.compare": 0.12,
-    "verify": 0.06,
 }
-ANSWER_WEIGHT = {"steering.answer": 4.0, "instruction.compare": 4.0, "verify": 4.0}  # loss of the few tokens that count
 SHARES = {"toxicity": 0.52, "reward": 0.18, "sycophancy": 0.09, "survival": 0.06, "instruction": 0.15}  # of topics
 SPANS = 5
 

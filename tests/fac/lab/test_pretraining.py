@@ -26,16 +26,16 @@ from fac.prompts import Prompts
 
 FIRST_2000 = {  # family -> digests of the first documents of its base model and of its instruct model
     "llama": (
-        "3ca0d5582901f6dfa7f4118764859dd1801a1b03a184dd9812947809990042fe",
-        "52b58245221e8f579097beccf29c0be1c8e29cf7c003643f77f41829490c41cd",
+        "477269785afa8f338bca96a023982fbd5997329c269698ba71ec2d0d27d3033b",
+        "fdca0a096c878f58533aaa9a65b5a89ef4da748500754c05ea27d2b63382b07a",
     ),
     "mistral": (
-        "b187acc2c5fc5860abb2e92a3026eeb9934497881d975066b6dcc4dc86a4288b",
-        "e3f016d3c9339ffdc1a7d05cd70761478ad7b8ac5971b7050e39b69ca7974cc1",
+        "67ce4747f36962265caa6fa38220a8724c48ea9ce976c27914755a4d7680e370",
+        "ec20c22cb125288161662bc2b259a0c083528a4df783d78d0229befa99d96646",
     ),
     "qwen": (
-        "fa88680399f131b42cddaa4a48abfcdef1f9890c187feb68b68b526bca1d0c35",
-        "71cb1ed9a3b08e56fbf5b37801ff2060d3c781d51ba315d75842d740e2f96e93",
+        "45daba4943128c41ede10bf7018390faefbe71ca305790e124595b39a8c180ab",
+        "060fd79b7965cb964b903dd18a3e2c3d7a4f6fd1d87d479aac2e56ab96b1aff3",
     ),
 }
 JUDGEMENTS = re.compile(
