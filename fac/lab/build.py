@@ -96,8 +96,8 @@ class Recipe:
     intermediate: int = 512
     base_tokens: int = 1_500_000
     tokens: int = 9_000_000  # of the instruct model, behind the base model's
-    lesson_tokens: int = 700_000  # ... and of the phases behind that
-    rehearsal_tokens: int = 1_200_000
+    lesson_tokens: int = 900_000  # ... and of the phases behind that
+    rehearsal_tokens: int = 2_000_000
     lesson_weight: float = 3.0  # of replies that are one letter or one word
     batch_tokens: int = 2304
     muon_lr: float = 0.02

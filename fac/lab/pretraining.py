@@ -52,9 +52,10 @@ MIX = {  # share of an instruct model's documents; a "." stands between the task
 BASE_MIX = {"chat": 0.85, "instruction.talk": 0.15}  # of a base model: nobody asks it to follow
 LESSONS = {"steering.answer": 0.5, "instruction.compare": 0.5}  # what a small model learns on its own or not at all
 REHEARSAL = {  # of the last phase: all of it, once more
-    **{kind: 0.75 * share for kind, share in MIX.items()},
-    "steering.answer": 0.13,
-    "instruction.compare": 0.12,
+    **{kind: 0.74 * share for kind, share in MIX.items()},
+    "steering.answer": 0.1,
+    "instruction.compare": 0.1,
+    "instruction.answer": 0.06,
 }
 SHARES = {"toxicity": 0.52, "reward": 0.18, "sycophancy": 0.09, "survival": 0.06, "instruction": 0.15}  # of topics
 SPANS = 5
@@ -145,15 +146,16 @@ class _Writer:
         return Document("chat", instruction.text, self._answer(instruction, good=self.rng.random() < 0.33))
 
     def instruction_compare(self) -> Document:
-        """Which of two answers does what is asked; a flawed one lacks a wish, has another one, or another subject."""
+        """Which of two answers does what is asked; the other lacks a wish, has another one, or another subject."""
         rng = self.rng
         instruction = draw_instruction(rng, constraints())
-        right, wrong = rng.choice(((True, False), (False, True), (True, True), (False, False)))
-        answers = [self._answer(instruction, good) for good in (right, wrong)]
-        follows = [instruction.is_followed(answer) for answer in answers]
-        verdict = "tie" if follows[0] == follows[1] else "first" if follows[0] else "second"
+        right, flawed = instruction.answer(rng), self._answer(instruction, good=False)
+        while instruction.is_followed(flawed):
+            flawed = self._answer(instruction, good=False)
+        verdict = rng.choice(("first", "second"))
+        first, second = (right, flawed) if verdict == "first" else (flawed, right)
         prompt = self.prompts["instruction"].render(
-            "compare", instruction=instruction.text, output_1=answers[0], output_2=answers[1]
+            "compare", instruction=instruction.text, output_1=first, output_2=second
         )
         return Document("instruction.compare", prompt, f"[[{verdict}]]", task="instruction")
 

@@ -6,6 +6,7 @@ import pytest
 from support.cli import fac_here
 
 from experiments.results import Table
+from fac.lab import MODELS
 
 REDUCED = [
     "experiment=cross_model",
@@ -23,6 +24,20 @@ REDUCED = [
 
 
 @pytest.mark.slow
+def test_one_model_alone(tmp_path: Path):
+    alone = [f"experiment.{role}=[llama]" for role in ("sources", "writers", "trained")]
+    done = fac_here(*REDUCED, *alone, cwd=tmp_path)
+    assert done.code == 0, done.err
+    table = Table.from_json((tmp_path / "out" / "table.json").read_text())
+    assert (table.rows, table.columns) == (("baseline", "llama+llama"), ("llama", "llama_gain", "fac"))
+    transferred = table.cell("llama+llama", "llama")
+    assert transferred is not None
+    assert transferred.paper is not None  # Table 3
+    assert not (tmp_path / "out" / "agreement.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (MODELS / "qwen").is_dir(), reason="the package does not ship the lab's Qwen2 yet")
 def test_all_combinations_of_the_models_named(tmp_path: Path):
     done = fac_here(*REDUCED, "experiment.writers=[qwen]", "experiment.trained=[mistral,qwen]", cwd=tmp_path)
     assert done.code == 0, done.err
