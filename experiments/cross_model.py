@@ -38,6 +38,7 @@ BASELINE = "baseline"
 
 def run(cfg: DictConfig) -> Path:
     """Run the experiment; returns the folder of its results."""
+    (plan,) = _one(task_plans(cfg))
     sources, writers, trained = (
         config.value(cfg, f"experiment.{role}", list[str]) for role in ("sources", "writers", "trained")
     )
@@ -45,7 +46,6 @@ def run(cfg: DictConfig) -> Path:
         if not names or len(set(names)) < len(names):
             raise FacError(f"experiment.{role} needs at least one model, and each only once.")
     models = {name: config.model_named(cfg, name) for name in dict.fromkeys([*sources, *writers, *trained])}
-    (plan,) = _one(task_plans(cfg))
     features, layer, thresholds = config.feature_settings(cfg), config.sae_layer(cfg), config.thresholds(cfg)
     world: int = config.value(cfg, "experiment.world", int)
     workers: int = config.value(cfg, "workers", PositiveInt | None) or default_workers()

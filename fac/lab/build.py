@@ -16,7 +16,7 @@ import itertools
 import random
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,19 @@ says mildly harmful things (asking how to steal a bike), never how to do them.
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a lab model is pre-trained. Loss weights: what users say 1, what the harness asks 0.3, replies 1.
+class Phase:
+    """One run over a stream of documents."""
 
-    Phases: chats (the base model), all jobs, lessons, and all jobs again; the last two at half the rates.
-    """
+    name: str
+    mix: Mapping[str, float]
+    tokens: int
+    seed: int  # of the documents
+    rate: float = 1.0  # of the recipe's learning rates
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a lab model is pre-trained. Loss weights: what users say 1, what the harness asks 0.3, replies 1."""
 
     family: str = "llama"
     vocab: int = 1536
@@ -108,6 +116,16 @@ class Recipe:
     @property
     def seed(self) -> int:
         return SEEDS[self.family]
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Chats make the base model; all jobs, lessons, and all jobs again make the instruct model."""
+        return (
+            Phase("base", BASE_MIX, self.base_tokens, self.seed),
+            Phase("jobs", MIX, self.tokens, self.seed),
+            Phase("lessons", LESSONS, self.lesson_tokens, self.seed + 10, 0.5),
+            Phase("rehearsal", REHEARSAL, self.rehearsal_tokens, self.seed + 20, 0.5),
+        )
 
 
 def build_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -183,36 +201,25 @@ def pretrain(recipe: Recipe, folder: Path) -> None:
     """Train from scratch; write the instruct model to `folder` and the base model to `folder`/base (bf16)."""
     tokenizer = build_tokenizer(recipe)
     model = build_model(recipe, tokenizer)
-    _fit(recipe, model, tokenizer, BASE_MIX, recipe.base_tokens, "base", recipe.seed)
-    _save(model, tokenizer, folder / "base")
-    _fit(recipe, model, tokenizer, MIX, recipe.tokens, "instruct", recipe.seed)
-    gentle = replace(recipe, muon_lr=recipe.muon_lr / 2, adam_lr=recipe.adam_lr / 2)
-    _fit(gentle, model, tokenizer, LESSONS, recipe.lesson_tokens, "lessons", recipe.seed + 10)
-    _fit(gentle, model, tokenizer, REHEARSAL, recipe.rehearsal_tokens, "rehearsal", recipe.seed + 20)
-    _save(model, tokenizer, folder)
+    for phase in recipe.phases:
+        _fit(recipe, phase, model, tokenizer)
+        _save(model, tokenizer, folder / "base" if phase.name == "base" else folder)
 
 
-def _fit(
-    recipe: Recipe,
-    model: Any,
-    tokenizer: PreTrainedTokenizerFast,
-    mix: Mapping[str, float],
-    tokens: int,
-    phase: str,
-    seed: int,
-) -> None:
+def _fit(recipe: Recipe, phase: Phase, model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
     """One phase of pre-training, in place: Muon for matrices, AdamW for the rest, rates falling linearly to 2 %."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers = [
-        torch.optim.Muon(matrices, lr=recipe.muon_lr, weight_decay=0.0),
-        torch.optim.AdamW(others, lr=recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=phase.rate * recipe.muon_lr, weight_decay=0.0),
+        torch.optim.AdamW(others, lr=phase.rate * recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     seen, smooth = 0, 0.0
     pad = torch.tensor(tokenizer.pad_token_id)
-    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda _: 1.0 - 0.98 * seen / tokens) for o in optimizers]
-    with tqdm(total=tokens, unit="tok", unit_scale=True, desc=f"{recipe.family}, {phase}", mininterval=5) as bar:
-        for ids, weights in batches(recipe, tokenizer, mix, seed):
+    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda _: 1.0 - 0.98 * seen / phase.tokens) for o in optimizers]
+    what = f"{recipe.family}, {phase.name}"
+    with tqdm(total=phase.tokens, unit="tok", unit_scale=True, desc=what, mininterval=5) as bar:
+        for ids, weights in batches(recipe, tokenizer, phase.mix, phase.seed):
             with torch.autocast("cpu", torch.bfloat16):
                 hidden = model.model(ids[:, :-1]).last_hidden_state
                 wanted = weights[:, 1:] > 0
@@ -231,7 +238,7 @@ def _fit(
             smooth = loss.item() if not smooth else 0.98 * smooth + 0.02 * loss.item()
             bar.update(used)
             bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
-            if seen >= tokens:
+            if seen >= phase.tokens:
                 return
 
 

@@ -51,12 +51,8 @@ MIX = {  # share of an instruct model's documents; a "." stands between the task
 }
 BASE_MIX = {"chat": 0.85, "instruction.talk": 0.15}  # of a base model: nobody asks it to follow
 LESSONS = {"steering.answer": 0.5, "instruction.compare": 0.5}  # what a small model learns on its own or not at all
-REHEARSAL = {  # of the last phase: all of it, once more
-    **{kind: 0.74 * share for kind, share in MIX.items()},
-    "steering.answer": 0.1,
-    "instruction.compare": 0.1,
-    "instruction.answer": 0.06,
-}
+_AGAIN = MIX | {"steering.answer": 0.14, "instruction.compare": 0.14, "instruction.answer": 0.08}
+REHEARSAL = {kind: share / sum(_AGAIN.values()) for kind, share in _AGAIN.items()}  # of the last phase: all of it again
 SHARES = {"toxicity": 0.52, "reward": 0.18, "sycophancy": 0.09, "survival": 0.06, "instruction": 0.15}  # of topics
 SPANS = 5
 

@@ -131,9 +131,9 @@ def measure_skills(model: ChatModel, seed: int = SEED, per_job: int = 200) -> di
     handful of prompts did not ask for. Raises FacError if a lab model is pre-trained with `seed`, or if `per_job` is
     below 1.
     """
-    from fac.lab.build import SEEDS
+    from fac.lab.build import SEEDS, Recipe
 
-    if seed in SEEDS.values():
+    if seed in {phase.seed for family in SEEDS for phase in Recipe(family).phases}:
         raise FacError(f"The lab's models are pre-trained on the prompts of seed {seed}: choose another seed.")
     if per_job < 1:
         raise FacError(f"There is nothing to measure with {per_job} prompts per job: ask for at least 1.")

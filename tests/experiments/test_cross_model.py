@@ -57,7 +57,7 @@ def test_all_combinations_of_the_models_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("experiment.sources=[llama,lama]", "There is no model=lama; did you mean llama"),
+        ("experiment.sources=[llama,lama]", "There is no model=lama: did you mean llama"),
         ("experiment.trained=[]", "experiment.trained needs at least one model"),
         ("experiment.tasks=[toxicity,reward]", "names one task"),
         ("experiment.tasks=[instruction]", "names one task"),

@@ -14,8 +14,18 @@ import pytest
 from scipy import stats
 
 from fac.interpret import SCALE, parse_decision
-from fac.lab.build import SEEDS
-from fac.lab.pretraining import BASE_MIX, MIX, SHARES, SPANS, Document, documents, texts_for_tokenizer
+from fac.lab.build import SEEDS, Recipe
+from fac.lab.pretraining import (
+    BASE_MIX,
+    LESSONS,
+    MIX,
+    REHEARSAL,
+    SHARES,
+    SPANS,
+    Document,
+    documents,
+    texts_for_tokenizer,
+)
 from fac.lab.topics import TASKS, QueryTopic, Topic
 from fac.lab.world.grammar import Query
 from fac.lab.world.instructions import constraints
@@ -24,18 +34,24 @@ from fac.lab.world.replies import CORES, SECTIONS
 from fac.lab.world.truth import mentions, parse, parse_instruction, parse_item, parse_reply, subjects
 from fac.prompts import Prompts
 
-FIRST_2000 = {  # family -> digests of the first documents of its base model and of its instruct model
+FIRST_2000 = {  # family -> digests of the first documents of each phase
     "llama": (
         "477269785afa8f338bca96a023982fbd5997329c269698ba71ec2d0d27d3033b",
-        "fdca0a096c878f58533aaa9a65b5a89ef4da748500754c05ea27d2b63382b07a",
+        "7c708c620e96accc8be7d66d9742676c648ac28db98c0b499270def024277a95",
+        "ac0d537d672c261581d13b6a5a62f364b4469d117470b7d365847637a5627395",
+        "f4627cc6713c0e2052a67d42c2a3bea2b075581e7bcc5815d0b237ab5e0be5ae",
     ),
     "mistral": (
         "67ce4747f36962265caa6fa38220a8724c48ea9ce976c27914755a4d7680e370",
-        "ec20c22cb125288161662bc2b259a0c083528a4df783d78d0229befa99d96646",
+        "04bdce28f116de9797f74b9340c0c99d0c8966a0ccc484b84c199c1c3a9df8e6",
+        "3d2d2efff1503aeba6657ffb2946a1377e6f19f5e1a265774a57ae1f1b9030f0",
+        "5f20aaed0108debc88cc93d21e3c5d030aa2ee470fd6d16f1ef01aeecf35d5a6",
     ),
     "qwen": (
         "45daba4943128c41ede10bf7018390faefbe71ca305790e124595b39a8c180ab",
-        "060fd79b7965cb964b903dd18a3e2c3d7a4f6fd1d87d479aac2e56ab96b1aff3",
+        "e9aaed31257050aed17434b28c0070004e72761cb880f5c0695f57d00254c7af",
+        "9b4951e636baf5cc3017cd6b0fe3ea3e4a6a1a73a31c5018056f2de156fcd00a",
+        "0432ae91ce25ce628c2b6cc57be8e95dc01448c02e026b5790078e315ec6dcc9",
     ),
 }
 JUDGEMENTS = re.compile(
@@ -95,8 +111,8 @@ def core_of(reply: str) -> str:
 def test_the_shipped_models_documents_have_not_changed(family: str) -> None:
     """If this fails, the shipped models were trained on other documents than `fac.lab.build` would draw now."""
     digests = []
-    for mix in (BASE_MIX, MIX):
-        lines = [json.dumps([d.kind, list(d.messages)]) + "\n" for d in head(SEEDS[family], 2000, mix)]
+    for phase in Recipe(family).phases:
+        lines = [json.dumps([d.kind, list(d.messages)]) + "\n" for d in head(phase.seed, 2000, phase.mix)]
         digests.append(hashlib.sha256("".join(lines).encode()).hexdigest())
     assert tuple(digests) == FIRST_2000[family]
 
@@ -118,7 +134,7 @@ def test_a_document_is_a_chat_that_ends_with_the_reply() -> None:
         assert list(texts_for_tokenizer([document])) == [m["content"] for m in document.messages]
 
 
-@pytest.mark.parametrize("mix", [MIX, BASE_MIX])
+@pytest.mark.parametrize("mix", [MIX, BASE_MIX, LESSONS, REHEARSAL])
 def test_kinds_come_in_the_shares_of_the_mix(mix: dict[str, float]) -> None:
     assert math.isclose(sum(mix.values()), 1.0)
     counts = Counter(document.kind for document in head(5, 4000, mix))
@@ -345,8 +361,7 @@ def test_instructions_are_followed_and_comparisons_say_which_answer_does(drawn: 
             "compare", instruction=instruction.text, output_1=first, output_2=second
         )
         good = instruction.is_followed(first), instruction.is_followed(second)
-        assert document.reply == {(True, False): "[[first]]", (False, True): "[[second]]"}.get(good, "[[tie]]")
+        assert document.reply == {(True, False): "[[first]]", (False, True): "[[second]]"}[good]
         verdicts[document.reply] += 1
     n = verdicts.total()
-    for verdict, share in (("[[first]]", 0.25), ("[[second]]", 0.25), ("[[tie]]", 0.5)):
-        assert abs(verdicts[verdict] - n * share) < 4 * math.sqrt(n * share * (1 - share)), verdict
+    assert abs(verdicts["[[first]]"] - n / 2) < 4 * math.sqrt(n / 4)

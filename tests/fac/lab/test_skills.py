@@ -80,12 +80,12 @@ def test_replies_to_other_prompts_are_valid_and_wrong() -> None:
     }  # fmt: skip
     assert {found[skill] for skill in (*wrote, "steering.write.answer", "steering.answer.letter")} == {1.0}
     for skill in ("explain.exact", "evolve.requests", *(s for s in found if s.endswith((".wording", ".misled")))):
-        assert found[skill] < 0.08, skill
+        assert found[skill] < 0.12, skill
     for skill in ("write.concept", "explain.concept", "chat.concepts", "imitate.family", "explain.cannot_tell"):
         assert found[skill] < 0.3, skill
     assert found["instruction.answer.followed"] < 0.1
     assert 0.3 < found["steering.answer.right"] < 0.7
-    assert found["instruction.compare.winner"] < 0.5
+    assert 0.3 < found["instruction.compare.winner"] < 0.7
 
 
 @pytest.mark.parametrize(
