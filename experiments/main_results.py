@@ -30,7 +30,7 @@ from fac.backbone import ModelRef
 from fac.errors import FacError, closest
 from fac.interpret import ROLES
 from fac.lab.world.corpora import Sizes
-from fac.lab.world.tasks import TaskSizes
+from fac.lab.world.tasks import TaskSizes, known_themes
 from fac.llm.base import ChatModel
 from fac.llm.transformers import TransformersChat
 from fac.pipeline import Mined, Workshop, material_of, mine
@@ -81,7 +81,10 @@ def run(cfg: DictConfig) -> Path:
         if name not in METHODS:
             raise FacError(f"experiment.rows cannot be {name}{closest(name, METHODS)}.")
     model = config.model_ref(cfg)
-    base = config.base_ref(cfg) if any(plan.task.from_base for plan in plans) else None
+    base = config.base_ref(cfg)
+    for plan in plans:
+        if plan.task.from_base and base is None:
+            raise FacError(f"The {plan.task.name} task trains a base model: set model.base to a folder or hub id.")
     sae, layer, features = config.sae_of(cfg), config.sae_layer(cfg), config.feature_settings(cfg)
     thresholds = config.thresholds(cfg)
     world: int = config.value(cfg, "experiment.world", int)
@@ -126,6 +129,8 @@ def task_plans(cfg: DictConfig) -> list[TaskPlan]:
         task, key = TASKS[name], f"tasks.{name}"
         values = config.group(cfg, key)
         sizes = config.typed(Sizes if name == "toxicity" else TaskSizes, values["sizes"], f"{key}.sizes")
+        if isinstance(sizes, TaskSizes):
+            known_themes(name, 0, sizes.known)  # refuses more than there are
         common = replace(
             config.synthesis_settings(cfg), max_new_tokens=config.value(cfg, f"{key}.max_new_tokens", PositiveInt)
         )
@@ -169,9 +174,7 @@ def jobs_of(
     """One job per seed."""
     train = data.base if row.added is None else (*data.base, row.added)
     others: dict[str, Artifact] = plan.task.others(store, data, model) if plan.task.others else {}
-    trained = base if plan.task.from_base else model
-    if trained is None:
-        raise FacError(f"The {plan.task.name} task trains a base model: set model.base to a folder or hub id.")
+    trained = base if plan.task.from_base and base else model
     return [
         Job(plan.task.name, row.name, seed, store.root, trained, plan.train, train, data.test, others, group, model)
         for seed in plan.seeds

@@ -24,8 +24,6 @@ REDUCED = [
     "out=out",
 ]
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
@@ -35,6 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
     return folder, done
 
 
+@pytest.mark.slow
 def test_every_task_has_a_number_of_every_method(run: tuple[Path, Finished]):
     table = Table.from_json((run[0] / "out" / "table.json").read_text())
     assert table.rows == ("baseline", "full", "random_features", "fac")
@@ -59,6 +58,7 @@ def test_every_task_has_a_number_of_every_method(run: tuple[Path, Finished]):
     assert "LAB RESULT" in (run[0] / "out" / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_every_metric_of_every_cell_is_kept_beside_it(run: tuple[Path, Finished]):
     details = json.loads((run[0] / "out" / "all_metrics.json").read_text())
     rows = set(details["rows"])
@@ -66,6 +66,7 @@ def test_every_metric_of_every_cell_is_kept_beside_it(run: tuple[Path, Finished]
     assert {"instruction_win_rate", "instruction_followed", "sycophancy_matching@+1", "toxicity_auroc"} <= rows
 
 
+@pytest.mark.slow
 def test_a_second_run_computes_nothing_and_says_the_same(run: tuple[Path, Finished]):
     folder, _ = run
     first = (folder / "out" / "table.json").read_text()
