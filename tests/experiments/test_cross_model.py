@@ -10,7 +10,7 @@ from fac.lab import MODELS
 
 REDUCED = [
     "experiment=cross_model",
-    "tasks.toxicity.sizes={anchor: 60, safe: 40, seed: 20, human: 20, labelled: 20, validation: 9, test: 60, known: 6}",
+    "tasks.toxicity.sizes={anchor: 30, safe: 30, seed: 16, human: 10, labelled: 20, validation: 9, test: 60, known: 6}",
     "tasks.toxicity.budget=8",
     "tasks.toxicity.seeds=[42]",
     "tasks.toxicity.train.epochs=1",

@@ -9,10 +9,10 @@ from support.cli import Finished, fac_here
 from experiments.results import Table
 from experiments.tasks import TASKS
 
-SMALL = "{anchor: 60, seed: 24, human: 16, validation: 10, test: 16, known: 3}"
+SMALL = "{anchor: 20, seed: 16, human: 10, validation: 10, test: 16, known: 3}"
 REDUCED = [
     "experiment=main_results",
-    "tasks.toxicity.sizes={anchor: 60, safe: 40, seed: 20, human: 20, labelled: 20, validation: 9, test: 60, known: 6}",
+    "tasks.toxicity.sizes={anchor: 30, safe: 30, seed: 16, human: 10, labelled: 20, validation: 9, test: 60, known: 6}",
     *(f"tasks.{task}.sizes={SMALL}" for task in ("reward", "sycophancy", "survival", "instruction")),
     *(f"tasks.{task}.budget=8" for task in TASKS),
     *(f"tasks.{task}.seeds=[42,43]" for task in TASKS),
