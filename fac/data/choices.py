@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
-from fac.data.examples import LoadReport
+from fac.data.examples import LoadReport, skip_or_fail
 from fac.data.files import Malformed, Source, read_rows
 from fac.errors import FacError
 
 QUESTION, MATCHING, OTHER = "question", "answer_matching_behavior", "answer_not_matching_behavior"
 MARK = re.compile(r"^[ \t]*\(([A-Z])\)[ \t]*", re.MULTILINE)  # "(A)" at the start of a line, the blank after it or not
 ANSWER = re.compile(r"\s*\(([A-Z])\)\s*")
-FIRST_ERRORS = 5  # reasons kept of skipped rows
 
 
 class Polarity(NamedTuple):
@@ -92,12 +91,7 @@ def read_choices(source: Source, report: LoadReport | None = None) -> list[Choic
                 raise row.values
             found.append(to_choice(row.values))
         except Malformed as reason:
-            if source.on_error == "fail":
-                mend = f"mend the row, or data.{source.name}.on_error=skip counts and skips such rows"
-                raise FacError(f"{row.place}: {reason}; {mend}.") from None
-            report.skipped += 1
-            if len(report.first_errors) < FIRST_ERRORS:
-                report.first_errors.append(f"{row.place}: {reason}")
+            skip_or_fail(source, row, reason, report)
     if not found:
         why = f"all its {report.skipped} rows are malformed; {report.first_errors[0]}" if report.skipped else "empty"
         raise FacError(f"There is no question in {source.path} ({why}): set data.{source.name}.path to a CAA file.")

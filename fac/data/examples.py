@@ -114,12 +114,7 @@ def sift(
                 raise row.values
             items = convert(row, row.values, position)
         except Malformed as reason:
-            if source.on_error == "fail":
-                mend = f"mend the row, or data.{source.name}.on_error=skip counts and skips such rows"
-                raise FacError(f"{row.place}: {reason}; {mend}.") from None
-            report.skipped += 1
-            if len(report.first_errors) < FIRST_ERRORS:
-                report.first_errors.append(f"{row.place}: {reason}")
+            skip_or_fail(source, row, reason, report)
             continue
         for item in items:
             if source.dedup:
@@ -141,6 +136,16 @@ def sift(
         raise FacError(
             f"There is no {noun} in {source.path} ({why}): set data.{source.name}.path to a file with {noun}s."
         )
+
+
+def skip_or_fail(source: Source, row: Row, reason: Malformed, report: LoadReport) -> None:
+    """Count a malformed row in `report`. Raises FacError, naming its place, unless the source's `on_error` is skip."""
+    if source.on_error == "fail":
+        mend = f"mend the row, or data.{source.name}.on_error=skip counts and skips such rows"
+        raise FacError(f"{row.place}: {reason}; {mend}.") from None
+    report.skipped += 1
+    if len(report.first_errors) < FIRST_ERRORS:
+        report.first_errors.append(f"{row.place}: {reason}")
 
 
 def _to_example(values: dict[str, Any], names: tuple[str, ...], source: Source, position: int) -> Example:
