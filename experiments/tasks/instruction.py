@@ -85,12 +85,7 @@ def finish(store: Store, rows: Sequence[str], writer: ChatModel, settings: Setti
     if not open_rows:
         return list(rows)
     instructions = [row["instruction"] for row in open_rows]
-
-    def build(folder: Path) -> None:
-        (folder / ANSWERS).write_text(json.dumps(answer(writer, instructions, folder)))
-
-    params = {"model": writer.identity, "instructions": instructions, "sampling": GREEDY}
-    found = store.stage("answers", build, params=params, resumable=True)
+    found = answered(store, writer, instructions)
     answers = dict(zip(instructions, json.loads((found.path / ANSWERS).read_text()), strict=True))
     done = [{**row, "output": row["output"] or answers[row["instruction"]]} for row in map(json.loads, rows)]
     return [json.dumps(row) for row in done]
@@ -99,13 +94,17 @@ def finish(store: Store, rows: Sequence[str], writer: ChatModel, settings: Setti
 def others(store: Store, data: TaskData, model: ModelRef) -> dict[str, Artifact]:
     """The reference: the instruct model's own answers to the test instructions."""
     instructions = [json.loads(row)["instruction"] for row in load_rows([data.test])]
-    writer = TransformersChat(model)
+    return {"reference": answered(store, TransformersChat(model), instructions)}
+
+
+def answered(store: Store, model: ChatModel, instructions: Sequence[str]) -> Artifact:
+    """A model's greedy answers, through the store."""
 
     def build(folder: Path) -> None:
-        (folder / ANSWERS).write_text(json.dumps(answer(writer, instructions, folder)))
+        (folder / ANSWERS).write_text(json.dumps(answer(model, instructions, folder)))
 
-    params = {"model": writer.identity, "sampling": GREEDY}
-    return {"reference": store.stage("reference", build, params=params, inputs=[data.test], resumable=True)}
+    params = {"model": model.identity, "instructions": instructions, "sampling": GREEDY}
+    return store.stage("answers", build, params=params, resumable=True)
 
 
 TASK = Task(
