@@ -174,6 +174,14 @@ def synthesis_settings(cfg: DictConfig) -> SynthesisSettings:
     return settings(SynthesisSettings, cfg, "synthesis", leave=("prompts", "budget"), positive=positive)
 
 
+def tested_on(cfg: DictConfig) -> str:
+    """Which set of the lab's world is scored."""
+    role, known = value(cfg, "experiment.test", str), ("test", "validation")
+    if role not in known:
+        raise FacError(f"experiment.test cannot be {role}{closest(role, known)}.")
+    return role
+
+
 def classifier_settings(cfg: DictConfig) -> ClassifierSettings:
     positive = ("rank", "epochs", "learning_rate", "batch_size", "gradient_accumulation", "max_tokens")
     return settings(ClassifierSettings, cfg, "train", leave=("seeds",), positive=positive)

@@ -54,7 +54,7 @@ def run(cfg: DictConfig) -> Path:
         data = lab_data(session.store, plan.task, world, plan.sizes)
         for name in trained:
             start = Row(BASELINE, Outcome([]), None)
-            cells.submit(jobs_of(plan, session.store, data, start, models[name][0], None, group=name))
+            cells.submit(jobs_of(plan, session.store, data, start, models[name][0], None, {}, group=name))
         mined: dict[str, Mined] = {}
         coverage: dict[str, float] = {}
         for source in sources:
@@ -74,13 +74,13 @@ def run(cfg: DictConfig) -> Path:
                 session.say(f"{name}: {100 * coverage[name]:.0f} % of the missing features covered")
                 for target in trained:
                     written = replace(row, name=name)
-                    cells.submit(jobs_of(plan, session.store, data, written, models[target][0], None, group=target))
+                    cells.submit(jobs_of(plan, session.store, data, written, models[target][0], None, {}, group=target))
         scored = [track(session, cell) for cell in cells.results()]
         return _finish(session, plan, mined, coverage, trained, scored, world)
 
 
 def _one(plans: Sequence[TaskPlan]) -> Sequence[TaskPlan]:
-    if len(plans) != 1 or plans[0].task.from_base:
+    if len(plans) != 1 or plans[0].task.from_base or plans[0].task.others:
         raise FacError("experiment.tasks of cross_model names one task that trains the instruct model, such as reward.")
     return plans
 

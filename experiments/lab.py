@@ -110,11 +110,10 @@ class _Plan:
         self.sizes = config.typed(Sizes, sizes, "lab")
         self.rows: list[str] = config.value(cfg, "experiment.rows", list[str])
         self.protocols: list[str] = config.value(cfg, "experiment.protocols", list[str])
-        self.test: str = config.value(cfg, "experiment.test", str)
+        self.test = config.tested_on(cfg)
         for key, names, known in (
             ("rows", self.rows, METHODS),
             ("protocols", self.protocols, PROTOCOLS),
-            ("test", [self.test], ("test", "validation")),
         ):
             for name in names:
                 if name not in known:

@@ -8,7 +8,7 @@ table says. Does not know: how a task draws, trains and tests (`experiments.task
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ def run(cfg: DictConfig) -> Path:
     for name in names:
         if name not in METHODS:
             raise FacError(f"experiment.rows cannot be {name}{closest(name, METHODS)}.")
+    test = config.tested_on(cfg)
     model = config.model_ref(cfg)
     base = config.base_ref(cfg)
     for plan in plans:
@@ -95,7 +96,7 @@ def run(cfg: DictConfig) -> Path:
     with Session.open(cfg) as session, Cells(workers) as cells:
         columns = []
         for plan in plans:
-            data = lab_data(session.store, plan.task, world, plan.sizes)
+            data = lab_data(session.store, plan.task, world, plan.sizes, test)
             shop = Workshop(session.store, model, sae, layer, features, data.anchor)
             mined = mine(shop, data.anchor, data.known, annotators, plan.prompts, plan.read, thresholds, data.labelled)
             session.say(
@@ -104,6 +105,7 @@ def run(cfg: DictConfig) -> Path:
             )
             material = material_for(plan, mined, writer, data)
             column = Column(plan, mined, [], {})
+            others = plan.task.others(session.store, data, model) if plan.task.others else {}
             for name in names:
                 row = write_row(session.store, name, material, plan, mined, writer)
                 column.rows.append(row)
@@ -111,7 +113,7 @@ def run(cfg: DictConfig) -> Path:
                     kept = sum(s.kept for s in row.outcome.samples)
                     column.kept[name] = f"{kept} of {len(row.outcome.samples)}"
                     session.say(f"{plan.task.name}, {name}: {column.kept[name]} samples kept")
-                cells.submit(jobs_of(plan, session.store, data, row, model, base))
+                cells.submit(jobs_of(plan, session.store, data, row, model, base, others))
             columns.append(column)
         scored = [track(session, cell) for cell in cells.results()]
         return _finish(session, columns, names, scored, world)
@@ -169,11 +171,17 @@ def write_row(store: Store, name: str, material: Material, plan: TaskPlan, mined
 
 
 def jobs_of(
-    plan: TaskPlan, store: Store, data: TaskData, row: Row, model: ModelRef, base: ModelRef | None, group: str = ""
+    plan: TaskPlan,
+    store: Store,
+    data: TaskData,
+    row: Row,
+    model: ModelRef,
+    base: ModelRef | None,
+    others: Mapping[str, Artifact],
+    group: str = "",
 ) -> list[Job]:
     """One job per seed."""
     train = data.base if row.added is None else (*data.base, row.added)
-    others: dict[str, Artifact] = plan.task.others(store, data, model) if plan.task.others else {}
     trained = base if plan.task.from_base and base else model
     return [
         Job(plan.task.name, row.name, seed, store.root, trained, plan.train, train, data.test, others, group, model)
@@ -258,6 +266,7 @@ def _table(
         notes=(
             "Every row trains on the seed data and what it adds; differences are paired by seed.",
             "FAC of missing: share of the missing features that the added rows activate.",
+            f"Scored on the {session.cfg.experiment.test} set of the world.",
             *(f"{task.title}: {task.note}" for task in tasks if task.note),
         ),
     )

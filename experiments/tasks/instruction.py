@@ -15,6 +15,7 @@ from experiments.tasks.base import Task, load_rows
 from experiments.tasks.data import TaskData
 from fac.backbone import ModelRef
 from fac.chat import as_chat, exchange
+from fac.lab.world.grammar import names_in
 from fac.lab.world.instructions import Rule
 from fac.llm.base import ChatModel, Request, Sampling, ask, request_seed
 from fac.llm.transformers import TransformersChat
@@ -76,7 +77,7 @@ def answer(model: ChatModel, instructions: Sequence[str], folder: Path) -> list[
 def is_followed(row: dict, answer: str) -> bool:
     """Whether an answer follows every rule of a test row and names all that is asked for."""
     rules = [Rule(rule["start"], rule["end"], tuple(rule["hold"])) for rule in row["rules"]]
-    return all(rule.holds(answer) for rule in rules) and all(name in answer for name in row["subjects"])
+    return all(rule.holds(answer) for rule in rules) and set(row["subjects"]) <= names_in(answer)
 
 
 def finish(store: Store, rows: Sequence[str], writer: ChatModel, settings: Settings) -> list[str]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
+from fac.data.hub import hub_commit, hub_rows, is_hub
 from fac.errors import FacError
 
 ROW_ARRAYS = ("data", "rows", "instances", "examples")  # where a .json object usually keeps its rows
@@ -35,7 +36,8 @@ class Source:
 
     Formats by suffix: .jsonl, .json (an array, an object that holds the array, or JSON lines), .csv, .tsv (first line =
     column names, unless `columns`), .txt (one text per line) and .parquet, each also with .gz. Blank lines are not
-    rows. A folder stands for its data files, sorted by name; they must share one format.
+    rows. A folder stands for its data files, sorted by name; they must share one format. `hub:ID` is a data set on the
+    Hugging Face hub, of which `subset`, `split` and `revision` say what is read.
 
     Raises FacError for an option that cannot be.
     """
@@ -55,6 +57,12 @@ class Source:
     `ROW_ARRAYS`, otherwise the only array of objects."""
     turns: Literal["user", "all"] = "user"
     """What is kept of a conversation: the user's words, as one user turn (the paper measures queries), or all."""
+    subset: str | None = None
+    """Of a hub data set that has several (`datasets` calls it the configuration's name)."""
+    split: str | None = None
+    """Of a hub data set; None: its only one."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub data set; None: what its main branch is at."""
     limit: int | None = None
     """Keep at most this many texts, from the start."""
     dedup: bool = False
@@ -76,6 +84,10 @@ class Source:
             raise FacError(f"data.{self.name}.text names no column: set it to a column or to auto.")
         if self.limit is not None and self.limit < 1:
             raise FacError(f"data.{self.name}.limit is {self.limit}: set it to 1 or more, or leave it out.")
+        if not is_hub(self.path):
+            for option in ("subset", "split", "revision"):
+                if getattr(self, option) is not None:
+                    raise FacError(f"data.{self.name}.{option} is only for hub:ID: leave it out for {self.path}.")
 
 
 class Malformed(ValueError):
@@ -99,6 +111,10 @@ def read_rows(source: Source) -> Iterator[Row]:
     A row that cannot be parsed but does not harm the next is yielded as `Malformed`. Raises FacError for a file that
     is missing, of an unknown kind, unreadable, broken or wrongly encoded.
     """
+    if is_hub(source.path):
+        for number, values in enumerate(hub_rows(source.path, source.subset, source.split, source.revision), start=1):
+            yield Row(f"{source.path}, row {number}", dict(values))
+        return
     for path in data_files(source):
         yield from _READERS[file_format(path)](path, source)
 
@@ -148,12 +164,16 @@ def content_digest(path: Path) -> str:
 def fingerprint(source: Source) -> dict[str, Any]:
     """Everything that decides which corpus `source` becomes, as JSON-able parameters for a store key.
 
-    File contents instead of paths, so that a moved file is the same data set. The same fingerprint means the same
-    corpus, byte for byte.
+    File contents instead of paths, so that a moved file is the same data set; the commit of a hub data set, so that a
+    new one is read again. The same fingerprint means the same corpus, byte for byte.
     """
     options = ("text", "label", "columns", "rows", "turns", "limit", "dedup", "on_error")
+    decided: dict[str, Any] = {option: getattr(source, option) for option in options}
+    if is_hub(source.path):
+        commit = hub_commit(source.path, source.revision)
+        return {"hub": [str(source.path), commit, source.subset, source.split], **decided}
     files = [[file_format(path), content_digest(path)] for path in data_files(source)]
-    return {"files": files, **{option: getattr(source, option) for option in options}}
+    return {"files": files, **decided}
 
 
 def listing(names: Iterable[str], at_most: int = 20) -> str:

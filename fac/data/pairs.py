@@ -27,8 +27,6 @@ from fac.data.examples import (
 from fac.data.files import Malformed, Row, Source, listing, read_rows
 from fac.errors import FacError, closest
 
-HUB = "hub:"  # a source whose path is hub:ID is read with `datasets`
-HUB_SPLIT = "filtered"  # of allenai/reward-bench: the 2,985 pairs that the paper tests on (App. J)
 STYLES = 3  # RM-Bench's versions of a reply: 0 concise, 1 detailed and plain, 2 detailed in Markdown
 LLMBAR = {  # folders of the LLMBar repository -> the subsets that RewardBench made of them
     "Natural": "llmbar-natural",
@@ -73,10 +71,9 @@ def read_pairs(source: Source, layout: str = "auto", report: LoadReport | None =
       plainer one), "normal" if i = j and "easy" if i > j; the subset is DOMAIN/hard and so on, where the domain is the
       row's `domain`, otherwise the name of the file ("chat" for chat_filtered.json).
 
-    A path `hub:allenai/reward-bench` reads the split "filtered" of that data set on the Hugging Face hub. Turns of one
-    speaker in a row are joined by a blank line, since chat templates refuse them. Ids as `read_examples` gives them; of
-    a row's nine pairs they are ID/ij. `text`, `label` and `turns` of the source have no meaning here; `limit` counts
-    pairs.
+    Turns of one speaker in a row are joined by a blank line, since chat templates refuse them. Ids as `read_examples`
+    gives them; of a row's nine pairs they are ID/ij. `text`, `label` and `turns` of the source have no meaning here;
+    `limit` counts pairs.
 
     Raises FacError for an unknown layout, for a malformed row (unless `on_error` is skip): conversations that differ
     before the last reply, replies that are empty or the same; for unusable files, and if nothing is left.
@@ -94,8 +91,9 @@ def read_pairs(source: Source, layout: str = "auto", report: LoadReport | None =
             check_characters("".join([*(turn["content"] for turn in pair.chosen_chat), pair.rejected, pair.id]))
         return pairs
 
-    rows = _hub_rows(source) if str(source.path).startswith(HUB) else read_rows(source)
-    return sift(source, rows, convert, lambda pair: [pair.prompt, pair.chosen, pair.rejected], report, "pair")
+    return sift(
+        source, read_rows(source), convert, lambda pair: [pair.prompt, pair.chosen, pair.rejected], report, "pair"
+    )
 
 
 def write_pairs(pairs: Iterable[Pair], file: Path) -> None:
@@ -214,22 +212,3 @@ def _column(values: Mapping[str, Any], name: str) -> Any:
 
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
-
-
-# -------------------------------------------------------------------------------------------------------------- hub
-
-
-def _hub_rows(source: Source) -> Iterator[Row]:
-    """The rows of the split "filtered" of a data set on the Hugging Face hub, or of a folder in the hub's form."""
-    import datasets
-
-    name = str(source.path).removeprefix(HUB)
-    try:
-        table = datasets.load_dataset(name, split=HUB_SPLIT)
-    except (OSError, ValueError) as error:  # OSError: not there, or no network
-        raise FacError(
-            f"The split {HUB_SPLIT} of {name} cannot be loaded ({' '.join(str(error).split())[:200]}): give a data set "
-            f"that this machine can reach and that has it, such as hub:allenai/reward-bench, or a file."
-        ) from None
-    for number, values in enumerate(table, start=1):
-        yield Row(f"{name}, row {number}", dict(values))

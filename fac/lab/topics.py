@@ -7,6 +7,7 @@ Does not know: prompts, documents (`fac.lab.pretraining`), features, models.
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ SPAN_WORDS = 14
 
 
 @dataclass(frozen=True)
-class Topic:
+class Topic(ABC):
     """Base of all topics: `summary` says it in words, `text` and `span` show it."""
 
     summary: str
@@ -35,9 +36,9 @@ class Topic:
         """The words that show the topic."""
         return ""
 
+    @abstractmethod
     def text(self, rng: random.Random) -> str:
         """A text in which the topic occurs."""
-        raise NotImplementedError
 
     def judgement(self, task: str) -> str:
         """What the relevance judge of a task says of the summary (paper App. K)."""

@@ -8,6 +8,7 @@ how to read a query back (`truth`), or any model.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -119,6 +120,17 @@ def dress(rng: random.Random, requests: Sequence[tuple[Concept, str]]) -> Query:
         fillers=tuple(rng.choice(known.fillers[kind]) for kind in fillers),
         ending=rng.choice(known.endings) if rng.random() < 0.3 else "",
     )
+
+
+def names_in(text: str) -> set[str]:
+    """The names of concepts that stand in `text` as whole words; the "bullying" of "bullying help" is not one."""
+    return set(_name_pattern().findall(" ".join(text.split())))
+
+
+@cache
+def _name_pattern() -> re.Pattern[str]:
+    names = sorted((concept.name for concept in concepts()), key=len, reverse=True)
+    return re.compile(rf"(?<!\S)(?:{'|'.join(map(re.escape, names))})(?!\S)")
 
 
 def load_yaml(name: str) -> dict[str, Any]:

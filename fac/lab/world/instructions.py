@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from fac.lab.world.grammar import POPULARITY_SEED, Query, concepts, draw_query, load_yaml
+from fac.lab.world.grammar import POPULARITY_SEED, Query, concepts, draw_query, load_yaml, names_in
 from fac.lab.world.replies import core
 
 TWO_WISHES = 0.15
@@ -64,7 +64,7 @@ class Instruction:
     def is_followed(self, answer: str) -> bool:
         """Whether an answer meets every wish and names all that the query asks for."""
         names = {concept.name for concept, _ in self.query.requests}
-        return all(c.rule.holds(answer) for c, _ in self.wishes) and all(name in answer for name in names)
+        return all(c.rule.holds(answer) for c, _ in self.wishes) and names <= names_in(answer)
 
 
 @cache

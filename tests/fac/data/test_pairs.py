@@ -2,8 +2,6 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from fac.chat import as_chat
@@ -168,25 +166,6 @@ def test_pairs_survive_a_file(tmp_path):
     assert [(p.prompt, p.chosen, p.rejected, p.subset) for p in again] == [
         (p.prompt, p.chosen, p.rejected, p.subset) for p in pairs
     ]
-
-
-def test_the_filtered_split_of_a_hub_data_set(tmp_path, monkeypatch):
-    """`datasets` reads a folder in the hub's form as it reads the hub itself."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    rows = [{"id": n, "prompt": f"hello {n}", "chosen": "good", "rejected": "bad", "subset": "hep-go"} for n in (3, 5)]
-    (tmp_path / "bench" / "data").mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "bench" / "data" / "filtered-00000-of-00001.parquet")
-    pq.write_table(pa.Table.from_pylist(rows[:1]), tmp_path / "bench" / "data" / "raw-00000-of-00001.parquet")
-    pairs = list(read_pairs(Source(Path(f"hub:{tmp_path}/bench"))))
-    assert [(p.prompt[0]["content"], p.subset, p.id) for p in pairs] == [
-        ("hello 3", "hep-go", "3"),
-        ("hello 5", "hep-go", "5"),
-    ]
-    with pytest.raises(FacError, match=r"filtered of .*/gone cannot be loaded"):
-        list(read_pairs(Source(Path(f"hub:{tmp_path}/gone"))))
-    (tmp_path / "bench" / "data" / "filtered-00000-of-00001.parquet").unlink()
-    with pytest.raises(FacError, match="cannot be loaded"):
-        list(read_pairs(Source(Path(f"hub:{tmp_path}/bench"))))
 
 
 @pytest.mark.parametrize(

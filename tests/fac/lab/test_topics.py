@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from dataclasses import fields
 
 import pytest
 from hypothesis import assume, given
@@ -158,9 +157,3 @@ def test_a_concept_is_found_in_any_of_its_wordings(seed: int, after: int) -> Non
     held = [wording for found, wording in mentions(text) if found is concept]
     assert held
     assert topic.span(text, after, 0) == wording_topic(concept, held[0]).span(text, after, 0)
-
-
-def test_a_topic_of_no_kind_has_no_text() -> None:
-    assert [field.name for field in fields(Topic)] == ["summary", "reason", "task", "verdict"]
-    with pytest.raises(NotImplementedError):
-        Topic("words", "nothing").text(random.Random(0))

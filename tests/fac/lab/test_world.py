@@ -22,6 +22,7 @@ from fac.lab.world.grammar import (
     draw_query,
     dress,
     harmful_concepts,
+    names_in,
     phrases,
     zipf,
 )
@@ -263,3 +264,9 @@ def test_saes_are_trained_on_chats_of_all_tasks():
     assert stats.chisquare([kinds[k] for k in shares], [2000 * share for share in shares.values()]).pvalue > 0.001
     assert stats.binomtest(better[True], better.total()).pvalue > 0.001
     assert list(islice(sae_chats(1), 20)) == list(islice(sae_chats(1), 20)) != list(islice(sae_chats(2), 20))
+
+
+def test_a_name_within_a_longer_one_is_not_named() -> None:
+    assert names_in("here is bullying help .") == {"bullying help"}
+    assert names_in("bullying and  bullying help") == {"bullying", "bullying help"}
+    assert names_in("bullyings") == set()

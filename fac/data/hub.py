@@ -1,0 +1,79 @@
+"""Data sets of the Hugging Face hub as rows: a path `hub:ID` in place of a file.
+
+Knows: which split is read and at which commit. Does not know: what the rows mean (`fac.data.examples`, `.pairs`).
+`datasets` downloads into its own cache, so a data set is fetched once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fac.errors import FacError, closest
+
+HUB = "hub:"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def is_hub(path: Path) -> bool:
+    """Whether a source's path names a data set of the hub (or a folder in the hub's form)."""
+    return str(path).startswith(HUB)
+
+
+def hub_commit(path: Path, revision: str | None) -> str:
+    """The commit that `revision` (branch, tag or commit; None: the main branch) of a data set is at now.
+
+    A whole commit hash is taken as it is, without asking the hub; of a folder it is a digest of its files. Raises
+    FacError if the hub cannot be asked.
+    """
+    name = _name(path)
+    if Path(name).is_dir():
+        return _folder_digest(Path(name))
+    if revision and COMMIT.fullmatch(revision):
+        return revision
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return str(huggingface_hub.HfApi().dataset_info(name, revision=revision).sha)
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        raise _unreachable(name, error) from None
+
+
+def hub_rows(path: Path, subset: str | None, split: str | None, revision: str | None) -> Iterator[Mapping[str, Any]]:
+    """The rows of one split (None: the only one). Raises FacError if it cannot be loaded or is not there."""
+    import datasets
+
+    name = _name(path)
+    commit = None if Path(name).is_dir() else hub_commit(path, revision)
+    try:
+        found = datasets.load_dataset(name, subset, revision=commit)
+    except (OSError, ValueError) as error:  # OSError: not there, or no network; ValueError: no such subset
+        raise _unreachable(name, error) from None
+    splits = [str(known) for known in found]
+    if split is None and len(splits) > 1:
+        raise FacError(f"{name} has several splits: set split to one of {', '.join(splits)}.")
+    if split is not None and split not in splits:
+        raise FacError(f"{name} has no split {split}{closest(split, splits)} (found: {', '.join(splits)}).")
+    yield from found[split or splits[0]]
+
+
+def _name(path: Path) -> str:
+    return str(path).removeprefix(HUB)
+
+
+def _folder_digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(f for f in folder.rglob("*") if f.is_file()):
+        digest.update(str(file.relative_to(folder)).encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _unreachable(name: str, error: Exception) -> FacError:
+    return FacError(
+        f"The data set {name} cannot be loaded from the hub ({' '.join(str(error).split())[:200]}): give one that this "
+        "machine can reach, set subset, split and revision to what it has, or give a file."
+    )
