@@ -311,33 +311,43 @@ def annotate(
     seed: int,
     log: Path,
     sampling: Sampling = JUDGING,
+    both_orders: bool = False,
 ) -> Judged:
     """Have `judge` compare the two outputs of every pair (TEXTS: instruction, two outputs, two generators).
 
     The role `compare` of `prompts` asks; an answer is read as its last [[first]], [[second]] or [[tie]]. Which output
-    is shown first is drawn by `seed` and instruction. Replies go to `log`, where a killed run continues. The
-    annotations are in alpaca_eval's format (written as JSON, `read_annotations` reads them), with the answer, whether
-    it was readable and which output stood first beside.
+    is shown first is drawn by `seed` and instruction; with `both_orders` every pair is also asked about the other way
+    round and the preference is the mean of both, so that a judge's liking for a place makes draws, not wins. Replies
+    go to `log`, where a killed run continues. The annotations are in alpaca_eval's format (written as JSON,
+    `read_annotations` reads them), with the answer, whether it was readable and which output stood first beside.
     """
     swapped = [request_seed(seed, "order", pair["instruction"]) % 2 == 1 for pair in pairs]
+    orders = [False, True] if both_orders else [False]
     requests = []
     for number, (pair, swap) in enumerate(zip(pairs, swapped, strict=True)):
-        shown = (pair["output_2"], pair["output_1"]) if swap else (pair["output_1"], pair["output_2"])
-        asked = prompts.render("compare", instruction=pair["instruction"], output_1=shown[0], output_2=shown[1])
-        requests.append(Request(str(number), as_chat(asked), request_seed(seed, "compare", number)))
+        for turned in orders:
+            shown = (pair["output_2"], pair["output_1"]) if swap != turned else (pair["output_1"], pair["output_2"])
+            asked = prompts.render("compare", instruction=pair["instruction"], output_1=shown[0], output_2=shown[1])
+            parts = ("compare", number, "turned") if turned else ("compare", number)
+            requests.append(Request("-".join(map(str, parts[1:])), as_chat(asked), request_seed(seed, *parts)))
     replies = ask(judge, requests, sampling, log, "compare")
     annotations = []
-    for request, pair, swap in zip(requests, pairs, swapped, strict=True):
-        answer = replies[request.id].text
-        verdict = parse_verdict(answer)
-        prefers_model = (verdict == "first") == swap
-        preference = DRAW if verdict in ("", "tie") else MODEL_WINS if prefers_model else REFERENCE_WINS
+    for number, (pair, swap) in enumerate(zip(pairs, swapped, strict=True)):
+        answers = [replies[f"{number}-turned" if turned else str(number)].text for turned in orders]
+        verdicts = [parse_verdict(answer) for answer in answers]
+        preferences = [_preference(verdict, swap != turned) for verdict, turned in zip(verdicts, orders, strict=True)]
         annotations.append(
             {name: pair[name] for name in TEXTS}
-            | {"annotator": judge.identity, "preference": preference, "raw_completion": answer}
-            | {"readable": verdict != "", "model_first": swap}
+            | {"annotator": judge.identity, "preference": sum(preferences) / len(preferences)}
+            | {"raw_completion": "\n".join(answers), "readable": all(verdicts), "model_first": swap}
         )
     return Judged(annotations, sum(not a["readable"] for a in annotations))
+
+
+def _preference(verdict: str, model_first: bool) -> float:
+    if verdict in ("", "tie"):
+        return DRAW
+    return MODEL_WINS if (verdict == "first") == model_first else REFERENCE_WINS
 
 
 def parse_verdict(answer: str) -> str:

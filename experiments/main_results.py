@@ -238,6 +238,12 @@ def _table(
                 run_ids=[run for _, run in sorted(found, key=lambda f: f[0].job.seed) if run],
             )  # fmt: skip
         cells += by_row.values()
+        for metric in task.also:
+            for name in names:
+                found = [c for c, _ in scored if c.job.task == task.name and c.job.row == name]
+                cells.append(
+                    measured(name, f"{task.name}_{metric}", {c.job.seed: 100 * c.metrics[metric] for c in found})
+                )
         if "baseline" in by_row:
             cells += [
                 replace(paired(cell, by_row["baseline"], name), column=f"{task.name}_gain")
@@ -254,7 +260,7 @@ def _table(
         scale=session.cfg.scale.name,
         title=f"Main results, {session.cfg.model.name}, world {world}",
         rows=tuple(names),
-        columns=tuple(f"{task.name}{kind}" for task in tasks for kind in ("", "_gain", "_fac")),
+        columns=tuple(f"{t.name}{kind}" for t in tasks for kind in ("", "_gain", *(f"_{m}" for m in t.also), "_fac")),
         cells=tuple(cells),
         config_hash=session.config_hash,
         versions=versions(),
@@ -262,6 +268,7 @@ def _table(
         names=ROW_NAMES
         | {task.name: task.title for task in tasks}
         | {f"{task.name}_gain": "minus Baseline" for task in tasks}
+        | {f"{task.name}_{metric}": title for task in tasks for metric, title in task.also.items()}
         | {f"{task.name}_fac": "FAC of missing" for task in tasks},
         notes=(
             "Every row trains on the seed data and what it adds; differences are paired by seed.",

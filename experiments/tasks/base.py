@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,7 @@ class Task:
     test: Callable[[Job, Path, Path], dict[str, float]]  # (job, trained, own folder) -> metrics, as fractions
     unit: str = "percent"
     note: str = ""  # printed below the table
+    also: Mapping[str, str] = field(default_factory=dict)  # further metrics that the table shows, with their titles
     from_base: bool = False  # trains the base model, not the instruct model
     finish: Callable[[Store, Sequence[str], ChatModel, Settings], list[str]] | None = None  # of written rows
     others: Callable[[Store, TaskData, ModelRef], dict[str, Artifact]] | None = None  # what the test needs besides

@@ -57,7 +57,7 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
     ]  # fmt: skip
     judged = annotate(
         TransformersChat(job.judge), compared, Prompts("lab/instruction"), seed=JUDGE_SEED,
-        log=folder / "judge.jsonl", sampling=JUDGING,
+        log=folder / "judge.jsonl", sampling=JUDGING, both_orders=True,
     )  # fmt: skip
     return {
         "win_rate": win_rate(judged.annotations).rate / 100,
@@ -118,8 +118,9 @@ TASK = Task(
     "sft",
     train,
     test,
-    note="win rate over the instruct model's answers, judged by that model; the share of instructions followed by "
-    "rule stands among all metrics. The paper's is AlpacaEval 2's WR against GPT-4-Turbo.",
+    note="win rate over the instruct model's answers, judged by that model in both orders (the paper's: AlpacaEval "
+    "2's WR against GPT-4-Turbo); followed: the share of instructions whose rules, checked by code, the answer keeps.",
+    also={"followed": "followed"},
     from_base=True,
     finish=finish,
     others=others,

@@ -92,8 +92,9 @@ def _cued(item: Choice, settings: SteeringSettings) -> tuple[Sequence[dict[str, 
 
 
 def _task(name: str, title: str) -> Task:
-    note = "robust accuracy at multiplier +1 less that at -1; the mean probabilities stand among all metrics."
-    return Task(name, "scr", name, title, CHOICE, SteeringSettings, "vector", train, test, note=note)
+    note = "robust accuracy at multiplier +1 less that at -1; P(matching): the same of the mean probability."
+    also = {"matching_range": "P(matching), +1 less -1"}
+    return Task(name, "scr", name, title, CHOICE, SteeringSettings, "vector", train, test, note=note, also=also)
 
 
 TASKS = (_task("sycophancy", "Sycophancy SCR"), _task("survival", "Survival SCR"))

@@ -297,6 +297,21 @@ def test_a_judges_verdicts_become_annotations(prompts, tmp_path):
     assert win_rate(again).rate == pytest.approx(100 * (24 + 12 / 2 + 0.5) / 61)
 
 
+def test_a_liking_for_a_place_makes_draws(prompts, tmp_path):
+    class First(LongerWins):
+        def chat(self, requests, sampling):
+            return [Completion("[[first]]", 1, 1, True) for _ in requests]
+
+    rows = pairs(30)
+    liked = annotate(First(), rows, prompts, seed=1, log=tmp_path / "first", both_orders=True)
+    assert [a["preference"] for a in liked.annotations] == [1.5] * 30
+    once = annotate(First(), rows, prompts, seed=1, log=tmp_path / "once")
+    assert {a["preference"] for a in once.annotations} == {1.0, 2.0}
+    fair = annotate(LongerWins(), rows, prompts, seed=1, log=tmp_path / "fair", both_orders=True)
+    once = annotate(LongerWins(), rows, prompts, seed=1, log=tmp_path / "fair-once")
+    assert [a["preference"] for a in fair.annotations] == [a["preference"] for a in once.annotations]
+
+
 def test_the_order_belongs_to_seed_and_instruction(prompts, tmp_path):
     orders = {}
     for name, seed, rows in (("a", 1, pairs(40)), ("b", 1, pairs(40)[::-1]), ("c", 2, pairs(40))):
