@@ -12,7 +12,7 @@ from experiments.run import CONF
 from experiments.tasks import TASKS
 from fac.backbone import ModelRef
 from fac.errors import FacError
-from fac.lab import MODELS, shipped
+from fac.lab import shipped
 from fac.sae import SaeRef, TrainSettings
 
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -129,7 +129,7 @@ def test_models_are_named_beside_the_one_of_the_run(tmp_path: Path):
 
 def test_each_named_model_is_the_one_its_group_would_choose():
     for file in (CONF / "model").glob("*.yaml"):
-        if file.stem == "local" or not (MODELS / file.stem).is_dir():  # no path of its own; not shipped yet
+        if file.stem == "local":  # no path of its own
             continue
         alone, beside = compose(f"model={file.stem}"), compose("model=local", "model.path=x")
         expected = config.model_ref(alone), config.sae_of(alone)

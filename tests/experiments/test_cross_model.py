@@ -6,7 +6,6 @@ import pytest
 from support.cli import fac_here
 
 from experiments.results import Table
-from fac.lab import MODELS
 
 REDUCED = [
     "experiment=cross_model",
@@ -37,7 +36,6 @@ def test_one_model_alone(tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (MODELS / "qwen").is_dir(), reason="the package does not ship the lab's Qwen2 yet")
 def test_all_combinations_of_the_models_named(tmp_path: Path):
     done = fac_here(*REDUCED, "experiment.writers=[qwen]", "experiment.trained=[mistral,qwen]", cwd=tmp_path)
     assert done.code == 0, done.err
