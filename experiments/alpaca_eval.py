@@ -1,13 +1,18 @@
 """Win rates from AlpacaEval annotations: the instruction-following columns of Table 1, for any annotated model.
 
     fac experiment=alpaca_eval annotations=FILE out=DIR [calibration=FILE]
+    fac experiment=alpaca_eval outputs=FILE reference=FILE annotator=openai annotator.model=gpt-4-1106-preview
 
-No model runs. Knows: which numbers and what page. Does not know: how preferences become win rates (`eval.alpaca`).
+With annotations no model runs; with outputs the annotator of the role `compare` judges them. Knows: which numbers and
+what page. Does not know: how preferences become win rates (`eval.alpaca`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,18 +21,25 @@ from omegaconf import DictConfig
 from eval.alpaca import (
     Annotation,
     WinRate,
+    annotate,
     hub_calibration,
     length_controlled,
     minimal_length_control,
+    paired_outputs,
     read_annotations,
     win_rate,
 )
 from experiments import config
+from experiments.engines import COMPARE
 from experiments.report import Page, render
 from experiments.results import Cell, Scale, Table, measured, paper_table, provenance, versions
 from experiments.session import Session
 from fac.errors import FacError
+from fac.jsonl import write_json_atomic
+from fac.llm.base import Sampling
+from fac.prompts import Prompts
 
+ANNOTATIONS = "annotations.json"
 MINIMAL = "minimal length control"
 NAMES = {
     "lc": "LC",
@@ -41,25 +53,92 @@ NAMES = {
 
 def run(cfg: DictConfig) -> Path:
     """Run the experiment; returns the folder of its results."""
-    path = Path(config.value(cfg, "annotations", str)).expanduser()
+    paths = {key: config.value(cfg, key, str | None) for key in ("annotations", "outputs", "reference")}
+    given = {key: Path(path).expanduser() for key, path in paths.items() if path is not None}
     calibration = config.value(cfg, "calibration", str)
     only = config.value(cfg, "experiment.instructions", Literal["alpaca_eval", "any"]) == "alpaca_eval"
-    annotations = read_annotations(path, alpaca_eval_only=only)
-    rate = win_rate(annotations)
-    controlled, notes = _length_control(annotations, calibration)
-    scale = "paper" if only else cfg.scale.name  # AlpacaEval's instructions are nothing of the lab's
-    with Session.open(cfg) as session:
-        for note in notes:
-            session.say(note)
-        table = _table(session, scale, annotations, rate, controlled, notes)
-        page = Page(
-            title=f"AlpacaEval: {annotations[0]['generator_2']}",
-            subtitle=f"How often are its answers preferred to those of {annotations[0]['generator_1']}?",
-            tables=[table],
-            facts=_facts(annotations, rate, path),
+    if given.keys() not in ({"annotations"}, {"outputs", "reference"}):
+        raise FacError(
+            "Set annotations=FILE to what a judge said, or outputs=FILE and reference=FILE to have one judge."
         )
-        metrics = {cell.column: cell.mean for cell in table.cells}
-        return session.finish(table, render(page), metrics)
+    scale = "paper" if only else cfg.scale.name  # AlpacaEval's instructions are nothing of the lab's
+    if "annotations" in given:
+        annotations = read_annotations(given["annotations"], alpaca_eval_only=only)
+        rate = win_rate(annotations)
+        controlled, notes = _length_control(annotations, calibration)
+        with Session.open(cfg) as session:
+            return _finish(session, scale, annotations, given["annotations"].name, rate, controlled, notes)
+    judging = _Judging(cfg)
+    pairs = paired_outputs(given["outputs"], given["reference"], alpaca_eval_only=only)
+    with Session.open(cfg) as session:
+        path, notes = judging.judge(session, pairs)
+        annotations = read_annotations(path, alpaca_eval_only=only)
+        rate = win_rate(annotations)
+        controlled, more = _length_control(annotations, calibration)
+        return _finish(session, scale, annotations, path.name, rate, controlled, [*notes, *more], [path])
+
+
+class _Judging:
+    """Who judges, and how; checked before anything is asked."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        values = config.group(cfg, "judging")
+        self.prompts = Prompts(config.value(cfg, "judging.prompts", str))
+        self.both_orders = config.value(cfg, "judging.both_orders", bool)
+        self.seed = config.value(cfg, "judging.seed", int)
+        sampling = {key: values[key] for key in ("temperature", "max_new_tokens")}
+        self.sampling = config.typed(Sampling, sampling, "judging", ("max_new_tokens",))
+        self.model, self.engines = config.model_ref(cfg), config.engines(cfg)
+        self.engines.check([COMPARE])
+
+    def judge(self, session: Session, pairs: Sequence[Mapping[str, str]]) -> tuple[Path, list[str]]:
+        """Annotations in alpaca_eval's format, in the run's folder; and who wrote them."""
+        with self.engines.open(self.model, session.say) as crew:
+            judge = crew.annotators[COMPARE]
+
+            def build(folder: Path) -> None:
+                judged = annotate(
+                    judge, pairs, self.prompts, seed=self.seed, log=folder / "replies.jsonl", sampling=self.sampling,
+                    both_orders=self.both_orders,
+                )  # fmt: skip
+                write_json_atomic(folder / ANNOTATIONS, judged.annotations)
+
+            params = {
+                "pairs": hashlib.sha256(json.dumps(pairs).encode()).hexdigest(),
+                "judge": judge.identity,
+                "prompt": self.prompts.digest("compare"),
+                "sampling": self.sampling,
+                "both_orders": self.both_orders,
+                "seed": self.seed,
+            }
+            artifact = session.store.stage("judged", build, params=params, resumable=True)
+        path = session.out / ANNOTATIONS
+        shutil.copyfile(artifact.path / ANNOTATIONS, path)
+        unreadable = sum(not a["readable"] for a in json.loads(path.read_text()))
+        orders = "in both orders" if self.both_orders else "in an order drawn by the seed"
+        return path, [f"Judged by {judge.identity}, {orders}; {unreadable} answers held no verdict and count as draws."]
+
+
+def _finish(
+    session: Session,
+    scale: Scale,
+    annotations: Sequence[Annotation],
+    name: str,
+    rate: WinRate,
+    controlled: dict[str, float],
+    notes: Sequence[str],
+    files: Sequence[Path] = (),
+) -> Path:
+    for note in notes:
+        session.say(note)
+    table = _table(session, scale, annotations, rate, controlled, notes)
+    page = Page(
+        title=f"AlpacaEval: {annotations[0]['generator_2']}",
+        subtitle=f"How often are its answers preferred to those of {annotations[0]['generator_1']}?",
+        tables=[table],
+        facts=_facts(annotations, rate, name),
+    )
+    return session.finish(table, render(page), {cell.column: cell.mean for cell in table.cells}, files)
 
 
 def _length_control(annotations: Sequence[Annotation], calibration: str) -> tuple[dict[str, float], list[str]]:
@@ -126,12 +205,12 @@ def _context() -> str:
     return f"For context, LC / WR / SD of the paper's models ({paper.source}): {'; '.join(parts)}."
 
 
-def _facts(annotations: Sequence[Annotation], rate: WinRate, path: Path) -> list[tuple[str, str]]:
+def _facts(annotations: Sequence[Annotation], rate: WinRate, name: str) -> list[tuple[str, str]]:
     def length(side: str) -> str:
         return f"{sum(len(a[side]) for a in annotations) / len(annotations):,.0f} characters"
 
     return [
-        ("Annotations", f"{path.name}: {rate.n} ({rate.wins} won, {rate.losses} lost, {rate.draws} drawn)"),
+        ("Annotations", f"{name}: {rate.n} ({rate.wins} won, {rate.losses} lost, {rate.draws} drawn)"),
         ("Win rate", f"{rate.rate:.3f} %, standard error {rate.standard_error:.3f}"),
         (f"Mean length of {annotations[0]['generator_2']}", length("output_2")),
         (f"Mean length of {annotations[0]['generator_1']}", length("output_1")),

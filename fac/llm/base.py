@@ -46,9 +46,10 @@ class Completion:
 
 
 class ChatModel(Protocol):
-    """An LLM. `identity` names model, revision and engine, for store keys and provenance."""
+    """An LLM."""
 
-    identity: str
+    identity: str  # names model, revision and engine, for store keys and provenance
+    batch: int  # requests it works through well at once; `ask` hands over no more
 
     def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Reply to every request, in order."""
@@ -61,16 +62,17 @@ def request_seed(*parts: object) -> int:
 
 
 def ask(
-    model: ChatModel, requests: Sequence[Request], sampling: Sampling, log: Path, what: str, batch: int = 64
+    model: ChatModel, requests: Sequence[Request], sampling: Sampling, log: Path, what: str
 ) -> dict[str, Completion]:
     """Replies by request id. Each batch is appended to `log` when it is done; a rerun continues behind the last one.
 
-    Batches are cut from the full list, so a resumed run computes each with the same neighbours as an unbroken one.
+    Batches of `model.batch` are cut from the full list, so a resumed run computes each with the same neighbours as an
+    unbroken one.
     """
     with AppendLog(log) as finished, tqdm(total=len(requests), desc=what, unit="request", leave=False) as bar:
         replies = {record["id"]: Completion(**record["reply"]) for record in finished}
-        for start in range(0, len(requests), batch):
-            part = requests[start : start + batch]
+        for start in range(0, len(requests), model.batch):
+            part = requests[start : start + model.batch]
             if not all(request.id in replies for request in part):
                 completions = model.chat(part, sampling)
                 finished.append([{"id": r.id, "reply": asdict(c)} for r, c in zip(part, completions, strict=True)])

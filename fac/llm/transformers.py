@@ -23,11 +23,12 @@ from fac.llm.base import Completion, Request, Sampling
 
 
 class TransformersChat:
-    """A ChatModel on `transformers`. The model is loaded at the first request."""
+    """A ChatModel on `transformers`."""
 
-    def __init__(self, ref: ModelRef) -> None:
+    def __init__(self, ref: ModelRef, batch: int = 64) -> None:
         self.ref = ref
         self.identity = f"transformers:{ref.identity()}"
+        self.batch = batch
         self._loaded: tuple[Any, Any] | None = None
 
     @torch.inference_mode()
@@ -65,6 +66,9 @@ class TransformersChat:
             text = tokenizer.decode(row[:length], skip_special_tokens=True).strip()
             completions.append(Completion(text, len(prompt), length, length < len(row)))
         return completions
+
+    def close(self) -> None:
+        self._loaded = None
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:

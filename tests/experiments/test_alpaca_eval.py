@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.cli import fac_here
+from support.openai_server import FaultyServer
 
 from eval.alpaca import HUB_FILE, length_controlled, minimal_length_control, read_annotations
 from experiments.results import LAB_LABEL, Table
@@ -101,7 +102,14 @@ def test_other_instructions_are_the_labs_and_need_a_word(offline, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "annotations is not set: give it on the command line"),
+        ([], "Set annotations=FILE to what a judge said, or outputs=FILE and reference=FILE to have one judge"),
+        (["outputs=x.json"], "Set annotations=FILE to what a judge said, or outputs=FILE and reference=FILE"),
+        (["outputs=x.json", "reference=y.json"], "There is no file x.json: set outputs=FILE"),
+        (["outputs=x.json", "reference=y.json", "judging.prompts=nowhere"], "nowhere"),
+        (
+            ["outputs=x.json", "reference=y.json", "annotator=openai"],
+            "no key for api.openai.com: export OPENAI_API_KEY",
+        ),
         (["annotations=nowhere.json"], "There is no file nowhere.json: set annotations=FILE"),
         (["annotations=bad.json"], "bad.json, row 1: there is no text 'instruction'"),
         (["annotation=bad.json"], "no key annotation: did you mean annotations"),
@@ -120,3 +128,32 @@ def test_a_calibration_that_is_none_stops_the_run(annotations: Path, tmp_path: P
     done = fac_here("experiment=alpaca_eval", f"annotations={annotations}", "calibration=no.csv", cwd=tmp_path)
     assert done.code == 1
     assert done.err == "fac: There is no file no.csv: set calibration=FILE to df_gamed.csv of tatsu-lab/alpaca_eval.\n"
+
+
+def test_the_annotator_judges_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A judge behind a URL that prefers the answer b; what it said is asked for once, and kept as alpaca_eval does."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-55aa")
+
+    def prefers_b(body):
+        prompt = body["messages"][0]["content"]
+        return f"It is better. [[{'first' if prompt.index('reply-b') < prompt.index('reply-a') else 'second'}]]"
+
+    for name, answer in (("outputs", "b"), ("reference", "a")):
+        rows = [{"instruction": f"task {n}", "output": f"reply-{answer}", "generator": name} for n in range(12)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    with FaultyServer(prefers_b) as server:
+        command = ["experiment=alpaca_eval", "outputs=outputs.json", "reference=reference.json", "out=out", UNTRACKED,
+                   "experiment.instructions=any", "annotator=openai", f"annotator.url={server.url}"]  # fmt: skip
+        for both, asked in ((False, 12), (True, 24)):
+            done = fac_here(*command, f"judging.both_orders={both}", cwd=tmp_path)
+            assert done.code == 0, done.err
+            assert sum(server.asked.values()) == asked
+            table = Table.from_json((tmp_path / "out" / "table.json").read_text())
+            assert table.rows == ("outputs",)
+            assert only(table, "wr") == 100
+            assert any("Judged by openai:gpt-4o-mini-2024-07-18@127.0.0.1" in note for note in table.notes)
+            assert len(read_annotations(tmp_path / "out" / "annotations.json", alpaca_eval_only=False)) == 12
+        bodies = [json.loads(name) for name in server.asked]
+    assert all(body["temperature"] == 0 for body in bodies)
+    shown_first = ["reply-a" in body["messages"][0]["content"].split("Second answer")[0] for body in bodies]
+    assert 0 < sum(shown_first) < 24

@@ -21,6 +21,7 @@ class Counting:
     """An engine that says what it was asked."""
 
     identity = "counting"
+    batch = 4
 
     def __init__(self):
         self.asked = []
@@ -36,21 +37,21 @@ def requests(count):
 
 def test_replies_come_by_id_and_batches_from_the_full_list(tmp_path):
     model = Counting()
-    replies = ask(model, requests(10), Sampling(), tmp_path / "log.jsonl", "asking", batch=4)
+    replies = ask(model, requests(10), Sampling(), tmp_path / "log.jsonl", "asking")
     assert model.asked == [["r0", "r1", "r2", "r3"], ["r4", "r5", "r6", "r7"], ["r8", "r9"]]
     assert {i: c.text for i, c in replies.items()} == {r.id: f"{r.id} {r.seed} 0.8" for r in requests(10)}
     again = Counting()
-    assert ask(again, requests(10), Sampling(), tmp_path / "log.jsonl", "asking", batch=4) == replies
+    assert ask(again, requests(10), Sampling(), tmp_path / "log.jsonl", "asking") == replies
     assert again.asked == []
 
 
 def test_a_batch_cut_in_the_middle_of_its_record_is_asked_again_whole(tmp_path):
     log = tmp_path / "log.jsonl"
-    replies = ask(Counting(), requests(10), Sampling(), log, "asking", batch=4)
+    replies = ask(Counting(), requests(10), Sampling(), log, "asking")
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join(lines[:6]) + lines[6][:9])
     model = Counting()
-    assert ask(model, requests(10), Sampling(), log, "asking", batch=4) == replies
+    assert ask(model, requests(10), Sampling(), log, "asking") == replies
     assert model.asked == [["r4", "r5", "r6", "r7"], ["r8", "r9"]]
 
 
@@ -64,7 +65,7 @@ SLOW_RUN = textwrap.dedent("""
     from fac.llm.base import Completion, Request, Sampling, ask, request_seed
 
     class Slow:
-        identity = "slow"
+        identity, batch = "slow", 5
 
         def chat(self, requests, sampling):
             with open(sys.argv[2], "a") as asked:
@@ -75,7 +76,7 @@ SLOW_RUN = textwrap.dedent("""
             return [Completion(f"{r.id} {r.seed}", len(r.messages), 2, r.seed % 2 == 0) for r in requests]
 
     requests = [Request(str(n), [], request_seed(7, n)) for n in range(40)]
-    replies = ask(Slow(), requests, Sampling(), Path(sys.argv[1]), "asking", batch=5)
+    replies = ask(Slow(), requests, Sampling(), Path(sys.argv[1]), "asking")
     print([(i, c) for i, c in replies.items()])
 """)
 

@@ -1,0 +1,201 @@
+"""experiments.engines: who is opened for what, and the lab's loop through each, with a key that must not leak."""
+
+import importlib.util
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import hydra
+import pytest
+from support.cli import COMMAND, environment, fac_here
+from support.openai_server import FaultyServer, by_rule
+from support.vllm_server import NAME, vllm_server
+
+from experiments import config
+from experiments.results import Table
+from experiments.run import CONF
+from fac.backbone import ModelRef
+from fac.errors import FacError
+from fac.lab import shipped
+from fac.llm.base import ChatModel
+from fac.llm.openai import OpenAIChat
+from fac.llm.transformers import TransformersChat
+from fac.llm.vllm import VllmChat
+
+KEY = "sk-planted-0c5d9e21f7"
+REDUCED = (
+    "experiment=lab lab.anchor=40 lab.safe=40 lab.seed_positives=20 lab.human=20 lab.labelled=40 lab.validation=20 "
+    "lab.test=60 interpret.spans=2 synthesis.n=1 synthesis.m=1 synthesis.budget=12 train.seeds=[42] train.epochs=1 "
+    "experiment.rows=[baseline,fac] experiment.protocols=[added] workers=1 out=out"
+).split()
+MODEL = ModelRef(str(shipped("llama")))
+
+
+def engines(*overrides: str):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return config.engines(hydra.compose("config", overrides=list(overrides)))
+
+
+def told(chat: ChatModel) -> tuple[type, str]:
+    return type(chat), chat.identity
+
+
+LLAMA_HERE = (TransformersChat, f"transformers:{MODEL.identity()}")
+MINI = (OpenAIChat, "openai:gpt-4o-mini-2024-07-18@api.openai.com")
+
+
+def test_without_a_choice_the_model_writes_and_annotates_itself():
+    with engines().open(MODEL, print) as crew:
+        assert told(crew.writer) == LLAMA_HERE
+        assert all(annotator is crew.writer for annotator in crew.annotators.values())
+        assert crew.note == f"Written by {LLAMA_HERE[1]}, annotated by {LLAMA_HERE[1]}."
+
+
+def test_at_the_paper_s_scale_gpt_4o_mini_annotates_unless_another_is_chosen():
+    with engines("scale=paper").open(MODEL, print) as crew:
+        assert told(crew.writer) == LLAMA_HERE
+        assert {role: told(chat) for role, chat in crew.annotators.items()} == {
+            **dict.fromkeys(("explain", "verify", "judge"), MINI),
+            "compare": (OpenAIChat, "openai:gpt-4-1106-preview@api.openai.com"),
+        }
+    with engines("scale=paper", "annotator=writer", "llm=vllm").open(MODEL, print) as crew:
+        assert told(crew.writer) == (VllmChat, f"vllm:{MODEL.identity()}")
+        assert crew.annotators["judge"] is crew.writer
+
+
+def test_a_role_may_have_an_engine_of_its_own_and_an_engine_a_model_of_its_own():
+    mistral = ModelRef(str(shipped("mistral")))
+    chosen = engines("+llm@annotator.roles.judge=openai", "annotator=transformers", "annotator.path=lab:mistral")
+    with chosen.open(MODEL, print) as crew:
+        assert told(crew.writer) == LLAMA_HERE
+        assert told(crew.annotators["explain"]) == (TransformersChat, f"transformers:{mistral.identity()}")
+        assert crew.annotators["verify"] is crew.annotators["explain"]
+        assert told(crew.annotators["judge"]) == MINI
+        assert MINI[1] in crew.note
+
+
+def test_equal_engines_are_one():
+    with engines("llm=openai", "annotator=openai").open(MODEL, print) as crew:
+        assert crew.annotators["explain"] is crew.writer
+    with engines("llm=openai", "annotator=openai", "annotator.timeout=9").open(MODEL, print) as crew:
+        assert crew.annotators["explain"] is not crew.writer
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["llm.engine=vlm"], "There is no llm.engine=vlm: did you mean vllm"),
+        (["llm.batch=0"], "llm.batch=0 will not do: it must be above 0"),
+        (["llm=vllm", "llm.tensor_parallel_size=x"], "llm.tensor_parallel_size='x' will not do"),
+        (["llm=openai", "++llm.api_key=x"], "llm.api_key is no setting"),
+        (["+llm@annotator.roles.judg=openai"], "annotator.roles.judg is no role: did you mean judge"),
+        (["annotator=openai", f"annotator.key_env={KEY}"], "key_env is the NAME of an environment variable"),
+        (["annotator=openai", "annotator.model=other"], "The price of other is not known"),
+    ],
+)
+def test_a_wrong_engine_is_named(overrides: list[str], said: str):
+    with pytest.raises(FacError) as failure:
+        engines(*overrides)
+    assert said in str(failure.value)
+    assert KEY not in str(failure.value)
+
+
+def test_a_missing_key_stops_the_run_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for experiment in ("lab", "main_results", "cross_model"):
+        done = fac_here(f"experiment={experiment}", "annotator=openai", "out=out", cwd=tmp_path)
+        assert "There is no key for api.openai.com: export OPENAI_API_KEY=..." in done.failure
+        assert not (tmp_path / "out").exists()
+
+
+def test_who_writes_in_cross_model_is_its_own_to_say(tmp_path: Path):
+    done = fac_here("experiment=cross_model", "experiment.sources=[llama]", "experiment.writers=[llama]",
+                    "experiment.trained=[llama]", "llm=openai", "out=out", cwd=tmp_path)  # fmt: skip
+    assert "experiment.writers of cross_model names the models that write" in done.failure
+
+
+def behind(url: str, name: str) -> list[str]:
+    return ["llm=openai", f"llm.url={url}", f"llm.model={name}", "llm.budget_usd=null"]
+
+
+def cells(folder: Path) -> dict[tuple[str, str], tuple[float, ...]]:
+    table = Table.from_json((folder / "out" / "table.json").read_text())
+    return {(cell.row, cell.column): cell.values for cell in table.cells}
+
+
+def holding(folder: Path, text: str) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+@pytest.mark.slow
+def test_a_run_through_a_server_that_fails_is_the_same_and_pays_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Errors of all kinds, a crash of the server, kill -9 of the run; and the key is nowhere in what was left."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    clean, tried = tmp_path / "clean", tmp_path / "tried"
+    clean.mkdir()
+    tried.mkdir()
+    with FaultyServer(by_rule) as server:
+        done = fac_here(*REDUCED, *behind(server.url, "m"), cwd=clean)
+        assert done.code == 0, done.err
+        assert "m at 127.0.0.1: " in done.err
+        count = sum(server.answered.values())
+        assert set(server.answered.values()) == {1}
+        bodies = set(server.answered)
+    faults = {3: "500", 9: "429", 15: "truncated", 21: "cut", 27: "empty", 33: "timeout", 60: "die"}
+    with FaultyServer(by_rule, faults, pause=0.02) as server:
+        command = [*REDUCED, *behind(server.url, "m"), "llm.timeout=2", "llm.retries=3"]
+        stopped = subprocess.run([COMMAND, *command], cwd=tried, env=environment(), capture_output=True, text=True)
+        assert stopped.returncode == 1
+        assert "cannot be reached" in stopped.stderr
+        assert 0 < sum(server.answered.values()) <= 60
+        server.start()
+        with (tried / "fac.log").open("w") as log:
+            run = subprocess.Popen([COMMAND, *command], cwd=tried, env=environment(), stdout=log, stderr=log)
+            while run.poll() is None and sum(server.answered.values()) < count * 3 // 4:
+                time.sleep(0.01)
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+        assert run.returncode == -signal.SIGKILL
+        asked_at_kill = sum(server.answered.values())
+        done = fac_here(*command, cwd=tried)
+        assert done.code == 0, done.err
+        assert set(server.answered) == bodies
+        assert sum(server.answered.values()) <= count + 16  # those under way when the run was killed
+        assert asked_at_kill < count
+    assert cells(tried) == cells(clean)
+    for folder, output in ((clean, ""), (tried, stopped.stdout + stopped.stderr + done.out + done.err)):
+        assert KEY not in output
+        assert holding(folder, KEY) == []
+        assert holding(folder, "openai:m@127.0.0.1")  # samples say who wrote them
+    assert {path.name for path in holding(tried, "OPENAI_API_KEY")} >= {"config.yaml"}  # the name is no secret
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="vLLM IS NOT INSTALLED, its tests are left out: run `make vllm`"
+)
+def test_the_loop_through_vllm_and_through_its_server_has_the_table_of_transformers(tmp_path: Path):
+    """Toxicity in the lab. Behind its own server vLLM says the same to the letter, so the whole table is the same."""
+    names = ("transformers", "vllm", "openai")
+    for name in names:
+        (tmp_path / name).mkdir()
+    shared = tmp_path / "shared"  # what no engine decides is computed once
+    done = fac_here(*REDUCED, f"paths.store={shared}", cwd=tmp_path / "transformers")
+    assert done.code == 0, done.err
+    done = fac_here(*REDUCED, "llm=vllm", f"paths.store={shared}", cwd=tmp_path / "vllm")
+    assert done.code == 0, done.err
+    with vllm_server(shipped("llama")) as url:
+        served = [*behind(url, NAME), "llm.key_env=null"]
+        done = fac_here(*REDUCED, *served, f"paths.store={shared}", cwd=tmp_path / "openai")
+    assert done.code == 0, done.err
+    tables = {name: cells(tmp_path / name) for name in names}
+    assert tables["transformers"].keys() == tables["vllm"].keys() == tables["openai"].keys()
+    assert tables["openai"] == tables["vllm"]
+    assert tables["vllm"] != tables["transformers"]
+    for name in names:
+        lines = (tmp_path / name / "out" / "samples-fac.jsonl").read_text().splitlines()
+        assert {json.loads(line)["model"].partition(":")[0] for line in lines} == {name}
+    shutil.rmtree(shared)
