@@ -1,0 +1,275 @@
+"""What a configuration will need, by formula: memory, disk, floating-point operations, tokens asked of LLMs.
+
+Knows: models by their shape, tasks by their numbers, and the assumptions below, which are printed with the estimates.
+Does not know: this machine, or what is stored already. Bytes, tokens and FLOP throughout; an estimate is meant to be
+right within a factor of two or three.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fac.train.sequence import PROJECTIONS
+
+# Assumptions.
+TEXT_TOKENS = 178  # mean length of a text at paper scale (paper App. J: mean query)
+LAB_TOKENS = 25  # ... in the lab's world
+PROMPT_TOKENS = 400  # of a request, without the spans it shows
+REPLY_TOKENS = 150  # mean length of a reply, where more is allowed
+ASSUMED_TEXTS = 10_000  # of a data set that is not here, has no limit, and is none of these:
+KNOWN_TEXTS = {  # by hub id, or by the name of a file
+    "Anthropic/hh-rlhf": 40_000,  # one of its parts
+    "nvidia/HelpSteer2": 20_000,
+    "lmsys/toxic-chat": 5_000,  # one split
+    "allenai/reward-bench": 2_985,  # filtered
+    "tatsu-lab/alpaca": 52_000,
+    "tatsu-lab/alpaca_eval": 805,
+    "generate_dataset.json": 1_000,  # CAA
+    "test_dataset_ab.json": 50,
+}
+CHAT_BATCH = 64  # requests that the transformers engine continues at once
+COMPUTED = 0.4  # share of the matmul peak that forward and backward passes reach
+DECODED = {"transformers": 0.02, "vllm": 0.1}  # ... that generation reaches, by engine
+H100_FLOPS = 6e14  # matmul peak in bf16 that is reached on one H100
+PASSES = {"sycophancy": 10, "survival": 10}  # forward passes per test row: two orders x five multipliers
+GIB = 1 << 30
+
+# What config.json says of the paper's models, for machines that have not fetched it.
+_LLAMA3 = {
+    "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False,
+}  # fmt: skip
+PAPER_MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "meta-llama/Llama-3.1-8B-Instruct": ("llama", _LLAMA3),
+    "meta-llama/Meta-Llama-3-8B": ("llama", _LLAMA3),
+    "mistralai/Mistral-7B-Instruct-v0.2": ("mistral", {**_LLAMA3, "vocab_size": 32000}),
+    "Qwen/Qwen2-7B-Instruct": (
+        "qwen2",
+        {**_LLAMA3, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+         "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064},
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A causal LM in numbers."""
+
+    params: int
+    layers: int
+    layer_params: int
+    d_model: int
+    d_ff: int
+    kv_width: int  # key-value heads x their width
+    vocab: int
+    lora_width: int  # inputs + outputs of the projections of all layers: a LoRA of rank r has r x as many parameters
+
+    def up_to(self, layer: int) -> int:
+        """Parameters that are computed with for the residual after `layer`."""
+        return min(layer, self.layers) * self.layer_params
+
+    def kv_bytes(self, tokens: int, size: int) -> int:
+        return 2 * self.layers * self.kv_width * tokens * size
+
+
+def shape_of(config: Any) -> Shape:
+    """The shape of the model that a transformers config describes; its weights are not made."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from fac.backbone import decoder_layers
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    layers = decoder_layers(model, config.num_hidden_layers, str(config.model_type))
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    lora = sum(
+        module.in_features + module.out_features
+        for name, module in layers[0].named_modules()
+        if isinstance(module, torch.nn.Linear) and name.rpartition(".")[2] in PROJECTIONS
+    )
+    return Shape(
+        params=sum(p.numel() for p in model.parameters()),
+        layers=config.num_hidden_layers,
+        layer_params=sum(p.numel() for p in layers[0].parameters()),
+        d_model=config.hidden_size,
+        d_ff=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        kv_width=heads * head_dim,
+        vocab=config.vocab_size,
+        lora_width=config.num_hidden_layers * lora,
+    )
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Layer and SAE that texts are measured with."""
+
+    layer: int
+    width: int
+    k: int | None  # None: Top-K is off, or not known
+
+
+def paper_encoder(shape: Shape) -> Encoder:
+    """What the paper measures with: half the depth, 2^16 features, K 20 (App. J)."""
+    return Encoder(shape.layers // 2, 65536, 20)
+
+
+@dataclass(frozen=True)
+class TaskLoad:
+    """One task of an experiment in numbers of texts, rows and cells."""
+
+    name: str
+    anchor: int
+    known: int  # seed data, as measured; with a labelled sample, if it is measured too
+    test: int
+    tokens: int  # mean length of a text
+    budget: int  # rows that each method adds; about as many features are missing (paper App. J: 200 of 214)
+    attempts: int  # requests for each missing feature, both steps
+    methods: int  # rows of the table
+    writing: int  # ... of which an LLM writes
+    cells: int
+    train_rows: int  # of one cell
+    epochs: int
+    train_tokens: int  # longest row in training
+    batch: int
+    rank: int
+    reply: int  # longest reply of the writer
+    answered: bool  # what is trained answers every test row, and a judge compares each in both orders
+    from_lab: bool  # drawn from the lab's world
+
+    @property
+    def requests(self) -> int:
+        """Asked of the writer."""
+        return self.writing * self.budget * self.attempts
+
+    @property
+    def measured_tokens(self) -> int:
+        texts = self.anchor + self.known + self.requests + self.methods * self.budget
+        return texts * self.tokens
+
+    @property
+    def trained_tokens(self) -> int:
+        return self.cells * self.train_rows * self.epochs * min(self.tokens, self.train_tokens)
+
+    @property
+    def tested_tokens(self) -> int:
+        return self.cells * self.test * self.tokens * PASSES.get(self.name, 1)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of an LLM: requests, and tokens in prompts and replies together."""
+
+    requests: int
+    prompt: int
+    reply: int
+
+    def __add__(self, other: Asked) -> Asked:
+        return Asked(self.requests + other.requests, self.prompt + other.prompt, self.reply + other.reply)
+
+
+NOTHING = Asked(0, 0, 0)
+
+
+def asked_of_writer(loads: Sequence[TaskLoad]) -> Asked:
+    """Writing of all tasks."""
+    return _sum(_asked(load.requests, PROMPT_TOKENS, load.reply) for load in loads)
+
+
+def asked_of_reader(loads: Sequence[TaskLoad], width: int, shown: int, reply: int) -> Asked:
+    """One annotator's role, for every task: every feature, of which at most `width` are active, `shown` tokens each."""
+    return _sum(_asked(width, PROMPT_TOKENS + shown, reply) for _ in loads)
+
+
+def asked_of_trained(loads: Sequence[TaskLoad]) -> Asked:
+    """Answers of what was trained."""
+    return _sum(_asked(load.cells * load.test, PROMPT_TOKENS, load.reply) for load in loads if load.answered)
+
+
+def _asked(requests: int, prompt: int, reply: int) -> Asked:
+    return Asked(requests, requests * prompt, requests * min(reply, REPLY_TOKENS))
+
+
+def _sum(parts: Any) -> Asked:
+    return sum(parts, NOTHING)
+
+
+# -------------------------------------------------------------------------------------------------------------- FLOP
+
+
+def measuring_flop(shape: Shape, encoder: Encoder, tokens: int) -> float:
+    """A forward pass of the first layers, and the SAE's encoder."""
+    return 2.0 * tokens * (shape.up_to(encoder.layer) + shape.d_model * encoder.width)
+
+
+def sae_training_flop(shape: Shape, layer: int, width: int, tokens: int) -> float:
+    """A forward pass of the first layers; forward and backward pass of encoder and decoder."""
+    return 2.0 * tokens * shape.up_to(layer) + 12.0 * tokens * shape.d_model * width
+
+
+def training_flop(shape: Shape, tokens: int) -> float:
+    """LoRA: forward pass, and a backward pass without gradients of the frozen weights."""
+    return 4.0 * shape.params * tokens
+
+
+def testing_flop(shape: Shape, tokens: int) -> float:
+    return 2.0 * shape.params * tokens
+
+
+def asking_seconds(shape: Shape, asked: Asked, engine: str, flops: float) -> float:
+    """Prompts at the speed of computing, replies at that of decoding."""
+    return 2.0 * shape.params * (asked.prompt / COMPUTED + asked.reply / DECODED[engine]) / flops
+
+
+# ------------------------------------------------------------------------------------------------------------ memory
+
+
+def encoder_bytes(shape: Shape, encoder: Encoder, batch_tokens: int, encode_elements: int, size: int) -> int:
+    """The first layers and the embeddings, their activations, the SAE (float32), its activations, the top spans."""
+    weights = (shape.up_to(encoder.layer) + shape.vocab * shape.d_model) * size
+    activations = batch_tokens * (4 * shape.d_model + 3 * shape.d_ff) * size
+    sae = 2 * shape.d_model * encoder.width * 4
+    return weights + activations + sae + 3 * min(encode_elements, batch_tokens * encoder.width) * 4
+
+
+def writer_bytes(shape: Shape, longest: int, size: int) -> int:
+    """The whole model, its key-value cache, and the logits of one batch in double precision."""
+    return shape.params * size + shape.kv_bytes(CHAT_BATCH * longest, size) + 3 * CHAT_BATCH * shape.vocab * 8
+
+
+def training_bytes(shape: Shape, load: TaskLoad, size: int, recomputed: bool) -> int:
+    """Frozen weights; LoRA with gradients and Adam (float32); activations kept for the backward pass.
+
+    `recomputed`: fine-tuning keeps only what enters each layer and computes the rest again, as it does on a GPU.
+    """
+    tokens = load.batch * load.train_tokens
+    within = 8 * shape.d_model + 3 * shape.d_ff
+    kept = shape.layers * shape.d_model + within if recomputed and load.answered else shape.layers * within
+    logits = 2 * tokens * shape.vocab * 4 if load.answered else 0
+    return shape.params * size + load.rank * shape.lora_width * 16 + tokens * kept * size + logits
+
+
+def sae_training_bytes(shape: Shape, layer: int, width: int, size: int) -> int:
+    """The first layers; encoder and decoder with gradients and Adam in float32."""
+    return (shape.up_to(layer) + shape.vocab * shape.d_model) * size + 2 * shape.d_model * width * 16
+
+
+# -------------------------------------------------------------------------------------------------------------- disk
+
+
+def stored_bytes(shape: Shape, encoder: Encoder, load: TaskLoad, top_spans: int) -> int:
+    """Pooled activations and top spans of all that is measured, adapters with their tokenizers."""
+    per_text = min(encoder.width, encoder.k * load.tokens) if encoder.k else encoder.width // 2
+    corpora = 2 + 2 * load.writing + load.methods
+    pooled = load.measured_tokens // load.tokens * per_text * 8 + corpora * encoder.width * top_spans * 16
+    cells = load.cells * (load.rank * shape.lora_width * 4 + shape.vocab * 140)
+    return pooled + cells + math.ceil(load.measured_tokens * 6)
+
+
+def sae_bytes(shape: Shape, width: int) -> int:
+    """A trained SAE, and one checkpoint of its training with Adam's state."""
+    return 4 * 2 * shape.d_model * width * 4

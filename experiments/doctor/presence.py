@@ -1,0 +1,417 @@
+"""Is it there? Software, models, SAEs, engines with their keys, prompts, data sets.
+
+Knows: where each thing would come from, and how one gets it. Does not know: how much memory or time it takes
+(`experiments.doctor.resources`). The hub is only asked what it has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments import config
+from experiments.doctor import needs, workload
+from experiments.doctor.base import Finding, checked, name_of, short
+from experiments.doctor.needs import Encoder, Shape
+from experiments.engines import COMPARE, Engine
+from experiments.results import REPOSITORY
+from experiments.tasks import TASKS
+from fac.backbone import ModelRef, load_pretrained, load_tokenizer
+from fac.data.files import Malformed, read_rows
+from fac.data.hub import hub_name, is_hub
+from fac.errors import FacError
+from fac.interpret import ROLES
+from fac.llm.openai import OpenAISettings
+from fac.prompts import Prompts
+from fac.sae import SaeRef, recorded_layer
+from fac.sae.checkpoint import SUFFIXES
+
+DISTRIBUTION = "fac-synthesis"
+CONSTRAINTS = REPOSITORY / "constraints.txt"
+ROWS_READ = 5  # of every data set
+PROMPT_ROLES = (*ROLES, "write", "contrast")
+
+
+@dataclass(frozen=True)
+class Party:
+    """A model of the run and its SAE, as far as they are known."""
+
+    ref: ModelRef
+    shape: Shape | None
+    encoder: Encoder | None
+
+
+# ---------------------------------------------------------------------------------------------------------- software
+
+
+def software() -> Iterator[Finding]:
+    """Python and the packages that the project requires, and how far they are from the versions known to work."""
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
+    told = metadata.distribution(DISTRIBUTION)
+    python, wanted = platform.python_version(), told.metadata["Requires-Python"] or ""
+    fits = python in SpecifierSet(wanted)
+    yield Finding("ok" if fits else "missing", "python", python if fits else f"{python}: use one of {wanted}")
+    required = [r for r in map(Requirement, told.requires or ()) if not r.marker or r.marker.evaluate({"extra": ""})]
+    wrong = []
+    for requirement in required:
+        version = _version(requirement.name)
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement} (here: {version or 'not installed'})")
+    if wrong:
+        yield Finding("missing", "packages", f"{', '.join(wrong)}: run pip install -c constraints.txt -e .")
+    else:
+        yield Finding("ok", "packages", f"the {len(required)} required ones fit")
+    if CONSTRAINTS.is_file() and (others := _unlike(CONSTRAINTS.read_text(), {r.name for r in required})):
+        yield Finding("warning", "versions", f"not as in constraints.txt, which is known to work: {', '.join(others)}")
+
+
+def _unlike(constraints: str, names: set[str]) -> list[str]:
+    """Those of the packages whose installed version is not the pinned one."""
+    wanted = {_plain(name) for name in names}
+    others = []
+    for line in constraints.splitlines():
+        name, _, pinned = line.partition("#")[0].strip().partition("==")
+        version = _version(name) if _plain(name) in wanted else None
+        if version is not None and version.partition("+")[0] != pinned:  # torch's builds differ behind the plus
+            others.append(f"{name} {version} (there {pinned})")
+    return others
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def unset(cfg: DictConfig) -> Iterator[Finding]:
+    """Values that only the user can give."""
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        yield Finding("missing", f"setting {key}", f"is not set: give it on the command line, {key}=VALUE")
+
+
+# ------------------------------------------------------------------------------------------------------------ models
+
+
+def models(cfg: DictConfig, online: bool, parties: list[Party]) -> Iterator[Finding]:
+    """Every model of the run and its SAE; what is known of them is appended to `parties`."""
+    for name, own in _chosen_models(cfg):
+        yield from checked(f"model {name}", lambda own=own: _model_and_sae(own, online, parties))
+
+
+def _chosen_models(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
+    """The models of the run by name, each with the configuration in which it is the chosen one."""
+    roles = (OmegaConf.select(cfg, f"experiment.{role}") for role in ("sources", "writers", "trained", "models"))
+    names = list(dict.fromkeys(name for held in roles for name in held or ())) or [cfg.model.name]
+    chosen = []
+    for name in names:
+        own = cfg.copy()
+        if name != cfg.model.name:
+            file = config.MODELS / f"{name}.yaml"
+            own.model = OmegaConf.load(file) if file.is_file() else {"name": name, "path": name}
+        chosen.append((name, own))
+    return chosen
+
+
+def _model_and_sae(cfg: DictConfig, online: bool, parties: list[Party]) -> Iterator[Finding]:
+    if OmegaConf.is_missing(cfg.model, "path"):
+        return  # said already
+    ref = config.model_ref(cfg)
+    yield from checked(f"model {name_of(ref)}", lambda: model(ref, online))
+    shape = _shape(ref)
+    found: list[Encoder] = []
+    yield from checked(f"SAE for {name_of(ref)}", lambda: sae(cfg, ref, shape, online, found))
+    if shape is not None and not found:
+        found.append(needs.paper_encoder(shape))
+    parties.append(Party(ref, shape, found[0] if found else None))
+
+
+def model(ref: ModelRef, online: bool) -> Iterator[Finding]:
+    """A model by folder or hub id: its weights are whole, its tokenizer has a chat template."""
+    what = f"model {name_of(ref)}"
+    if ref.is_local or ref.path.startswith(("/", ".", "~")):
+        load_tokenizer(ref)
+        if _weights_whole(ref.folder):
+            yield Finding("ok", what, f"in {ref.folder}")
+        else:
+            yield Finding("missing", what, f"{ref.folder} holds no whole set of *.safetensors: fetch the model again")
+        return
+    folder = _cached(ref.path, ref.revision, "model")
+    if folder is not None and _weights_whole(folder):
+        load_tokenizer(ref)
+        at = f"at {ref.revision}" if ref.revision else "at the commit it was fetched at (no revision is set)"
+        yield Finding("ok", what, f"in the hub's cache, {at}")
+        return
+    command = f"hf download {ref.path}" + (f" --revision {ref.revision}" if ref.revision else "")
+    way = f"{command} (log in first with `hf auth login` if it is gated), or name a folder"
+    yield _on_hub(what, ref.path, ref.revision, "model", online, way)
+
+
+def base_model(cfg: DictConfig, online: bool) -> Iterator[Finding]:
+    """The base model, if a task of main_results trains it."""
+    tasks = [task for task in workload.tasks(cfg) if TASKS[task].from_base]
+    if not tasks or cfg.experiment.name != "main_results":
+        return
+    base = config.base_ref(cfg)
+    if base is None:
+        said = f"{tasks[0]} trains one: set model.base to a folder or hub id, or leave the task out of experiment.tasks"
+        yield Finding("missing", f"base model of {cfg.model.name}", said)
+    else:
+        yield from checked(f"model {name_of(base)}", lambda: model(base, online))
+
+
+def sae(cfg: DictConfig, ref: ModelRef, shape: Shape | None, online: bool, found: list[Encoder]) -> Iterator[Finding]:
+    """The SAE: that it is there, and fits the model by what is recorded of both. Appended to `found` if it is known."""
+    what = f"SAE for {name_of(ref)}"
+    chosen, layer = config.sae_of(cfg), config.sae_layer(cfg)
+    if not isinstance(chosen, SaeRef):
+        layer = layer or (shape.layers // 2 if shape else None)
+        if shape and layer and layer > shape.layers:
+            yield Finding("missing", what, f"layer {layer} does not exist: choose sae.layer from 1 to {shape.layers}")
+            return
+        if layer:
+            found.append(Encoder(layer, chosen.width, chosen.k))
+        said = f"to be trained first, on layer {layer or 'at half the depth'}: width {chosen.width}, K {chosen.k}"
+        yield Finding("ok", what, said)
+        return
+    folder = Path(chosen.path).expanduser() if chosen.path else None
+    if folder is not None and (folder / "cfg.json").is_file():
+        yield from _lens_folder(what, folder, shape, layer, cfg, found)
+    elif folder is not None and (folder.is_dir() or folder.suffix in SUFFIXES):
+        yield Finding("ok", what, f"{chosen}, a checkpoint that the run will import")
+    elif chosen.release:
+        yield from _release(what, chosen, online)
+    else:
+        name = str(chosen.path).removeprefix("hub:")
+        if _cached(name, None, "model") is not None:
+            yield Finding("ok", what, f"{name}, in the hub's cache")
+        else:
+            way = f"hf download {name}, or name a folder with sae.path=DIR, or train one with sae=train"
+            yield _on_hub(what, name, None, "model", online, way)
+
+
+def _lens_folder(
+    what: str, folder: Path, shape: Shape | None, layer: int | None, cfg: DictConfig, found: list[Encoder]
+) -> Iterator[Finding]:
+    """A folder in SAELens format, by its two records."""
+    told = json.loads((folder / "cfg.json").read_text())
+    record = json.loads((folder / "fac.json").read_text()) if (folder / "fac.json").is_file() else {}
+    d_in, width, k = told.get("d_in"), int(told.get("d_sae", 0)), told.get("k")
+    recorded = record.get("layer") or recorded_layer(SaeRef(str(folder)))
+    layer = layer if layer is not None else recorded
+    if not (folder / "sae_weights.safetensors").is_file():
+        said = f"{folder} holds no sae_weights.safetensors: fetch it again, or train one with sae=train"
+    elif layer is None:
+        said = f"{folder} does not say which layer it was trained on: set sae.layer"
+    elif shape and d_in != shape.d_model:
+        said = f"{folder} reads {d_in} dimensions, the model has {shape.d_model}: name another, or use sae=train"
+    elif shape and layer > shape.layers:
+        said = f"layer {layer} does not exist: choose sae.layer from 1 to {shape.layers}"
+    elif recorded is not None and recorded != layer:
+        said = f"trained on layer {recorded}, not {layer}: leave sae.layer out, or use sae=train"
+    else:
+        found.append(Encoder(layer, width, None if cfg.features.rule == "official" or k is None else int(k)))
+        said = f"in {folder}: layer {layer}, width {width}, K {k}; the run compares it with the model's weights"
+        yield Finding("ok", what, said)
+        return
+    yield Finding("missing", what, said)
+
+
+def _release(what: str, chosen: SaeRef, online: bool) -> Iterator[Finding]:
+    """A public release, by the list that sae-lens brings."""
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    known = get_pretrained_saes_directory().get(str(chosen.release))
+    if known is None:
+        yield Finding("missing", what, f"sae-lens knows no release {chosen.release}: look at its table of SAEs")
+    elif chosen.sae_id not in known.saes_map:
+        some = ", ".join(list(known.saes_map)[:5])
+        yield Finding("missing", what, f"{chosen.release} has no {chosen.sae_id}: set sae.id, such as {some}")
+    elif _cached(known.repo_id, None, "model") is not None:
+        yield Finding("ok", what, f"{chosen}, in the hub's cache")
+    else:
+        way = f"hf download {known.repo_id}, or name a folder with sae.path=DIR"
+        yield _on_hub(what, known.repo_id, None, "model", online, way)
+
+
+def _shape(ref: ModelRef) -> Shape | None:
+    """From config.json, or from what is known of the paper's models; None if neither is there."""
+    from transformers import AutoConfig
+
+    if ref.is_local or _cached(ref.path, ref.revision, "model") is not None:
+        return needs.shape_of(load_pretrained(AutoConfig, ref))
+    if ref.path in needs.PAPER_MODELS:
+        kind, values = needs.PAPER_MODELS[ref.path]
+        return needs.shape_of(AutoConfig.for_model(kind, **values))
+    return None
+
+
+def _weights_whole(folder: Path) -> bool:
+    index = folder / "model.safetensors.index.json"
+    names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    return all((folder / name).is_file() for name in names) or any(folder.glob("pytorch_model*.bin"))
+
+
+def _cached(name: str, revision: str | None, kind: Literal["model", "dataset"]) -> Path | None:
+    """The folder of a hub repository in the cache, if anything of it is there."""
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        folder = Path(huggingface_hub.snapshot_download(name, repo_type=kind, revision=revision, local_files_only=True))
+    except (OSError, HFValidationError):
+        return None
+    return folder if kind == "dataset" or any(folder.rglob("*.json")) else None
+
+
+def _on_hub(what: str, name: str, revision: str | None, kind: str, online: bool, way: str) -> Finding:
+    """A repository that is not in the cache: whether the hub would give it."""
+    if not online:
+        said = "not in the hub's cache, and the hub cannot be reached from here (or HF_HUB_OFFLINE is set)"
+        return Finding("missing", what, f"{said}: where it can, {way}")
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    hub = huggingface_hub.HfApi()
+    try:
+        (hub.dataset_info if kind == "dataset" else hub.model_info)(name, revision=revision, timeout=10)
+        hub.auth_check(name, repo_type=kind)
+    except GatedRepoError:
+        said = f"gated: accept its licence at {hub.endpoint}/{name} and log in with `hf auth login`"
+    except RevisionNotFoundError:
+        said = f"the hub has no revision {revision} of it: set it to null for the newest"
+    except RepositoryNotFoundError:
+        said = f"not on the hub, or not for you: check the name, log in with `hf auth login`, or {way}"
+    except HfHubHTTPError as error:
+        said = f"the hub cannot be asked ({short(error)}): try again, or {way}"
+    else:
+        return Finding("ok", what, "on the hub: the run will download it")
+    return Finding("missing", what, said)
+
+
+# ----------------------------------------------------------------------------------------------------------- engines
+
+
+def engines(cfg: DictConfig, online: bool) -> Iterator[Finding]:
+    """Who writes and annotates: packages, keys by the names of their variables, models of their own."""
+    loads = workload.loads(cfg)
+    if not loads:
+        return  # no LLM is asked
+    crew = config.engines(cfg)
+    roles: dict[str, Engine] = {"writer": crew.writer, **{role: crew.annotators[role] for role in ROLES}}
+    if any(load.answered and not load.from_lab for load in loads):
+        roles[COMPARE] = crew.annotators[COMPARE]
+    by_engine: list[tuple[Engine, list[str]]] = []
+    for role, engine in roles.items():
+        known = next((names for other, names in by_engine if other == engine), None)
+        if known is None:
+            by_engine.append((engine, [role]))
+        else:
+            known.append(role)
+    seen: set[Finding] = set()
+    for engine, names in by_engine:
+        for finding in _engine(engine, ", ".join(names), online):
+            if finding not in seen:
+                yield finding
+            seen.add(finding)
+
+
+def _engine(engine: Engine, roles: str, online: bool) -> Iterator[Finding]:
+    settings = engine.settings
+    if isinstance(settings, OpenAISettings):
+        yield Finding("ok", f"engine of {roles}", f"openai: {settings.model} at {settings.host}")
+        if settings.key_env is not None:
+            there = bool(os.environ.get(settings.key_env, "").strip())
+            said = "set in the environment" if there else f"not in the environment: export {settings.key_env}=..."
+            yield Finding("ok" if there else "missing", f"key {settings.key_env}", said)
+        return
+    kind = type(settings).__name__.removesuffix("Settings").lower()
+    model_of = "the model of the run" if engine.model is None else name_of(engine.model)
+    try:
+        settings.check()
+        yield Finding("ok", f"engine of {roles}", f"{kind}: {model_of}")
+    except FacError as error:
+        yield Finding("missing", f"engine of {roles}", str(error))
+    if engine.model is not None:
+        own = engine.model
+        yield from checked(f"model {name_of(own)}", lambda: model(own, online))
+
+
+def prompts(cfg: DictConfig) -> Iterator[Finding]:
+    """The prompt folders of the tasks hold a file for every role."""
+    folders = [cfg.tasks[task].prompts for task in workload.tasks(cfg) if "tasks" in cfg]
+    folders += [cfg.synthesis.prompts] if cfg.experiment.name == "lab" else []
+    for folder in dict.fromkeys(folders):
+        for role in PROMPT_ROLES:
+            Prompts(folder).digest(role)
+    if folders:
+        yield Finding("ok", "prompts", ", ".join(dict.fromkeys(map(str, folders))))
+
+
+# -------------------------------------------------------------------------------------------------------------- data
+
+
+def data_sets(cfg: DictConfig, online: bool) -> Iterator[Finding]:
+    """Every data set that the configuration names; those of the hub once, with all that they are for."""
+    on_hub: dict[tuple[str, str | None], list[str]] = {}
+    for key, values in workload.sources(cfg):
+        if values["path"] in (None, "???"):
+            continue  # not used, or said already
+        path = Path(str(values["path"]))
+        if is_hub(path) and not Path(hub_name(path).id).is_dir():
+            on_hub.setdefault((hub_name(path).id, values.get("revision")), []).append(key)
+        else:
+            yield from checked(f"data {key}", lambda key=key, values=values: data_files(key, values))
+    for (name, revision), keys in on_hub.items():
+        yield from checked(f"data {name}", lambda n=name, r=revision, k=keys: hub_data(n, r, k, online))
+
+
+def data_files(key: str, values: Mapping[str, Any]) -> Iterator[Finding]:
+    """A data set in files: they are there, and the first rows can be read."""
+    source = workload.as_source(key, values)
+    what = f"data {key}"
+    try:
+        rows = list(islice(read_rows(source), ROWS_READ))
+    except FacError as error:
+        yield Finding("missing", what, str(error).replace(f"data.{source.name}.", f"{key}."))
+        return
+    broken = [f"{row.place}: {row.values}" for row in rows if isinstance(row.values, Malformed)]
+    if not rows:
+        yield Finding("missing", what, f"{source.path} has no rows: name a file that has with {key}.path=FILE")
+    elif broken and source.on_error == "fail":
+        yield Finding("missing", what, f"{broken[0]}: mend it, or set {key}.on_error=skip")
+    else:
+        yield Finding("ok", what, f"{source.path}: the first {len(rows)} rows can be read")
+
+
+def hub_data(name: str, revision: str | None, keys: Sequence[str], online: bool) -> Iterator[Finding]:
+    """A data set of the hub: in its cache, or there for the asking."""
+    what, used = f"data {name}", f"for {', '.join(keys)}"
+    if _cached(name, None, "dataset") is not None:
+        yield Finding("ok", what, f"in the hub's cache, {used}")
+        return
+    way = f"hf download --repo-type dataset {name}, or give files instead, {keys[0]}.path=FILE"
+    found = _on_hub(what, name, revision, "dataset", online, way)
+    yield Finding(found.status, what, f"{found.said} ({used})")
+
+
+def lab_data(cfg: DictConfig) -> Iterator[Finding]:
+    """Tasks whose data the lab's world draws."""
+    drawn = [load.name for load in workload.loads(cfg) if load.from_lab]
+    if drawn:
+        yield Finding("ok", "data", f"{', '.join(drawn)}: drawn from the lab's written world, no files needed")

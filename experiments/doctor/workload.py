@@ -1,0 +1,156 @@
+"""How much there is to do: the tasks of a configuration in numbers of texts, rows, requests and cells.
+
+Knows: where the configuration says how many, and what is assumed of data that are not here. Does not know: models, what
+the numbers cost (`needs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments import config
+from experiments.doctor.needs import ASSUMED_TEXTS, KNOWN_TEXTS, LAB_TOKENS, TEXT_TOKENS, TaskLoad
+from experiments.tasks import TASKS
+from experiments.tasks.data import Sources, origin_of, source_of
+from fac.data.files import Source, data_files
+from fac.data.hub import hub_name, is_hub
+from fac.errors import FacError
+from fac.sae import TrainSettings
+from fac.sae.recipe import RecipeSettings
+
+UNWRITTEN = ("baseline", "full", "seed_twice")  # rows of the tables for which no LLM writes
+BYTES_PER_TOKEN = 4
+
+
+def tasks(cfg: DictConfig) -> list[str]:
+    """The tasks of an experiment that writes, trains and tests; none for those that only measure."""
+    if cfg.experiment.name == "lab":
+        return ["toxicity"]
+    chosen = OmegaConf.select(cfg, "experiment.tasks") or []
+    return [task for task in chosen if task in TASKS] if cfg.experiment.name in ("main_results", "cross_model") else []
+
+
+def sources(cfg: DictConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(key, values) of every data set that the configuration names, such as ("data.seed", {"path": ...})."""
+    for key in ("data", *(f"tasks.{task}.data" for task in tasks(cfg))):
+        held = OmegaConf.select(cfg, key)
+        roles = OmegaConf.to_container(held, resolve=True) if isinstance(held, DictConfig) else None
+        for role, values in roles.items() if isinstance(roles, dict) else ():
+            if isinstance(values, Mapping) and "path" in values:
+                yield f"{key}.{role}", values
+
+
+def as_source(key: str, values: Mapping[str, Any]) -> Source:
+    """The data set under a key, its settings checked. Raises FacError for what is no setting of a data set."""
+    source = source_of(values, key)
+    if source is None:
+        raise FacError(f"{key} names no data set: set {key}.path to a file or to hub:ID.")
+    return source
+
+
+def texts_of(source: Source) -> int:
+    """About how many texts a data set has: its limit, by the size of its files, or as assumed."""
+    if source.limit is not None:
+        return source.limit
+    if is_hub(source.path):
+        return KNOWN_TEXTS.get(hub_name(source.path).id, ASSUMED_TEXTS)
+    try:
+        size = sum(file.stat().st_size for file in data_files(source))
+    except (FacError, OSError):
+        return KNOWN_TEXTS.get(source.path.name, ASSUMED_TEXTS)
+    return max(size // (TEXT_TOKENS * BYTES_PER_TOKEN), 1)
+
+
+def sae_tokens(cfg: DictConfig, loads: Sequence[TaskLoad]) -> int:
+    """Tokens that an SAE is trained on, every task's anchor by itself; 0 if none is trained."""
+    train = config.sae_of(cfg) if cfg.sae.train is not None else None
+    if isinstance(train, RecipeSettings):
+        corpora = [load.anchor for load in loads] or [_texts(cfg, "data.corpus")]
+        return train.epochs * min(train.max_tokens, TEXT_TOKENS) * sum(corpora)
+    return train.steps * train.batch_size * max(len(loads), 1) if isinstance(train, TrainSettings) else 0
+
+
+def _texts(cfg: DictConfig, key: str) -> int:
+    values = dict(sources(cfg)).get(key)
+    return 0 if values is None or values["path"] in (None, "???") else texts_of(as_source(key, values))
+
+
+def loads(cfg: DictConfig) -> list[TaskLoad]:
+    """The tasks in numbers. Raises FacError for settings that cannot be."""
+    return [_lab(cfg) if cfg.experiment.name == "lab" else _task(cfg, name) for name in tasks(cfg)]
+
+
+def _lab(cfg: DictConfig) -> TaskLoad:
+    sizes = dict(config.group(cfg, "lab"), seed=cfg.lab.seed_positives)
+    rows: list[str] = config.value(cfg, "experiment.rows", list[str])
+    protocols: list[str] = config.value(cfg, "experiment.protocols", list[str])
+    seeds: list[int] = config.value(cfg, "train.seeds", list[int])
+    trained = len(rows) * len(protocols) - ("baseline" in rows) * (len(protocols) - 1)
+    return _load(
+        cfg, "toxicity", sizes, config.group(cfg, "train"), rows, from_lab=True,
+        cells=trained * len(seeds), budget=cfg.synthesis.budget, reply=cfg.synthesis.max_new_tokens,
+    )  # fmt: skip
+
+
+def _task(cfg: DictConfig, name: str) -> TaskLoad:
+    values = config.group(cfg, f"tasks.{name}")
+    origin = origin_of(TASKS[name], values)
+    from_lab = not isinstance(origin, Sources)
+    sizes = dict(vars(origin)) if from_lab else _counts(origin)
+    seeds = len(values["seeds"])
+    if cfg.experiment.name == "cross_model":
+        of = {
+            role: len(config.value(cfg, f"experiment.{role}", list[str])) for role in ("sources", "writers", "trained")
+        }
+        pairs = of["sources"] * of["writers"]
+        rows, cells = ["baseline", *["fac"] * pairs], (1 + pairs) * of["trained"] * seeds
+    else:
+        rows = config.value(cfg, "experiment.rows", list[str])
+        cells = len(rows) * seeds
+    train = {**vars(TASKS[name].settings()), **values["train"]}
+    return _load(
+        cfg, name, sizes, train, rows, from_lab=from_lab,
+        cells=cells, budget=values["budget"], reply=values["max_new_tokens"],
+    )  # fmt: skip
+
+
+def _counts(origin: Sources) -> dict[str, int]:
+    """Rows of every role: those that are drawn, or all of its data sets."""
+    return {
+        role: origin.sample.get(role) or sum(texts_of(source) for source in origin.of(role).values())
+        for role in ("anchor", "seed", "safe", "toxic", "labelled", "test")
+    }
+
+
+def _load(
+    cfg: DictConfig, name: str, sizes: Mapping[str, int], train: Mapping[str, Any], rows: list[str], *,
+    from_lab: bool, cells: int, budget: int, reply: int,
+) -> TaskLoad:  # fmt: skip
+    settings = config.synthesis_settings(cfg)
+    safe, labelled = sizes.get("safe", 0), sizes.get("labelled", 0)
+    own = sizes.get("toxic", 0) if safe else sizes["seed"]  # the seed's rows that are trained on
+    if from_lab:
+        own = sizes["seed"]
+    return TaskLoad(
+        name=name,
+        anchor=sizes["anchor"],
+        known=sizes["seed"] + labelled + (safe if from_lab else 0),
+        test=sizes["test"],
+        tokens=LAB_TOKENS if from_lab else TEXT_TOKENS,
+        budget=budget,
+        attempts=settings.n + settings.m,
+        methods=len(rows),
+        writing=sum(row not in UNWRITTEN for row in rows),
+        cells=cells,
+        train_rows=safe + min(own, train.get("pairs") or own) + budget,
+        epochs=train.get("epochs") or 1,
+        train_tokens=train.get("max_tokens") or cfg.features.max_tokens,
+        batch=(train.get("batch_size") or 1) * (2 if name == "reward" else 1),  # a pair is two rows
+        rank=train.get("rank") or 0,
+        reply=reply,
+        answered=TASKS[name].from_base,
+        from_lab=from_lab,
+    )

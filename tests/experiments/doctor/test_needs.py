@@ -1,0 +1,132 @@
+"""experiments.doctor.needs and resources: the formulas against published numbers, real files, and each other."""
+
+from pathlib import Path
+
+import hydra
+import pytest
+from omegaconf import DictConfig
+from safetensors import safe_open
+from transformers import AutoConfig
+
+from experiments.doctor import needs, resources, workload
+from experiments.doctor.needs import GIB, Encoder, Shape
+from experiments.doctor.resources import Machine
+from experiments.run import CONF
+from fac.lab import shipped
+
+
+def composed(*overrides: str) -> DictConfig:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", overrides=list(overrides))
+
+
+def paper_shape(name: str) -> Shape:
+    kind, values = needs.PAPER_MODELS[name]
+    return needs.shape_of(AutoConfig.for_model(kind, **values))
+
+
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        (LLAMA, 8_030_261_248),
+        ("meta-llama/Meta-Llama-3-8B", 8_030_261_248),
+        ("mistralai/Mistral-7B-Instruct-v0.2", 7_241_732_096),
+        ("Qwen/Qwen2-7B-Instruct", 7_615_616_512),
+    ],
+)
+def test_parameters_of_the_paper_s_models_are_those_that_their_makers_publish(name: str, published: int):
+    assert paper_shape(name).params == published
+
+
+def test_the_llama_s_numbers_are_the_known_ones():
+    shape = paper_shape(LLAMA)
+    assert shape.kv_bytes(1, 2) == 128 * 1024  # 128 KiB a token in bfloat16
+    assert 8 * shape.lora_width == 20_971_520  # what peft prints for rank 8 on all linear layers
+    assert needs.paper_encoder(shape) == Encoder(16, 65536, 20)
+    assert shape.up_to(16) == shape.up_to(32) // 2
+
+
+def test_a_shape_counts_the_parameters_that_are_in_the_file():
+    folder = shipped("llama")
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        held = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+    assert needs.shape_of(AutoConfig.from_pretrained(folder)).params == held
+
+
+def test_memory_of_the_paper_s_run_is_between_what_must_and_what_can_be():
+    cfg = composed("experiment=main_results", "scale=paper", "experiment.tasks=[toxicity]")
+    shape = paper_shape(LLAMA)
+    encoder, loads = needs.paper_encoder(shape), workload.loads(cfg)
+    parts = resources.memory_parts(cfg, shape, encoder, loads, 2, 80 * GIB, workers=1)
+    assert parts["encoder"] > 2 * (shape.params // 2)  # half of the layers, in bfloat16
+    assert parts["transformers"] > 2 * shape.params
+    assert 2 * shape.params < parts["training in 1 process"] < 80 * GIB
+    twice = resources.memory_parts(cfg, shape, encoder, loads, 2, 80 * GIB, workers=2)
+    assert twice["training in 2 processes"] == 2 * parts["training in 1 process"]
+
+
+@pytest.mark.parametrize(("memory", "status"), [(24 * GIB, "missing"), (140 * GIB, "ok")])
+def test_a_gpu_is_large_enough_or_not(memory: int, status: str):
+    cfg = composed("experiment=main_results", "scale=paper", "experiment.tasks=[toxicity]")
+    shape = paper_shape(LLAMA)
+    found = resources.memory(
+        cfg, Machine("a GPU", True, memory, 1e15), shape, needs.paper_encoder(shape), workload.loads(cfg)
+    )
+    assert found.status == status
+    assert ("use a larger GPU" in found.said) == (status == "missing")
+
+
+def test_engines_decide_what_stands_in_memory():
+    shape = paper_shape(LLAMA)
+    paper = ["experiment=main_results", "scale=paper", "experiment.tasks=[toxicity]"]
+    parts = {}
+    for engine in ("transformers", "vllm", "openai"):
+        cfg = composed(*paper, f"llm={engine}")
+        loads = workload.loads(cfg)
+        parts[engine] = resources.memory_parts(cfg, shape, needs.paper_encoder(shape), loads, 2, 80 * GIB, 1)
+    assert "transformers" in parts["transformers"]
+    assert parts["vllm"]["vllm"] == 40 * GIB  # gpu_memory_utilization of it
+    assert parts["openai"].keys() == parts["transformers"].keys() - {"transformers"}
+
+
+def test_the_lab_s_load_is_what_its_configuration_says():
+    (load,) = workload.loads(composed("experiment=lab"))
+    assert (load.anchor, load.test, load.budget, load.attempts, load.writing) == (4000, 5000, 200, 8, 3)
+    assert load.train_rows == 1000 + 200 + 200
+    assert load.requests == 3 * 200 * 8
+    assert load.from_lab
+
+
+def test_the_paper_s_loads_are_counted_from_their_data_sets(tmp_path: Path):
+    file = tmp_path / "test.jsonl"
+    file.write_text("x" * 712_000)
+    cfg = composed("experiment=main_results", "scale=paper", f"tasks.toxicity.data.test.path={file}")
+    loads = {load.name: load for load in workload.loads(cfg)}
+    assert loads["toxicity"].test == 1000  # by the size of the file
+    assert loads["toxicity"].cells == 12
+    assert loads["survival"].test == 50
+    assert loads["instruction"].answered
+    assert not loads["toxicity"].from_lab
+
+
+def test_twice_the_work_takes_twice_the_time():
+    shape, encoder = paper_shape(LLAMA), Encoder(16, 65536, 20)
+    assert needs.measuring_flop(shape, encoder, 2000) == 2 * needs.measuring_flop(shape, encoder, 1000)
+    one, two = needs.Asked(1, 400, 150), needs.Asked(2, 800, 300)
+    assert one + one == two
+    assert needs.asking_seconds(shape, two, "vllm", 1e15) == pytest.approx(
+        2 * needs.asking_seconds(shape, one, "vllm", 1e15)
+    )
+    assert needs.asking_seconds(shape, one, "vllm", 1e15) < needs.asking_seconds(shape, one, "transformers", 1e15)
+
+
+def test_training_an_sae_is_part_of_what_is_to_do():
+    assert workload.sae_tokens(composed("experiment=lab"), []) == 0
+    cfg = composed("experiment=lab", "sae=train")
+    assert workload.sae_tokens(cfg, workload.loads(cfg)) == 3200 * 256
+    cfg = composed("experiment=main_results", "scale=paper", "experiment.tasks=[toxicity]", "sae=train_paper")
+    loads = workload.loads(cfg)
+    assert workload.sae_tokens(cfg, loads) == 3 * 178 * loads[0].anchor
