@@ -1,0 +1,92 @@
+"""Speed of the LLM engines on this machine, with the lab's LLaMA: replies alone, and the lab's whole toxicity loop.
+
+    python -m experiments.bench.engines [--out results/lab] [--requests 512] [KEY=VALUE ...]
+
+Writes DIR/engines.json and prints a line per engine. KEY=VALUE changes the loop (`fac experiment=lab`), such as
+lab.anchor=500. Times are of this machine as busy as it is. Knows: what is timed and how. Does not know: how the engines
+work (`fac.llm`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from experiments.results import REPOSITORY, provenance, versions
+from fac.backbone import ModelRef
+from fac.jsonl import write_json_atomic
+from fac.lab import shipped
+from fac.lab.world.corpora import Sizes, draw_corpus
+from fac.llm.base import ChatModel, Request, Sampling, request_seed
+from fac.llm.transformers import TransformersChat
+from fac.llm.vllm import VllmChat, VllmSettings
+from fac.prompts import Prompts
+
+ENGINES: dict[str, Callable[[ModelRef], TransformersChat | VllmChat]] = {
+    "transformers": TransformersChat,
+    "vllm": VllmChat,
+}
+SAMPLING = Sampling(max_new_tokens=40)  # as in the lab
+
+
+def main() -> None:
+    """Time all engines and write what was found."""
+    parser = argparse.ArgumentParser(description="Speed of the LLM engines on this machine.")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "lab")
+    parser.add_argument("--requests", type=int, default=512)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    options = parser.parse_args()
+    VllmSettings().check()
+    found = {}
+    for name, make in ENGINES.items():
+        engine = make(ModelRef(str(shipped("llama"))))
+        try:
+            found[name] = replies(engine, options.requests) | loop(name, options.overrides)
+        finally:
+            engine.close()
+        print(name, *(f"{key} {value:.1f}" for key, value in found[name].items()), sep="  ")
+    record = {"engines": found, "requests": options.requests, "loop": options.overrides}
+    write_json_atomic(options.out / "engines.json", record | {"versions": versions(), "provenance": provenance()})
+
+
+def replies(engine: ChatModel, count: int) -> dict[str, float]:
+    """Seconds until the first reply, and the rate of `count` replies to the lab's prompts after that."""
+    prompts = Prompts("lab/toxicity")
+    texts = [example.text for example in draw_corpus("anchor", 0, Sizes(anchor=count))]
+    requests = [
+        Request(str(n), [{"role": "user", "content": prompts.render("write", summary=text, spans=[text])}], seed)
+        for n, text in enumerate(texts)
+        for seed in [request_seed(0, n)]
+    ]
+    began = time.perf_counter()
+    engine.chat(requests[:1], SAMPLING)
+    started = time.perf_counter()
+    parts = [requests[at : at + engine.batch] for at in range(0, count, engine.batch)]
+    done = [reply for part in parts for reply in engine.chat(part, SAMPLING)]
+    seconds = time.perf_counter() - started
+    tokens = sum(reply.completion_tokens for reply in done)
+    return {"start_s": started - began, "replies_per_s": count / seconds, "tokens_per_s": tokens / seconds}
+
+
+def loop(engine: str, overrides: list[str]) -> dict[str, float]:
+    """Seconds of the stages that ask an LLM, of one run of the lab from an empty store."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "experiments.run", "experiment=lab", f"llm={engine}", *overrides]
+        command += [f"out={folder}/out", f"paths.outputs={folder}", "tracking.enabled=false"]
+        began = time.perf_counter()
+        subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        seconds = {"loop_s": time.perf_counter() - began}
+        for stage in ("interpret", "write"):
+            records = Path(folder, "store", stage).glob("*/stage.json")
+            seconds[f"{stage}_s"] = sum(json.loads(record.read_text())["seconds"] for record in records)
+    return seconds
+
+
+if __name__ == "__main__":
+    main()

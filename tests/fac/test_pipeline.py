@@ -1,0 +1,205 @@
+"""fac.pipeline's choices of its own: what is missing by either rule, what is written for, what a store key says.
+
+A tiny model and SAE measure; the LLM is an engine behind a wire that answers by rule.
+"""
+
+import zlib
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from support.encoders import sentences, train_sae
+from support.models import tiny_model
+
+from fac.backbone import ModelRef
+from fac.chat import as_chat
+from fac.coverage import Threshold, threshold_grid
+from fac.data.examples import Example
+from fac.features import FeatureSettings
+from fac.interpret import ROLES, Reading, load_readings
+from fac.llm.base import Completion
+from fac.pipeline import Gap, Mined, ReadSettings, Thresholds, Workshop, computed_corpus, material_of, mine
+from fac.pooled import Pooled
+from fac.prompts import Prompts
+from fac.sae import SaeRef
+from fac.store import Artifact, Store
+from fac.synthesis.forms import QUERY
+from fac.synthesis.methods import METHODS
+from fac.synthesis.two_step import Settings
+
+THRESHOLDS = Thresholds(absolute=(0.0,), relative=(0.5,), default="0.0")
+WRITING = Settings(n=2, m=2, max_new_tokens=8)
+TEXTS = {"anchor": sentences(60, seed=5), "seed": sentences(12, seed=6)}
+
+
+class Rules:
+    """An engine that explains by the strongest span, judges by the explanation, and writes by the request's seed."""
+
+    identity = "rules"
+    batch = 64
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def chat(self, requests, sampling):
+        replies = []
+        for request in requests:
+            role, _, text = request.messages[0]["content"].partition("|")
+            self.asked.append(request.messages[0]["content"])
+            weight = zlib.crc32(text.encode())
+            replies.append(
+                {
+                    "explain": f"like {text}",
+                    "verify": "[[Yes]]" if weight % 4 else "[[No]]",
+                    "judge": f"Concerns {text}. Final Decision: [[{'Yes' if weight % 2 else 'No'}]]",
+                }.get(role, TEXTS["anchor"][request.seed % 60])
+            )
+        return [Completion(reply, 1, 1, True) for reply in replies]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> tuple[Path, Prompts, Store, dict[str, Artifact]]:
+    root = tmp_path_factory.mktemp("world")
+    train_sae(tiny_model(root / "model", "llama"), root / "sae")
+    prompts = root / "prompts" / "task"
+    prompts.mkdir(parents=True)
+    for role, asks in {
+        "explain": "{{ spans[0] }}",
+        "verify": "{{ summary }}",
+        "judge": "{{ summary }}",
+        "write": "{{ summary }}",
+        "contrast": "{{ summary }}",
+    }.items():
+        (prompts / f"{role}.jinja").write_text(f"{role}|{asks}")
+    store = Store(root / "store")
+    corpora = {
+        name: computed_corpus(
+            store,
+            "texts",
+            lambda texts=texts: (Example(as_chat(t), 1, str(i)) for i, t in enumerate(texts, 1)),
+            {"of": name},
+        )
+        for name, texts in TEXTS.items()
+    }
+    return root, Prompts(prompts), store, corpora
+
+
+def shop_of(world, features: FeatureSettings) -> Workshop:
+    root, _, store, _ = world
+    return Workshop(store, ModelRef(str(root / "model")), SaeRef(str(root / "sae")), None, features)
+
+
+def mined(world, read: ReadSettings, features: FeatureSettings | None = None) -> Mined:
+    _, prompts, _, corpora = world
+    shop = shop_of(world, features or FeatureSettings(max_tokens=48))
+    return mine(shop, corpora["anchor"], corpora["seed"], dict.fromkeys(ROLES, Rules()), prompts, read, THRESHOLDS)
+
+
+def readings_of(found: Mined, features: Artifact) -> dict[int, Reading]:
+    """What the LLM read in one corpus, from the store."""
+    key = f'"key": "{features.key}"'
+    (folder,) = (r.parent for r in (found.source.path.parent).glob("*/stage.json") if key in r.read_text())
+    return load_readings(folder)
+
+
+def test_missing_by_annotation_by_hand():
+    """By activation a feature is missing where no seed text activates it; by annotation, where the seed's own spans did
+    not make it relevant, which without spans above the threshold they cannot."""
+    anchor, seed = np.array([[5, 5, 5, 0, 5]]), np.array([[3, 3, 0, 2, 3]])
+    relevant, annotated = np.array([1, 1, 1, 1, 0], bool), np.array([1, 0, 1, 1, 0], bool)
+    grid = threshold_grid([0.0], [], np.ones(5, np.float32))
+
+    def missing(seed_relevant):
+        nothing = cast(Any, None)
+        gap = Gap(
+            nothing, nothing, grid, anchor, seed, np.ones(5, np.float32), np.ones(5), relevant, 0, {}, seed_relevant
+        )
+        return gap.missing().tolist()
+
+    assert missing(None) == [False, False, True, False, False]
+    assert missing(annotated) == [False, True, True, False, False]
+
+
+def test_the_annotation_rule_reads_the_seed_s_own_spans(world):
+    found = mined(world, ReadSettings(missing="annotation", verified=True))
+    gap = found.gap
+    anchor, seed = (readings_of(found, side.artifact) for side in (gap.anchor, gap.seed))
+    assert gap.readings == anchor
+    for row, threshold in enumerate(gap.grid.thresholds):
+        expected = []
+        for feature in range(gap.relevant.size):
+            highest = [float(side.pooled.maxima()[feature]) for side in (gap.anchor, gap.seed)]
+            above = [g > float(threshold.cut(gap.anchor_max)[feature]) for g in highest]
+            needed = feature in anchor and anchor[feature].relevance == "Yes" and anchor[feature].verification == "Yes"
+            known = feature in seed and seed[feature].relevance == "Yes" and above[1]  # verified or not
+            expected.append(above[0] and needed and not known)
+        assert gap.missing(row).tolist() == expected
+        assert any(expected)
+    by_activation = mined(world, ReadSettings(verified=True)).gap
+    assert by_activation.seed_relevant is None
+    assert not (by_activation.missing() & ~gap.missing()).any()  # what the seed lacks has no spans there either
+    assert (gap.missing() & ~by_activation.missing()).any()
+    assert by_activation.grid.thresholds[0] == Threshold(0.0)
+
+
+def written_by(world, settings: Settings, writer: Rules, budget: int = 20):
+    found = mined(world, ReadSettings(missing="annotation"))
+    return material_of(found, writer, world[1], QUERY, settings, ["seed row"], ["human row"], budget), found
+
+
+def test_a_share_of_the_missing_features_is_written_for(world):
+    whole, found = written_by(world, WRITING, Rules())
+    assert whole.missing == np.flatnonzero(found.gap.missing()).tolist()
+    for ratio in (0.2, 0.5):
+        part, _ = written_by(world, Settings(n=2, m=2, max_new_tokens=8, ratio=ratio), Rules())
+        assert len(part.missing) == round(ratio * len(whole.missing)) > 0
+        assert set(part.missing) < set(whole.missing)
+        assert list(part.missing) == sorted(part.missing)
+    least, _ = written_by(world, Settings(ratio=1e-6), Rules())
+    assert len(least.missing) == 1
+    other, _ = written_by(world, Settings(ratio=0.5, seed=1), Rules())
+    assert other.missing != written_by(world, Settings(ratio=0.5), Rules())[0].missing
+
+
+def test_the_writer_may_be_told_the_judge_s_analysis(world):
+    told = {}
+    for summary in ("explanation", "analysis"):
+        writer = Rules()
+        material, found = written_by(world, Settings(n=1, m=1, max_new_tokens=9, summary=summary), writer)
+        METHODS["fac_one_step"](material)
+        explained = {found.gap.readings[f].explanation for f in material.missing}
+        told[summary] = {prompt.partition("|")[2] for prompt in writer.asked}
+        if summary == "explanation":
+            assert told[summary] == explained
+    assert told["analysis"] == {f"Concerns {text}." for text in told["explanation"]}
+
+
+def test_without_the_filter_all_that_can_be_read_is_trained_on(world):
+    filtered, _ = written_by(world, WRITING, Rules(), budget=10**6)
+    free, _ = written_by(world, Settings(n=2, m=2, max_new_tokens=8, filter=False), Rules(), budget=10**6)
+    with_filter, without = METHODS["fac"](filtered), METHODS["fac"](free)
+    assert without.written is not None
+    assert with_filter.written is not None
+    assert without.written.artifact == with_filter.written.artifact  # the same texts, chosen otherwise
+    rows = {s.row for s in without.samples if s.row}
+    assert sorted(without.rows) == sorted(rows)  # each once
+    assert set(with_filter.rows) < rows
+    assert any(s.kept and s.g == 0 for s in without.samples)
+    shares = [s.share for s in without.chosen]
+    assert shares != sorted(shares, reverse=True)  # not ranked
+    assert METHODS["fac"](free).rows == without.rows
+
+
+def test_only_what_is_switched_on_is_in_a_key(world):
+    """The keys of runs without them must stay what they were: finished stages are found again."""
+    plain = shop_of(world, FeatureSettings()).encoder
+    assert set(plain) == {"model", "sae", "layer", "rule", "max_tokens"}
+    on = shop_of(world, FeatureSettings(shift=31, double_bos=True, span_end="before")).encoder
+    assert on == {**plain, "shift": 31, "double_bos": True}  # where a span ends is no matter of activations
+    default = mined(world, ReadSettings())
+    before = mined(world, ReadSettings(), FeatureSettings(max_tokens=48, span_end="before"))
+    assert before.gap.anchor.artifact == default.gap.anchor.artifact
+    assert before.source != default.source
+    assert mined(world, ReadSettings(missing="annotation")).source == default.source
+    assert isinstance(default.gap.anchor.pooled, Pooled)
