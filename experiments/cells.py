@@ -6,12 +6,9 @@ or how the rows were made.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import multiprocessing
 import os
-import signal
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -22,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from experiments.walk import NotStored, current_walk
 from fac.backbone import ModelRef
 from fac.errors import FacError
 from fac.jsonl import write_json_atomic
+from fac.processes import die_with
 from fac.store import Artifact, StageEvent, Store, stage_key
 
 if TYPE_CHECKING:
+    from experiments.engines import Judge
     from experiments.session import Session
 
 
@@ -45,7 +45,7 @@ class Job:
     test: Artifact
     others: Mapping[str, Artifact] = field(default_factory=dict)  # what else the test needs
     group: str = ""  # tells apart what shares row and seed: a protocol, a source of features
-    judge: ModelRef | None = None  # who is asked about answers, where the test asks
+    judge: ModelRef | Judge | None = None  # who is asked about answers, where the test asks
 
     @property
     def params(self) -> dict[str, object]:
@@ -87,14 +87,16 @@ def _test_params(job: Job) -> dict[str, object]:
     return {"judge": job.judge.identity()} if job.judge and job.others else {}
 
 
-def _is_finished(job: Job) -> bool:
+def stages_left(job: Job) -> tuple[str, ...]:
+    """The stages of a cell that are not in the store: none, testing, or training and testing."""
     from experiments.tasks import TASKS
 
     store, stage = Store(job.store), TASKS[job.task].stage
+    if not store.has(stage, params=job.params, inputs=job.train):
+        return (stage, "scores")
     key = stage_key(stage, 1, job.params, job.train)
-    return store.has(stage, params=job.params, inputs=job.train) and store.has(
-        "scores", params=_test_params(job), inputs=_tested_on(job, key)
-    )
+    tested = store.has("scores", params=_test_params(job), inputs=_tested_on(job, key))
+    return () if tested else ("scores",)
 
 
 def track(session: Session, cell: Scored) -> tuple[Scored, str]:
@@ -123,8 +125,12 @@ class Cells:
         self._futures: list[Future[Scored]] = []
 
     def submit(self, jobs: Sequence[Job]) -> None:
+        walk = current_walk()
         for job in jobs:
-            if _is_finished(job):  # found, not computed: starting a process would take longer
+            left = stages_left(job)
+            if walk is not None:
+                walk.cells.append((job, left))
+            elif not left:  # found, not computed: starting a process would take longer
                 done: Future[Scored] = Future()
                 done.set_result(run_job(job))
                 self._futures.append(done)
@@ -138,7 +144,9 @@ class Cells:
         return self._pool
 
     def results(self) -> Iterator[Scored]:
-        """Finished cells, as they come."""
+        """Finished cells, as they come. A dry run ends here: what follows is written."""
+        if current_walk() is not None:
+            raise NotStored("table")
         try:
             with tqdm(total=len(self._futures), desc="training and testing", unit="cell") as bar:
                 for future in as_completed(self._futures):
@@ -173,11 +181,7 @@ def _start_worker(parent: int) -> None:
     import torch
     from transformers.utils import logging as transformers_logging
 
+    die_with(parent)
     torch.set_num_threads(1)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a killed run leaves no orphans
-        if os.getppid() != parent:
-            os._exit(1)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from experiments.engines import ANNOTATORS, KINDS, Engine, Engines
 from experiments.results import REPOSITORY
 from fac.backbone import ModelRef
 from fac.data.files import Source
@@ -23,10 +24,13 @@ from fac.features import FeatureSettings
 from fac.lab import shipped
 from fac.pipeline import ReadSettings, Thresholds
 from fac.sae import SaeRef, TrainSettings
+from fac.sae.checkpoint import SUFFIXES
+from fac.sae.recipe import RecipeSettings
 from fac.synthesis.two_step import Settings as SynthesisSettings
 from fac.train.classifier import ClassifierSettings
 
 T = TypeVar("T")
+Protocol = Literal["added", "alone"]
 LAB = "lab:"  # model.path=lab:llama names a model that the package ships
 MODELS = REPOSITORY / "conf" / "model"
 
@@ -101,7 +105,7 @@ def base_ref(cfg: DictConfig) -> ModelRef | None:
     return None if base is None else ModelRef(_local(str(base)), dtype=plain(cfg, "model")["dtype"])
 
 
-def sae_of(cfg: DictConfig) -> SaeRef | TrainSettings:
+def sae_of(cfg: DictConfig) -> SaeRef | TrainSettings | RecipeSettings:
     """The SAE that the configuration names, or how to train one."""
     values = group(cfg, "sae")
     if values["train"] is not None:
@@ -109,22 +113,35 @@ def sae_of(cfg: DictConfig) -> SaeRef | TrainSettings:
             raise FacError(
                 "An SAE is named and one is to be trained: leave out sae=train, or sae.path and sae.release."
             )
-        positive = ("width", "k", "steps", "batch_size", "lr", "max_tokens")
-        made = typed(TrainSettings, group(cfg, "sae.train"), "sae.train", positive)
-        if made.k > made.width:
-            raise FacError(f"sae.train.k={made.k} will not do: an SAE of width {made.width} has no more features.")
-        return made
+        return _sae_training(group(cfg, "sae.train"))
     if values["release"]:
+        if not values["id"]:
+            raise FacError(f"sae.release={values['release']} holds several SAEs: name one of them with sae.id.")
         return SaeRef(None, values["release"], values["id"])
     if values["path"] is None:
         raise FacError(f"No SAE is named for {plain(cfg, 'model')['path']}: set sae.path=DIR, or sae=train.")
     path = _local(str(values["path"]))
-    if path.startswith(("/", ".")) and not Path(path).is_dir():
+    if path.endswith(SUFFIXES) and not Path(path).is_file():
+        raise FacError(f"There is no SAE checkpoint {path}: set sae.path to the file, or to hub:OWNER/REPOSITORY.")
+    if path.startswith(("/", ".")) and not Path(path).exists():
         raise FacError(f"There is no SAE folder {path}: set sae.path to a SAELens folder, or use sae=train.")
-    return SaeRef(path)
+    return SaeRef(path, sae_id=values["id"])
 
 
-def model_named(cfg: DictConfig, name: str) -> tuple[ModelRef, SaeRef | TrainSettings]:
+def _sae_training(values: dict[str, Any]) -> TrainSettings | RecipeSettings:
+    kinds = {"sae_lens": TrainSettings, "paper": RecipeSettings}
+    recipe = str(values.pop("recipe", "sae_lens"))
+    if recipe not in kinds:
+        raise FacError(f"There is no sae.train.recipe={recipe}{closest(recipe, kinds)}.")
+    positive = {"width", "k", "steps", "batch_size", "lr", "max_tokens"}
+    positive |= {"anneal_steps", "epochs", "eps", "batch_tokens", "checkpoint_every"}
+    made = typed(kinds[recipe], values, "sae.train", positive & {field.name for field in fields(kinds[recipe])})
+    if made.k > made.width:
+        raise FacError(f"sae.train.k={made.k} will not do: an SAE of width {made.width} has no more features.")
+    return made
+
+
+def model_named(cfg: DictConfig, name: str) -> tuple[ModelRef, SaeRef | TrainSettings | RecipeSettings]:
     """A model by the name of its file in conf/model, and its SAE, for experiments on several models.
 
     The model that the run chose (model=NAME) is taken with its overrides, any other at the run's scale as its file
@@ -157,11 +174,15 @@ def source(cfg: DictConfig, name: str) -> Source:
 
 def feature_settings(cfg: DictConfig) -> FeatureSettings:
     positive = ("max_tokens", "top_spans", "batch_tokens", "encode_elements")
-    return settings(FeatureSettings, cfg, "features", positive=positive)
+    made = settings(FeatureSettings, cfg, "features", positive=positive)
+    if made.shift is not None and made.shift < 0:
+        raise FacError(f"features.shift={made.shift} will not do: it is the index of the first token that counts.")
+    return made
 
 
 def read_settings(cfg: DictConfig) -> ReadSettings:
-    return settings(ReadSettings, cfg, "interpret", positive=("spans", "span_tokens", "max_new_tokens"))
+    values = {**group(cfg, "interpret"), "missing": value(cfg, "missing.rule", Literal["activation", "annotation"])}
+    return typed(ReadSettings, values, "interpret", positive=("spans", "span_tokens", "max_new_tokens"))
 
 
 def thresholds(cfg: DictConfig) -> Thresholds:
@@ -170,8 +191,16 @@ def thresholds(cfg: DictConfig) -> Thresholds:
 
 
 def synthesis_settings(cfg: DictConfig) -> SynthesisSettings:
-    positive = ("n", "m", "spans", "max_new_tokens", "span_tokens")
-    return settings(SynthesisSettings, cfg, "synthesis", leave=("prompts", "budget"), positive=positive)
+    positive = ("n", "m", "max_new_tokens", "span_tokens")
+    made = settings(SynthesisSettings, cfg, "synthesis", leave=("prompts", "budget"), positive=positive)
+    if made.spans < 0:
+        raise FacError(f"synthesis.spans={made.spans} will not do: it is 0 or more.")
+    return made
+
+
+def protocol(cfg: DictConfig) -> Protocol:
+    """Whether what is written is added to the seed data or stands in place of the seed's rows."""
+    return value(cfg, "protocol", Protocol)
 
 
 def tested_on(cfg: DictConfig) -> str:
@@ -185,6 +214,34 @@ def tested_on(cfg: DictConfig) -> str:
 def classifier_settings(cfg: DictConfig) -> ClassifierSettings:
     positive = ("rank", "epochs", "learning_rate", "batch_size", "gradient_accumulation", "max_tokens")
     return settings(ClassifierSettings, cfg, "train", leave=("seeds",), positive=positive)
+
+
+def engines(cfg: DictConfig) -> Engines:
+    """Who writes (group `llm`) and who annotates (group `annotator`, where each role may have its own)."""
+    writer = _engine(group(cfg, "llm"), "llm", None)
+    values = group(cfg, "annotator")
+    roles = group(cfg, "annotator.roles")
+    annotator = _engine({key: held for key, held in values.items() if key != "roles"}, "annotator", writer)
+    for role in roles:
+        if role not in ANNOTATORS:
+            raise FacError(f"annotator.roles.{role} is no role{closest(role, ANNOTATORS)}.")
+    by_role = {
+        role: _engine(group(cfg, f"annotator.roles.{role}"), f"annotator.roles.{role}", writer) for role in roles
+    }
+    annotators = {role: by_role.get(role, annotator) for role in ANNOTATORS}
+    return Engines(writer, annotators, Path(plain(cfg, "paths.replies")).absolute())
+
+
+def _engine(values: dict[str, Any], name: str, writer: Engine | None) -> Engine:
+    kind, path, revision = (values.pop(key, None) for key in ("engine", "path", "revision"))
+    if kind == "writer" and writer is not None:
+        return writer
+    if kind not in KINDS:
+        raise FacError(f"There is no {name}.engine={kind}{closest(str(kind), KINDS)}.")
+    positive = {"batch", "max_model_len", "tensor_parallel_size", "gpu_memory_utilization", "cpu_cache_gib"}
+    held = positive & {field.name for field in fields(KINDS[kind])}
+    made = typed(KINDS[kind], values, name, held)
+    return Engine(made, None if path is None else ModelRef(_local(str(path)), revision))
 
 
 def _local(path: str) -> str:

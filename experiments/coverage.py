@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from experiments import config
+from experiments import config, parity
 from experiments.report import Feature, Figure, Page, Series, Span, render
 from experiments.results import Cell, Table, measured, provenance, versions
 from experiments.session import Session
@@ -117,7 +117,7 @@ def _table(session: Session, gap: Gap, replicates: int) -> Table:
         tuple(cells),
         session.config_hash,
         versions(),
-        tuple(notes),
+        (*notes, *parity.notes(session.cfg, ("features",))),
         names,
         provenance(),
     )

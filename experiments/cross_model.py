@@ -17,18 +17,15 @@ import torch
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from experiments import config, lab_truth
+from experiments import config, lab_truth, parity
 from experiments.cells import Cells, Scored, default_workers, track
 from experiments.lab_page import Row
-from experiments.main_results import TaskPlan, jobs_of, material_for, task_plans, write_row
+from experiments.main_results import PROTOCOL_NOTES, TaskPlan, jobs_of, material_for, task_plans, write_row
 from experiments.report import Page, render
 from experiments.results import Cell, Table, measured, paired, paper_table, provenance, versions
 from experiments.session import Session
-from experiments.tasks.data import lab_data
+from experiments.tasks.data import Sources, task_data
 from fac.errors import FacError
-from fac.interpret import ROLES
-from fac.llm.base import ChatModel
-from fac.llm.transformers import TransformersChat
 from fac.pipeline import Mined, Workshop, mine
 from fac.synthesis.methods import Outcome
 
@@ -49,9 +46,18 @@ def run(cfg: DictConfig) -> Path:
     features, layer, thresholds = config.feature_settings(cfg), config.sae_layer(cfg), config.thresholds(cfg)
     world: int = config.value(cfg, "experiment.world", int)
     workers: int = config.value(cfg, "workers", PositiveInt | None) or default_workers()
+    engines = config.engines(cfg)
+    if not engines.writer.follows_run:
+        raise FacError(
+            "experiment.writers of cross_model names the models that write: leave out llm.path, and choose "
+            "llm=transformers or llm=vllm."
+        )
+    engines.check()
     torch.set_num_threads(1)
     with Session.open(cfg) as session, Cells(workers) as cells:
-        data = lab_data(session.store, plan.task, world, plan.sizes)
+        data = task_data(session.store, plan.task, world, plan.origin)
+        for note in data.notes:
+            session.say(note)
         for name in trained:
             start = Row(BASELINE, Outcome([]), None)
             cells.submit(jobs_of(plan, session.store, data, start, models[name][0], None, {}, group=name))
@@ -60,15 +66,15 @@ def run(cfg: DictConfig) -> Path:
         for source in sources:
             model, sae = models[source]
             shop = Workshop(session.store, model, sae, layer, features, data.anchor)
-            annotators: dict[str, ChatModel] = dict.fromkeys(ROLES, TransformersChat(model))
-            mined[source] = mine(
-                shop, data.anchor, data.known, annotators, plan.prompts, plan.read, thresholds, data.labelled
-            )
+            with engines.open(model, session.say) as crew:
+                mined[source] = mine(
+                    shop, data.anchor, data.known, crew.annotators, plan.prompts, plan.read, thresholds, data.labelled
+                )
             session.say(f"{source}: {int(mined[source].gap.missing().sum())} features missing in seed")
             for writer in writers:
-                chat = TransformersChat(models[writer][0])
-                material = material_for(plan, mined[source], chat, data)
-                row = write_row(session.store, "fac", material, plan, mined[source], chat)
+                with engines.open(models[writer][0], session.say) as crew:
+                    material = material_for(plan, mined[source], crew.writer, data)
+                    row = write_row(session.store, "fac", material, plan, mined[source], crew.writer)
                 name = f"{source}+{writer}"
                 coverage[name] = row.any.binary if row.any else 0.0
                 session.say(f"{name}: {100 * coverage[name]:.0f} % of the missing features covered")
@@ -97,7 +103,7 @@ def _finish(
     table = _table(session, plan, coverage, trained, scored, world)
     tables = [table]
     files = []
-    if len(mined) > 1 and plan.task.name == "toxicity":
+    if len(mined) > 1 and plan.task.name == "toxicity" and not isinstance(plan.origin, Sources):  # the truth is known
         agreement = _agreement(session, mined)
         tables.append(agreement)
         files.append(session.out / f"{agreement.experiment}.json")
@@ -148,7 +154,7 @@ def _table(
     return Table(
         experiment="cross_model",
         scale=session.cfg.scale.name,
-        title=f"Transfer between models, {plan.task.title}, world {world}",
+        title=f"Transfer between models, {plan.task.title}, {plan.place} {world}",
         rows=(BASELINE, *coverage),
         columns=(*(f"{target}{kind}" for target in trained for kind in ("", "_gain")), "fac"),
         cells=tuple(cells),
@@ -161,8 +167,9 @@ def _table(
         | {f"{target}_gain": "minus Baseline" for target in trained}
         | {"fac": "FAC of the source's missing"},
         notes=(
-            "Every cell trains on the seed data and what was written; differences are paired by seed.",
+            PROTOCOL_NOTES[plan.protocol],
             "The paper's Table 3 (head-only, LLaMA's features and data) stands beside the cells that match it.",
+            *parity.notes(session.cfg, parity.QUIRKS, [plan.train]),
         ),
     )
 

@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from experiments import config, lab_page
+from experiments import config, lab_page, parity
 from experiments.cells import Cells, Job, Scored, default_workers, track
 from experiments.lab_page import Findings, Row, coverage_of
 from experiments.results import Cell, PaperNumber, Table, measured, paired, paper_table, provenance, versions
@@ -25,10 +25,7 @@ from experiments.tasks import TASKS
 from experiments.tasks.base import rows_artifact
 from experiments.tasks.data import TaskData, lab_data
 from fac.errors import FacError, closest
-from fac.interpret import ROLES
 from fac.lab.world.corpora import Sizes
-from fac.llm.base import ChatModel
-from fac.llm.transformers import TransformersChat
 from fac.pipeline import Workshop, find_gap, material_of, measure, mine, relevant_features
 from fac.prompts import Prompts
 from fac.store import Artifact, Store
@@ -62,29 +59,34 @@ PAPER = {  # (row, kind of column) -> where the paper prints it: (table, row, co
 def run(cfg: DictConfig) -> Path:
     """Run the experiment; returns the folder of its results."""
     plan = _Plan(cfg)
+    plan.engines.check()
     torch.set_num_threads(1)  # the other core trains classifiers
     with Session.open(cfg) as session, Cells(plan.workers) as cells:
         data = lab_data(session.store, TASKS["toxicity"], plan.world_seed, plan.sizes, plan.test)
         rows: list[Row] = []
         model = plan.model
         shop = Workshop(session.store, model, plan.sae, plan.layer, plan.features, data.anchor)
-        writer, prompts = TransformersChat(model), Prompts(plan.prompts)
-        annotators: dict[str, ChatModel] = dict.fromkeys(ROLES, writer)
-        mined = mine(shop, data.anchor, data.known, annotators, prompts, plan.read, plan.thresholds, data.labelled)
-        gap = mined.gap
-        session.say(
-            f"{int(gap.active().sum())} relevant features on the anchor, {int(gap.missing().sum())} missing in seed"
-        )
-        material = material_of(
-            mined, writer, prompts, QUERY, plan.synthesis, data.seed_rows, data.human_rows, plan.budget
-        )
-        for name in plan.rows:
-            outcome = METHODS[name](material)
-            added = rows_artifact(session.store, QUERY, outcome.rows) if outcome.rows else None
-            if outcome.samples:
-                session.say(f"{name}: {sum(s.kept for s in outcome.samples)} of {len(outcome.samples)} samples kept")
-            cells.submit(_jobs(plan, session.store, data, name, added))
-            rows.append(coverage_of(shop, gap, Row(name, outcome, added)))
+        prompts = Prompts(plan.prompts)
+        with plan.engines.open(model, session.say) as crew:
+            mined = mine(
+                shop, data.anchor, data.known, crew.annotators, prompts, plan.read, plan.thresholds, data.labelled
+            )
+            gap = mined.gap
+            session.say(
+                f"{int(gap.active().sum())} relevant features on the anchor, {int(gap.missing().sum())} missing in seed"
+            )
+            material = material_of(
+                mined, crew.writer, prompts, QUERY, plan.synthesis, data.seed_rows, data.human_rows, plan.budget
+            )
+            for name in plan.rows:
+                outcome = METHODS[name](material)
+                added = rows_artifact(session.store, QUERY, outcome.rows) if outcome.rows else None
+                if outcome.samples:
+                    session.say(
+                        f"{name}: {sum(s.kept for s in outcome.samples)} of {len(outcome.samples)} samples kept"
+                    )
+                cells.submit(_jobs(plan, session.store, data, name, added))
+                rows.append(coverage_of(shop, gap, Row(name, outcome, added)))
         official_shop = Workshop(session.store, model, shop.sae, shop.layer, replace(plan.features, rule="official"))
         official = find_gap(
             measure(official_shop, data.anchor),
@@ -93,7 +95,7 @@ def run(cfg: DictConfig) -> Path:
             plan.thresholds,
         )
         scored = [track(session, cell) for cell in cells.results()]
-        table = _table(plan, session, rows, scored)
+        table = _table(plan, session, rows, scored, crew.note)
         judge = replace(plan.read, judge="statistical")
         labelled = measure(shop, data.labelled) if data.labelled else None
         judged = relevant_features(gap.anchor.pooled.n_features, {}, judge, labelled)
@@ -118,7 +120,7 @@ class _Plan:
             for name in names:
                 if name not in known:
                     raise FacError(f"experiment.{key} cannot be {name}{closest(name, known)}.")
-        self.model = config.model_ref(cfg)
+        self.model, self.engines = config.model_ref(cfg), config.engines(cfg)
         self.sae, self.layer = config.sae_of(cfg), config.sae_layer(cfg)
         self.features, self.read = config.feature_settings(cfg), config.read_settings(cfg)
         self.thresholds, self.synthesis = config.thresholds(cfg), config.synthesis_settings(cfg)
@@ -156,7 +158,9 @@ def training_corpora(protocol: str, safe: Artifact, seed: Artifact, added: Artif
     return (safe, seed, added) if protocol == "added" else (safe, added)
 
 
-def _table(plan: _Plan, session: Session, rows: Sequence[Row], scored: Sequence[tuple[Scored, str]]) -> Table:
+def _table(
+    plan: _Plan, session: Session, rows: Sequence[Row], scored: Sequence[tuple[Scored, str]], crew: str
+) -> Table:
     values: dict[tuple[str, str], dict[int, float]] = {}
     runs: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for cell, run_id in scored:
@@ -207,6 +211,8 @@ def _table(plan: _Plan, session: Session, rows: Sequence[Row], scored: Sequence[
             "FAC of missing: share of missing features that the added texts activate (what the paper's tables print); "
             "FAC ratio: |F(Q)| / |F(P)| of seed data and added texts (its definition).",
             f"Scored on the {plan.test} set of the world.",
+            crew,
+            *parity.notes(session.cfg, ("features", "interpret", "missing", "synthesis")),
         ),
     )
 

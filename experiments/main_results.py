@@ -11,34 +11,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from experiments import config
+from experiments import config, parity
 from experiments.cells import Cells, Job, Scored, default_workers, track
+from experiments.engines import COMPARE, Judge
 from experiments.lab_page import Row, coverage_of
 from experiments.report import Figure, Page, Series, render
 from experiments.results import Cell, Table, measured, paired, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS, Task
 from experiments.tasks.base import rows_artifact
-from experiments.tasks.data import TaskData, lab_data
+from experiments.tasks.data import Origin, Sources, TaskData, origin_of, task_data
 from fac.backbone import ModelRef
 from fac.errors import FacError, closest
 from fac.interpret import ROLES
-from fac.lab.world.corpora import Sizes
-from fac.lab.world.tasks import TaskSizes, known_themes
 from fac.llm.base import ChatModel
-from fac.llm.transformers import TransformersChat
 from fac.pipeline import Mined, Workshop, material_of, mine
 from fac.prompts import Prompts
 from fac.store import Artifact, Store
 from fac.synthesis.methods import METHODS, Material
 from fac.synthesis.two_step import Settings
 
+PROTOCOL_NOTES = {
+    "added": "Every row trains on the seed data and what it adds; differences are paired by seed.",
+    "alone": "What a row adds stands in place of the seed's rows; differences are paired by seed.",
+}
 ROW_NAMES = {
     "baseline": "Baseline (seed data)",
     "full": "Full (human data)",
@@ -57,10 +59,28 @@ class TaskPlan:
     prompts: Prompts
     synthesis: Settings
     budget: int
-    sizes: Sizes | TaskSizes
+    origin: Origin
     train: Any
     seeds: tuple[int, ...]
     read: Any
+    protocol: config.Protocol = "added"
+    full: Literal["budget", "all"] = "budget"  # how many human rows the row "full" adds
+
+    @property
+    def has_judge(self) -> bool:
+        """Whether the test asks the annotator `compare`; the lab's asks the lab's model."""
+        return self.task.evaluation is not None and isinstance(self.origin, Sources)
+
+    @property
+    def place(self) -> str:
+        """What the number `experiment.world` counts."""
+        return "data seed" if isinstance(self.origin, Sources) else "world"
+
+    @property
+    def note(self) -> str:
+        """What the table says of the task's number."""
+        task = self.task
+        return task.note_on_data if isinstance(self.origin, Sources) and task.note_on_data else task.note
 
 
 @dataclass(frozen=True)
@@ -90,33 +110,39 @@ def run(cfg: DictConfig) -> Path:
     thresholds = config.thresholds(cfg)
     world: int = config.value(cfg, "experiment.world", int)
     workers: int = config.value(cfg, "workers", PositiveInt | None) or default_workers()
+    engines = config.engines(cfg)
+    engines.check((*ROLES, COMPARE) if any(plan.has_judge for plan in plans) else ROLES)
     torch.set_num_threads(1)
-    writer = TransformersChat(model)
-    annotators: dict[str, ChatModel] = dict.fromkeys(ROLES, writer)
     with Session.open(cfg) as session, Cells(workers) as cells:
         columns = []
-        for plan in plans:
-            data = lab_data(session.store, plan.task, world, plan.sizes, test)
-            shop = Workshop(session.store, model, sae, layer, features, data.anchor)
-            mined = mine(shop, data.anchor, data.known, annotators, plan.prompts, plan.read, thresholds, data.labelled)
-            session.say(
-                f"{plan.task.name}: {int(mined.gap.active().sum())} relevant features on the anchor, "
-                f"{int(mined.gap.missing().sum())} missing in seed"
-            )
-            material = material_for(plan, mined, writer, data)
-            column = Column(plan, mined, [], {})
-            others = plan.task.others(session.store, data, model) if plan.task.others else {}
-            for name in names:
-                row = write_row(session.store, name, material, plan, mined, writer)
-                column.rows.append(row)
-                if row.outcome.samples:
-                    kept = sum(s.kept for s in row.outcome.samples)
-                    column.kept[name] = f"{kept} of {len(row.outcome.samples)}"
-                    session.say(f"{plan.task.name}, {name}: {column.kept[name]} samples kept")
-                cells.submit(jobs_of(plan, session.store, data, row, model, base, others))
-            columns.append(column)
+        with engines.open(model, session.say) as crew:
+            for plan in plans:
+                data = task_data(session.store, plan.task, world, plan.origin, test)
+                for note in data.notes:
+                    session.say(note)
+                shop = Workshop(session.store, model, sae, layer, features, data.anchor)
+                mined = mine(
+                    shop, data.anchor, data.known, crew.annotators, plan.prompts, plan.read, thresholds, data.labelled
+                )
+                session.say(
+                    f"{plan.task.name}: {int(mined.gap.active().sum())} relevant features on the anchor, "
+                    f"{int(mined.gap.missing().sum())} missing in seed"
+                )
+                material = material_for(plan, mined, crew.writer, data)
+                column = Column(plan, mined, [], {})
+                others = plan.task.others(session.store, data, model) if plan.task.others else {}
+                judge = Judge(engines, model) if plan.has_judge else model
+                for name in names:
+                    row = write_row(session.store, name, material, plan, mined, crew.writer)
+                    column.rows.append(row)
+                    if row.outcome.samples:
+                        kept = sum(s.kept for s in row.outcome.samples)
+                        column.kept[name] = f"{kept} of {len(row.outcome.samples)}"
+                        session.say(f"{plan.task.name}, {name}: {column.kept[name]} samples kept")
+                    cells.submit(jobs_of(plan, session.store, data, row, model, base, others, judge=judge))
+                columns.append(column)
         scored = [track(session, cell) for cell in cells.results()]
-        return _finish(session, columns, names, scored, world)
+        return _finish(session, columns, names, scored, world, crew.note)
 
 
 def task_plans(cfg: DictConfig) -> list[TaskPlan]:
@@ -130,9 +156,6 @@ def task_plans(cfg: DictConfig) -> list[TaskPlan]:
             raise FacError(f"experiment.tasks cannot be {name}{closest(name, TASKS)}.")
         task, key = TASKS[name], f"tasks.{name}"
         values = config.group(cfg, key)
-        sizes = config.typed(Sizes if name == "toxicity" else TaskSizes, values["sizes"], f"{key}.sizes")
-        if isinstance(sizes, TaskSizes):
-            known_themes(name, 0, sizes.known)  # refuses more than there are
         common = replace(
             config.synthesis_settings(cfg), max_new_tokens=config.value(cfg, f"{key}.max_new_tokens", PositiveInt)
         )
@@ -145,10 +168,12 @@ def task_plans(cfg: DictConfig) -> list[TaskPlan]:
                 Prompts(values["prompts"]),
                 common,
                 config.value(cfg, f"{key}.budget", PositiveInt),
-                sizes,
+                origin_of(task, values),
                 config.typed(task.settings, values["train"], f"{key}.train"),
                 seeds,
                 config.read_settings(cfg),
+                config.protocol(cfg),
+                config.value(cfg, f"{key}.full", Literal["budget", "all"]) if "full" in values else "budget",
             )
         )
     return plans
@@ -162,10 +187,14 @@ def material_for(plan: TaskPlan, mined: Mined, writer: ChatModel, data: TaskData
 
 def write_row(store: Store, name: str, material: Material, plan: TaskPlan, mined: Mined, writer: ChatModel) -> Row:
     """Let one method write; its rows, finished where the task finishes them, and what they cover."""
+    if name == "full" and plan.full == "all":
+        material = replace(material, budget=len(material.human_rows))
     outcome = METHODS[name](material)
     added = None
     if outcome.rows:
-        rows = plan.task.finish(store, outcome.rows, writer, plan.synthesis) if plan.task.finish else outcome.rows
+        rows = outcome.rows
+        if plan.task.finish:
+            rows = plan.task.finish(store, rows, writer, plan.prompts, plan.synthesis)
         added = rows_artifact(store, plan.task.form, rows)
     return coverage_of(mined.shop, mined.gap, Row(name, outcome, added))
 
@@ -179,20 +208,39 @@ def jobs_of(
     base: ModelRef | None,
     others: Mapping[str, Artifact],
     group: str = "",
+    judge: ModelRef | Judge | None = None,
 ) -> list[Job]:
-    """One job per seed."""
-    train = data.base if row.added is None else (*data.base, row.added)
+    """One job per seed; `judge` None is the run's own model."""
+    kept = data.base[:-1] if plan.protocol == "alone" else data.base  # the last are the seed's own rows
+    train = data.base if row.added is None else (*kept, row.added)
     trained = base if plan.task.from_base and base else model
     return [
-        Job(plan.task.name, row.name, seed, store.root, trained, plan.train, train, data.test, others, group, model)
+        Job(
+            plan.task.name,
+            row.name,
+            seed,
+            store.root,
+            trained,
+            plan.train,
+            train,
+            data.test,
+            others,
+            group,
+            judge or model,
+        )
         for seed in plan.seeds
     ]
 
 
 def _finish(
-    session: Session, columns: Sequence[Column], names: Sequence[str], scored: Sequence[tuple[Scored, str]], world: int
+    session: Session,
+    columns: Sequence[Column],
+    names: Sequence[str],
+    scored: Sequence[tuple[Scored, str]],
+    world: int,
+    crew: str,
 ) -> Path:
-    table = _table(session, columns, names, scored, world)
+    table = _table(session, columns, names, scored, world, crew)
     details = _details(session, columns, names, scored)
     facts = [
         (
@@ -223,10 +271,16 @@ def _finish(
 
 
 def _table(
-    session: Session, columns: Sequence[Column], names: Sequence[str], scored: Sequence[tuple[Scored, str]], world: int
+    session: Session,
+    columns: Sequence[Column],
+    names: Sequence[str],
+    scored: Sequence[tuple[Scored, str]],
+    world: int,
+    crew: str,
 ) -> Table:
     paper = paper_table("table1")
     cells: list[Cell] = []
+    also: dict[str, str] = {}  # columns of further metrics, with their titles
     for column in columns:
         task = column.plan.task
         by_row = {}
@@ -238,12 +292,13 @@ def _table(
                 run_ids=[run for _, run in sorted(found, key=lambda f: f[0].job.seed) if run],
             )  # fmt: skip
         cells += by_row.values()
-        for metric in task.also:
+        for metric, title in task.also.items():
             for name in names:
                 found = [c for c, _ in scored if c.job.task == task.name and c.job.row == name]
-                cells.append(
-                    measured(name, f"{task.name}_{metric}", {c.job.seed: 100 * c.metrics[metric] for c in found})
-                )
+                values = {c.job.seed: 100 * c.metrics[metric] for c in found if metric in c.metrics}
+                if values:
+                    also[f"{task.name}_{metric}"] = title
+                    cells.append(measured(name, f"{task.name}_{metric}", values))
         if "baseline" in by_row:
             cells += [
                 replace(paired(cell, by_row["baseline"], name), column=f"{task.name}_gain")
@@ -255,12 +310,18 @@ def _table(
                 share = {column.plan.synthesis.seed: 100 * row.any.binary}
                 cells.append(measured(row.name, f"{task.name}_fac", share))
     tasks = [column.plan.task for column in columns]
+    judges = {c.job.judge.identity() for c, _ in scored if isinstance(c.job.judge, Judge)}
     return Table(
         experiment="main_results",
         scale=session.cfg.scale.name,
-        title=f"Main results, {session.cfg.model.name}, world {world}",
+        title=f"Main results, {session.cfg.model.name}, {columns[0].plan.place} {world}",
         rows=tuple(names),
-        columns=tuple(f"{t.name}{kind}" for t in tasks for kind in ("", "_gain", *(f"_{m}" for m in t.also), "_fac")),
+        columns=tuple(
+            name
+            for task in tasks
+            for name in (task.name, f"{task.name}_gain", *(f"{task.name}_{m}" for m in task.also), f"{task.name}_fac")
+            if name in also or name.removeprefix(f"{task.name}_") not in task.also
+        ),
         cells=tuple(cells),
         config_hash=session.config_hash,
         versions=versions(),
@@ -268,13 +329,16 @@ def _table(
         names=ROW_NAMES
         | {task.name: task.title for task in tasks}
         | {f"{task.name}_gain": "minus Baseline" for task in tasks}
-        | {f"{task.name}_{metric}": title for task in tasks for metric, title in task.also.items()}
+        | also
         | {f"{task.name}_fac": "FAC of missing" for task in tasks},
         notes=(
-            "Every row trains on the seed data and what it adds; differences are paired by seed.",
+            PROTOCOL_NOTES[columns[0].plan.protocol],
             "FAC of missing: share of the missing features that the added rows activate.",
-            f"Scored on the {session.cfg.experiment.test} set of the world.",
-            *(f"{task.title}: {task.note}" for task in tasks if task.note),
+            f"Scored on the {session.cfg.experiment.test} set of the {columns[0].plan.place.removesuffix(' seed')}.",
+            crew,
+            *(f"Answers were judged by {judge}." for judge in judges),
+            *(f"{column.plan.task.title}: {column.plan.note}" for column in columns if column.plan.note),
+            *parity.notes(session.cfg, parity.QUIRKS, [column.plan.train for column in columns]),
         ),
     )
 

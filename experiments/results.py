@@ -43,7 +43,7 @@ LIBRARIES = (
     "vllm",
 )
 # Where and how fast a run went, not what it computed. The first group counts only at the top of the configuration.
-UNHASHED_GROUPS = frozenset({"hydra", "launcher", "out", "paths", "tracking"})
+UNHASHED_GROUPS = frozenset({"dry_run", "hydra", "launcher", "out", "paths", "tracking"})
 UNHASHED_KEYS = frozenset({"device", "n_jobs", "num_workers", "workers"})
 # unit -> decimals of our numbers and of the paper's
 DECIMALS = {"percent": (1, 2), "points": (1, 2), "count": (1, 1), "seconds": (1, 1), "features": (2, 2), "loss": (4, 4)}

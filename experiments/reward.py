@@ -27,6 +27,7 @@ from fac.data.files import Source, fingerprint
 from fac.data.pairs import read_pairs
 from fac.errors import FacError
 from fac.store import Artifact, Store
+from fac.synthesis.forms import pair_row
 from fac.train.reward import RewardSettings
 
 TASK = TASKS["reward"]
@@ -67,10 +68,7 @@ def pairs_artifact(store: Store, source: Source) -> tuple[Artifact, LoadReport]:
 
     def build(folder: Path) -> None:
         report = LoadReport()
-        rows = [
-            json.dumps({"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected, "subset": p.subset})
-            for p in read_pairs(source, report=report)
-        ]
+        rows = [pair_row(pair) for pair in read_pairs(source, report=report)]
         write_rows(TASK.form, rows, folder)
         (folder / "report.json").write_text(json.dumps(vars(report)))
 

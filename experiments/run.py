@@ -3,6 +3,8 @@
     fac experiment=lab                                  the lab's toxicity table (make lab)
     fac experiment=coverage data.anchor.path=A data.seed.path=B out=DIR
     fac experiment=lab lab.seed=1 --cfg job --resolve   the configuration, without running it
+    fac experiment=main_results dry_run=true            its plan, with what is in the store already
+    fac doctor experiment=main_results scale=paper      what it needs and what of that is missing here
 
 Knows: Hydra, exit codes, how failures are printed. Does not know: what an experiment does (its module does).
 """
@@ -27,6 +29,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.hub import reach_hub
 from fac.errors import FacError, closest
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -38,11 +41,16 @@ LEFT_TO_HYDRA = (
 
 
 def main() -> None:
-    """Entry point of the console script. Exit status: 0 done, 1 a failure said in one sentence, 130 interrupted."""
+    """Entry point of the console script. Exit status: 0 done, 1 a failure said in one sentence, 130 interrupted.
+
+    `fac doctor` exits with 1 if something is missing.
+    """
     logging.basicConfig(level=logging.WARNING, format="fac: %(message)s")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning)
     try:
+        if sys.argv[1:2] == ["doctor"]:
+            sys.exit(_doctor(sys.argv[2:]))
         _check_overrides(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)()
     except FacError as error:
@@ -55,12 +63,15 @@ def main() -> None:
 def _run(cfg: DictConfig) -> None:
     # Hydra prints a traceback for what passes through it, so failures are said here.
     try:
-        from transformers.utils import logging as transformers_logging
+        if cfg.dry_run:
+            reach_hub()
+        _quiet_transformers()
+        if cfg.dry_run:
+            from experiments.dry_run import report
 
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        module = importlib.import_module(cfg.experiment.module)
-        out = module.run(cfg)
+            print(report(cfg))
+            return
+        out = importlib.import_module(cfg.experiment.module).run(cfg)
     except FacError as error:
         _stop(str(error))
     except OSError as error:
@@ -73,17 +84,43 @@ def _run(cfg: DictConfig) -> None:
     print(f"results: {out}")
 
 
+def _doctor(overrides: list[str]) -> int:
+    """Print what the configuration needs, line by line; 1 if something is missing."""
+    for option in overrides:
+        if option.startswith("-"):
+            raise FacError(f"fac doctor takes settings only, such as scale=paper: leave out {option}.")
+    cfg = _composed(overrides)
+    online = reach_hub()
+    _quiet_transformers()
+    from experiments.doctor import examine, report
+
+    findings = examine(cfg, online)
+    print(report(findings))
+    return int(any(finding.status == "missing" for finding in findings))
+
+
+def _quiet_transformers() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
 def _check_overrides(arguments: list[str]) -> None:
     """Say a wrong key or choice in one sentence, before Hydra says it in ten lines."""
     if any(argument.startswith(LEFT_TO_HYDRA) for argument in arguments):
         return
-    overrides = [a for a in arguments if not a.startswith("-") and a not in ("job", "hydra", "all")]
+    _composed([a for a in arguments if not a.startswith("-") and a not in ("job", "hydra", "all")])
+
+
+def _composed(overrides: list[str]) -> DictConfig:
+    """The configuration with these overrides. Raises FacError for one that cannot be."""
     for override in overrides:
         if "=" not in override and not override.startswith("~"):
             raise FacError(f"'{override}' is no setting: write KEY=VALUE, such as experiment=lab.")
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            hydra.compose("config", overrides=overrides)
+            return hydra.compose("config", overrides=overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise FacError(_explain(error, overrides)) from None
 
@@ -91,7 +128,8 @@ def _check_overrides(arguments: list[str]) -> None:
 def _explain(error: Exception, overrides: list[str]) -> str:
     first = str(error).strip().splitlines()[0].rstrip(".")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        chosen = [o for o in overrides if "=" in o and o.split("=")[0] in ("experiment", "model", "sae", "scale")]
+        named = ("annotator", "experiment", "llm", "model", "parity", "sae", "scale")
+        chosen = [o for o in overrides if "=" in o and o.split("=")[0] in named]
         try:
             known = _keys(hydra.compose("config", overrides=chosen))
         except (HydraException, OmegaConfBaseException, ValueError):

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from experiments import results
 from experiments.config import plain, value
 from experiments.tracking import Tracker
+from experiments.walk import current_walk
 from fac.store import StageEvent, Store
 
 
@@ -46,11 +47,13 @@ class Session:
 
     @classmethod
     def open(cls, cfg: DictConfig) -> Session:
-        """Check the whole configuration, make `out`, start the tracked run."""
+        """Check the whole configuration, make `out`, start the tracked run. A dry run makes and tracks nothing."""
         config = plain(cfg)
         digest = results.config_hash(config)
         out, outputs = Path(config["out"]).absolute(), Path(config["paths"]["outputs"]).absolute()
-        results.check_writable(out)
+        real = current_walk() is None
+        if real:
+            results.check_writable(out)
         tracker = Tracker.open(
             config["tracking"]["uri"],
             experiment=config["experiment"]["name"],
@@ -60,12 +63,13 @@ class Session:
             config=config,
             tags={"model": config["model"]["name"], "scale": config["scale"]["name"], "config_hash": digest}
             | {key: value for key, value in results.provenance().items() if key == "git_sha"},
-            enabled=value(cfg, "tracking.enabled", bool),
+            enabled=real and value(cfg, "tracking.enabled", bool),
         )
         return cls(cfg, out, tracker, digest)
 
     def __post_init__(self) -> None:
-        self.store = Store(Path(plain(self.cfg, "paths.store")), self.record)
+        root, walk = Path(plain(self.cfg, "paths.store")), current_walk()
+        self.store = Store(root, self.record) if walk is None else walk.store(root)
 
     def record(self, event: StageEvent) -> None:
         """Show and track one stage event (from this process or a worker's)."""
@@ -78,7 +82,8 @@ class Session:
 
     def say(self, text: str) -> None:
         """One line of progress, between the bars."""
-        tqdm.write(f"[{time.monotonic() - self.started:6.1f} s] {text}", file=sys.stderr)
+        if current_walk() is None:
+            tqdm.write(f"[{time.monotonic() - self.started:6.1f} s] {text}", file=sys.stderr)
 
     def times(self) -> list[StageTime]:
         """Cost per stage name, in order of first appearance."""

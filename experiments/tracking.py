@@ -14,7 +14,7 @@ import re
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +32,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
-Metrics = Mapping[str, float | Sequence[float]]  # a sequence is a curve: its positions are the steps
+Metrics = Mapping[str, float | Sequence[float] | Mapping[int, float]]  # a curve by its positions, or by its steps
 T = TypeVar("T")
 
 
@@ -134,7 +134,7 @@ class MlflowSink:
         points = [
             Metric(_clean(name), float(value), now, step)
             for name, series in metrics.items()
-            for step, value in enumerate(series if isinstance(series, Sequence) else [series])
+            for step, value in _points(series)
         ]
         self._client.log_batch(run, metrics=points)  # which cuts itself to the sizes that servers take
         for path in artifacts:
@@ -210,7 +210,8 @@ class Tracker:
 
         Args:
             seconds: how long it took; also logged as the metric "seconds".
-            metrics: slash-named, such as "fac/coverage"; a sequence of floats is logged as a curve.
+            metrics: slash-named, such as "fac/coverage"; a sequence of floats is logged as a curve, a mapping as points
+                of one by their steps.
             tags: beside the run's own and `stage`, such as seed and method.
             artifacts: files to keep, such as the samples as JSONL.
         """
@@ -259,6 +260,12 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
             flat[f"{prefix}{key}"] = text
     return flat
+
+
+def _points(series: float | Sequence[float] | Mapping[int, float]) -> Iterable[tuple[int, float]]:
+    if isinstance(series, Mapping):
+        return series.items()
+    return enumerate(series if isinstance(series, Sequence) else [series])
 
 
 def _clean(name: str) -> str:

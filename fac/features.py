@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,13 +30,17 @@ _WINDOW_ELEMENTS = 1 << 24  # texts x width of pooled values held at a time
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """How texts are measured. Only `max_tokens`, `rule` and `top_spans` change results."""
+    """How texts are measured. `batch_tokens` and `encode_elements` do not change results."""
 
     max_tokens: int = 512  # longer texts are cut on the right, as the released code does
     rule: str = "paper"  # "paper": Top-K kept; "official": off, as the released code measures
     top_spans: int = 10  # texts kept per feature (paper App. K)
     batch_tokens: int = 4096  # padded tokens per forward pass
     encode_elements: int = 1 << 25  # largest tokens x width block of activations held at a time
+    # Ways of the released code (conf/parity says where they are found):
+    shift: int | None = None  # None: content is what the messages say; n: every token from index n on
+    double_bos: bool = False  # a second BOS before the template's own
+    span_end: Literal["at", "before"] = "at"  # a span ends with the activating token, or just before it
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,8 @@ class Extractor:
         best = _TopKeeper(width, self.settings.top_spans)
         watched: list[tuple[float, int]] = []
         source, first = iter(chats), 0
-        window_size = max(min(_WINDOW, _WINDOW_ELEMENTS // width), 1)
         with tqdm(total=total, desc="measuring texts", unit="text", leave=False) as bar:
-            while window := list(islice(source, window_size)):
+            while window := list(islice(source, self.window)):
                 values = np.zeros((len(window), width), np.float32)
                 where = np.zeros((len(window), width), np.int32)
                 for row, (maxima, positions) in self._pool(window):
@@ -101,12 +104,17 @@ class Extractor:
         np.savez(folder / "tops.npz", values=best.values, texts=best.texts, tokens=best.tokens)
         return Watched([g for g, _ in watched], [token for _, token in watched])
 
+    @property
+    def window(self) -> int:
+        """How many texts are held, and sorted by length, at a time."""
+        return max(min(_WINDOW, _WINDOW_ELEMENTS // self.sae.width), 1)
+
     def span(self, chat: Sequence[Message], token: int, length: int) -> Span:
-        """Up to `length` tokens that end with, and include, the activating one."""
-        return span_of(self.backbone.tokenizer, chat, token, length, self.settings.max_tokens)
+        """Up to `length` tokens that end with the activating one; see `span_of`."""
+        return span_of(self.backbone.tokenizer, chat, token, length, self.settings)
 
     def encode(self, chat: Sequence[Message]) -> Encoded:
-        return encode(self.backbone.tokenizer, chat, max_tokens=self.settings.max_tokens)
+        return encode_measured(self.backbone.tokenizer, chat, self.settings)
 
     def _pool(
         self, chats: Sequence[Sequence[Message]]
@@ -149,22 +157,38 @@ class Extractor:
             yield index, (maxima.clamp(min=0).cpu().numpy(), place[token.cpu().numpy()].astype(np.int32))
 
 
+def encode_measured(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], settings: FeatureSettings) -> Encoded:
+    """`fac.chat.encode` of a chat that is measured, with what `settings` says about BOS and content."""
+    ids, content = encode(tokenizer, chat, max_tokens=settings.max_tokens)
+    if settings.double_bos and ids and ids[0] == tokenizer.bos_token_id:
+        ids, content = [ids[0], *ids][: settings.max_tokens], [False, *content][: settings.max_tokens]
+    if settings.shift is not None:
+        content = [position >= settings.shift for position in range(len(ids))]
+    return Encoded(ids, content)
+
+
 class Span(NamedTuple):
-    """A stretch of content that ends with the activating token: `text[start:]` is that token."""
+    """A stretch of content; `text[start:]` is the activating token, or "" if the span ends before it."""
 
     text: str
     start: int
 
 
 def span_of(
-    tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], token: int, length: int, max_tokens: int
+    tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], token: int, length: int, settings: FeatureSettings
 ) -> Span:
-    """The content tokens among the `length` tokens that end at position `token` (included) of the encoded chat."""
-    encoded = encode(tokenizer, chat, max_tokens=max_tokens)
-    first = max(token - length + 1, 0)
-    shown = zip(encoded.ids[first : token + 1], encoded.content[first : token + 1], strict=True)
+    """The content tokens among the `length` tokens that end at position `token` of the encoded chat.
+
+    With `span_end` "before" they end at the position before it.
+    """
+    encoded = encode_measured(tokenizer, chat, settings)
+    end = token + 1 if settings.span_end == "at" else token
+    first = max(end - length, 0)
+    shown = zip(encoded.ids[first:end], encoded.content[first:end], strict=True)
     ids = [i for i, content in shown if content]
     text = str(tokenizer.decode(ids)).strip()
+    if settings.span_end == "before":
+        return Span(text, len(text))
     before = str(tokenizer.decode(ids[:-1])).strip()
     start = len(before) if text.startswith(before) else 0
     return Span(text, start + len(text[start:]) - len(text[start:].lstrip()))
@@ -174,7 +198,7 @@ def content_means(
     backbone: Backbone, chats: Sequence[Sequence[Message]], settings: FeatureSettings
 ) -> NDArray[np.float32]:
     """Mean residual of each chat's content tokens, an embedding for diversity metrics; shape [chats, d_model]."""
-    encoded = [encode(backbone.tokenizer, chat, max_tokens=settings.max_tokens) for chat in chats]
+    encoded = [encode_measured(backbone.tokenizer, chat, settings) for chat in chats]
     order = sorted(range(len(chats)), key=lambda i: len(encoded[i].ids))
     means = np.zeros((len(chats), backbone.d_model), np.float32)
     for batch in token_batches(order, [len(e.ids) for e in encoded], settings.batch_tokens):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fac.llm.base import ChatModel, Request, Sampling, ask, request_seed
@@ -19,6 +19,7 @@ SCALE = ("Yes", "Probably", "Maybe", "No")
 RELEVANT = SCALE[:3]  # paper App. K: relevant iff Yes, Probably or Maybe
 ROLES = ("explain", "verify", "judge")
 _DECISION = re.compile(r"\[\[\s*(yes|probably|maybe|no)\s*\]\]", re.IGNORECASE)
+_VERDICT = re.compile(r"[\s*]*(final decision[\s:*]*)?\[\[[^\]]*\]\][\s*.]*", re.IGNORECASE)
 _CANNOT_TELL = re.compile(r"^\W*cannot tell", re.IGNORECASE)
 
 
@@ -90,3 +91,15 @@ def load_readings(folder: Path) -> dict[int, Reading]:
     lines = (folder / "readings.jsonl").read_text().splitlines()
     rows = (json.loads(line) for line in lines)
     return {row["feature"]: Reading(**{**row, "spans": tuple(row["spans"])}) for row in rows}
+
+
+def with_analyses(readings: Mapping[int, Reading], folder: Path) -> dict[int, Reading]:
+    """The readings with what the relevance judge said, less its verdict, in place of the explanation.
+
+    The released code passes the judge's analysis on to the writer. A judge that gave nothing but a verdict leaves the
+    explanation as it is. `folder` is that of `read_features`.
+    """
+    lines = (folder / "replies-judge.jsonl").read_text().splitlines()
+    replies = {int(record["id"]): record["reply"]["text"] for record in map(json.loads, lines)}
+    told = {feature: _VERDICT.sub(" ", text).strip() for feature, text in replies.items()}
+    return {f: replace(reading, explanation=told.get(f) or reading.explanation) for f, reading in readings.items()}

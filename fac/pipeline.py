@@ -10,8 +10,9 @@ does its work. Heavy things (the backbone, the SAE, the LLM) are loaded only if 
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -27,13 +28,15 @@ from fac.data.examples import Example, LoadReport
 from fac.data.files import Source, fingerprint
 from fac.errors import FacError
 from fac.features import Extractor, FeatureSettings, Tops, span_of
-from fac.interpret import ROLES, Reading, load_readings, read_features
+from fac.interpret import ROLES, Reading, load_readings, read_features, with_analyses
 from fac.llm.base import ChatModel, Sampling
 from fac.pooled import Pooled
 from fac.prompts import Prompts
 from fac.relevance import associated
-from fac.sae import SaeRef, TrainSettings, load, recorded_layer, train
-from fac.store import Artifact, Store
+from fac.sae import SaeRef, TrainSettings, load, recipe, recorded_layer, train
+from fac.sae.checkpoint import find_checkpoint, import_checkpoint
+from fac.sae.recipe import OnStep, RecipeSettings
+from fac.store import Artifact, Store, changed
 from fac.synthesis.forms import Form
 from fac.synthesis.methods import Material
 from fac.synthesis.two_step import Desk, Settings
@@ -51,6 +54,9 @@ class ReadSettings:
     verified: bool = False  # also require that the explanation passed verification, as the released code does
     fdr: float = 0.01  # statistical judge
     seed: int = 42
+    # What makes a relevant feature of the anchor missing: no seed text activates it (eq. 6), or, as in the released
+    # code, the LLM does not find it relevant from its spans in the seed data (none: not relevant).
+    missing: Literal["activation", "annotation"] = "activation"
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,7 @@ class Gap:
     relevant: NDArray[np.bool_]  # F
     at: int  # row of the threshold that synthesis uses
     readings: Mapping[int, Reading] = field(default_factory=dict)
+    seed_relevant: NDArray[np.bool_] | None = None  # by the seed's own spans; None: missing by activation alone
 
     @property
     def cut(self) -> NDArray[np.float32]:
@@ -124,7 +131,10 @@ class Gap:
     def missing(self, row: int | None = None) -> NDArray[np.bool_]:
         """F_miss at one threshold."""
         row = self.at if row is None else row
-        return missing_features(self.anchor_counts[row], self.seed_counts[row], self.relevant)
+        seen = self.seed_counts[row]
+        if self.seed_relevant is not None:
+            seen = np.where(self.seed_relevant, seen, 0)
+        return missing_features(self.anchor_counts[row], seen, self.relevant)
 
 
 class Workshop:
@@ -134,26 +144,29 @@ class Workshop:
         self,
         store: Store,
         model: ModelRef,
-        sae: SaeRef | TrainSettings,
+        sae: SaeRef | TrainSettings | RecipeSettings,
         layer: int | None,
         features: FeatureSettings,
         sae_texts: Artifact | None = None,
+        on_step: OnStep | None = None,
     ) -> None:
         """`sae` is an SAE that exists, or how to train one on the texts of the corpus `sae_texts` first.
 
         `layer` None is the layer that the SAE was trained on; for one to be trained, half the model's depth (App. J).
+        `on_step` watches a training by the paper's recipe. One of the paper's checkpoints is imported first.
         """
         self.store, self.model, self.features = store, model, features
-        if isinstance(sae, TrainSettings):
+        if not isinstance(sae, SaeRef):
             if sae_texts is None:
                 raise FacError("There are no texts to train the SAE on: name an SAE that exists with sae.path=DIR.")
             self.layer = layer if layer is not None else max(model_depth(model) // 2, 1)
-            self.sae = SaeRef(path=str(self._train_sae(sae, sae_texts).path))
+            self.sae = SaeRef(path=str(self._train_sae(sae, sae_texts, on_step).path))
         else:
-            found = layer if layer is not None else recorded_layer(sae)
+            self.sae = self._imported(sae)
+            found = layer if layer is not None else recorded_layer(self.sae)
             if found is None:
-                raise FacError("The SAE does not say which layer it was trained on: set sae.layer.")
-            self.layer, self.sae = found, sae
+                raise FacError(f"The SAE {sae} does not say which layer it was trained on: set sae.layer.")
+            self.layer = found
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -167,7 +180,7 @@ class Workshop:
     def extractor(self) -> Extractor:
         return Extractor(self.backbone, load(self.sae, self.backbone, self.features.rule), self.features)
 
-    @property
+    @cached_property
     def encoder(self) -> dict[str, object]:
         """What decides activations, for store keys."""
         settings = self.features
@@ -177,15 +190,31 @@ class Workshop:
             "layer": self.layer,
             "rule": settings.rule,
             "max_tokens": settings.max_tokens,
+            **changed(settings, "shift", "double_bos"),
         }
 
-    def _train_sae(self, settings: TrainSettings, texts: Artifact) -> Artifact:
+    def _train_sae(self, settings: TrainSettings | RecipeSettings, texts: Artifact, on_step: OnStep | None) -> Artifact:
+        paper = isinstance(settings, RecipeSettings)
+
         def build(folder: Path) -> None:
             corpus = Corpus.load(texts.path)
-            train(self.backbone, lambda: (example.messages for example in corpus), settings, folder)
+            if isinstance(settings, RecipeSettings):
+                recipe.train(self.backbone, lambda i: corpus[i].messages, len(corpus), settings, folder, on_step)
+            else:
+                train(self.backbone, lambda: (example.messages for example in corpus), settings, folder)
 
-        params = {"model": self.model.identity(), "layer": self.layer, **asdict(settings)}
-        return self.store.stage("sae", build, params=params, inputs=[texts])
+        decides = {"recipe": "paper", **settings.identity()} if paper else asdict(settings)
+        params = {"model": self.model.identity(), "layer": self.layer, **decides}
+        return self.store.stage("sae", build, params=params, inputs=[texts], resumable=paper)
+
+    def _imported(self, sae: SaeRef) -> SaeRef:
+        """The SAE in SAELens format: one of the paper's checkpoints is converted, once per content."""
+        checkpoint = find_checkpoint(sae)
+        if checkpoint is None:
+            return sae
+        params = {"checkpoint": checkpoint.identity(), "layer": checkpoint.layer}
+        made = self.store.stage("sae", lambda folder: import_checkpoint(checkpoint, folder), params=params)
+        return SaeRef(path=str(made.path))
 
 
 def corpus_of(store: Store, source: Source) -> tuple[Artifact, LoadReport]:
@@ -217,14 +246,14 @@ def spans_of(
     shop: Workshop, measured: Measured, features: Sequence[int], count: int, length: int
 ) -> dict[int, list[FeatureSpan]]:
     """Each feature's top `count` spans of at most `length` tokens, strongest first. Needs the tokenizer only."""
-    tops, limit = measured.tops, shop.features.max_tokens
+    tops = measured.tops
     spans: dict[int, list[FeatureSpan]] = {int(f): [] for f in features}
     for f, found in spans.items():
         for text, token, value in zip(
             tops.texts[f, :count], tops.tokens[f, :count], tops.values[f, :count], strict=True
         ):
             if text >= 0:
-                span = span_of(shop.tokenizer, measured.corpus[int(text)].messages, int(token), length, limit)
+                span = span_of(shop.tokenizer, measured.corpus[int(text)].messages, int(token), length, shop.features)
                 found.append(FeatureSpan(span.text, span.start, float(value)))
     return spans
 
@@ -232,7 +261,7 @@ def spans_of(
 def interpret(
     shop: Workshop, anchor: Measured, annotators: Mapping[str, ChatModel], prompts: Prompts, settings: ReadSettings
 ) -> tuple[Artifact, dict[int, Reading]]:
-    """Explain, verify and judge every feature that the anchor activates."""
+    """Explain, verify and judge every feature that the texts (the anchor's, as a rule) activate."""
     sampling = Sampling(settings.temperature, 1.0, settings.max_new_tokens)
 
     def build(folder: Path) -> None:
@@ -248,6 +277,7 @@ def interpret(
         "span_tokens": settings.span_tokens,
         "sampling": sampling,
         "seed": settings.seed,
+        **changed(shop.features, "span_end"),
     }
     artifact = shop.store.stage("interpret", build, params=params, inputs=[anchor.artifact], resumable=True)
     return artifact, load_readings(artifact.path)
@@ -275,8 +305,12 @@ def find_gap(
     relevant: NDArray[np.bool_],
     thresholds: Thresholds,
     readings: Mapping[int, Reading] | None = None,
+    seed_relevant: NDArray[np.bool_] | None = None,
 ) -> Gap:
-    """F(P), F(Q) of the seed data and F_miss at every threshold (eq. 4-6), from one pass over each matrix."""
+    """F(P), F(Q) of the seed data and F_miss at every threshold (eq. 4-6), from one pass over each matrix.
+
+    With `seed_relevant` [width], a feature that the seed activates is missing all the same unless it is set there.
+    """
     anchor_max = anchor.pooled.maxima()
     grid = threshold_grid(thresholds.absolute, thresholds.relative, anchor_max)
     default = Threshold.parse(thresholds.default)
@@ -291,6 +325,7 @@ def find_gap(
         relevant,
         grid.thresholds.index(default),
         readings or {},
+        seed_relevant,
     )
     if not gap.active().any():
         raise FacError(
@@ -324,8 +359,13 @@ def mine(
     known = measure(shop, seed)
     source, readings = interpret(shop, measured, annotators, prompts, read)
     sample = measure(shop, labelled) if labelled is not None and read.judge == "statistical" else None
-    relevant = relevant_features(measured.pooled.n_features, readings, read, sample)
-    return Mined(shop, find_gap(measured, known, relevant, thresholds, readings), source)
+    width = measured.pooled.n_features
+    relevant = relevant_features(width, readings, read, sample)
+    seed_relevant = None
+    if read.missing == "annotation":
+        _, told = interpret(shop, known, annotators, prompts, read)
+        seed_relevant = relevant_features(width, told, replace(read, judge="llm", verified=False))
+    return Mined(shop, find_gap(measured, known, relevant, thresholds, readings, seed_relevant), source)
 
 
 def material_of(
@@ -340,12 +380,16 @@ def material_of(
 ) -> Material:
     """What the methods of `fac.synthesis` are given for this gap."""
     shop, gap = mined.shop, mined.gap
-    encoder = {**shop.encoder, "anchor": gap.anchor.artifact.key}
+    encoder = {**shop.encoder, "anchor": gap.anchor.artifact.key, **changed(shop.features, "span_end")}
+    readings = with_analyses(gap.readings, mined.source.path) if settings.summary == "analysis" else gap.readings
     desk = Desk(
-        shop.store, writer, prompts, form, gap.readings, mined.source, lambda: shop.extractor, encoder,
+        shop.store, writer, prompts, form, readings, mined.source, lambda: shop.extractor, encoder,
         gap.anchor_max, settings,
     )  # fmt: skip
     missing, active = (found.nonzero()[0].tolist() for found in (gap.missing(), gap.active()))
+    if settings.ratio < 1 and missing:
+        count = max(round(settings.ratio * len(missing)), 1)
+        missing = sorted(random.Random(settings.seed).sample(missing, count))
     return Material(desk, missing, active, gap.cut, seed_rows, human_rows, budget, settings.seed)
 
 

@@ -68,6 +68,15 @@ def stage_key(name: str, version: int, params: Mapping[str, Any], inputs: Sequen
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
 
 
+def changed(settings: Any, *names: str) -> dict[str, Any]:
+    """Those of a dataclass's fields that differ from their defaults, by name.
+
+    For parameters that came later: in a key only when they are set, they leave the keys of all other runs as they were.
+    """
+    defaults = {field.name: field.default for field in fields(settings)}
+    return {name: value for name in names if (value := getattr(settings, name)) != defaults[name]}
+
+
 class Store:
     """A folder of finished stages. Processes and machines that share it share the work."""
 

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 from experiments.cells import Job
 from fac.backbone import ModelRef
 from fac.data.corpus import write_examples
-from fac.data.examples import Example
+from fac.data.examples import Example, LoadReport
+from fac.data.files import Source
 from fac.llm.base import ChatModel
+from fac.prompts import Prompts
 from fac.store import Artifact, Store
 from fac.synthesis.forms import Form
 from fac.synthesis.two_step import Settings
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from experiments.tasks.data import TaskData
 
 ROWS = "rows.jsonl"
+ROLES = ("anchor", "seed", "human", "test")
+
+Labelled = tuple[str, int | None]  # a row, and the label that its data set gives it
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,17 @@ class Task:
     stage: str  # name of the training stage
     train: Callable[[Job, Path], None]  # writes what was trained to the folder
     test: Callable[[Job, Path, Path], dict[str, float]]  # (job, trained, own folder) -> metrics, as fractions
+    read: Callable[[Source, LoadReport], Iterable[Labelled]]  # a data set as rows
     unit: str = "percent"
     note: str = ""  # printed below the table
+    note_on_data: str = ""  # ... in its place, where the rows come from data sets and not from the lab
     also: Mapping[str, str] = field(default_factory=dict)  # further metrics that the table shows, with their titles
     from_base: bool = False  # trains the base model, not the instruct model
-    finish: Callable[[Store, Sequence[str], ChatModel, Settings], list[str]] | None = None  # of written rows
+    finish: Callable[[Store, Sequence[str], ChatModel, Prompts, Settings], list[str]] | None = None  # of written rows
     others: Callable[[Store, TaskData, ModelRef], dict[str, Artifact]] | None = None  # what the test needs besides
+    roles: tuple[str, ...] = ROLES  # the data sets that it needs
+    may_have: tuple[str, ...] = ("validation",)  # those that it can do without
+    evaluation: type | None = None  # dataclass of how it is tested on data sets, where there is a choice
 
 
 def rows_artifact(store: Store, form: Form, rows: Sequence[str]) -> Artifact:

@@ -1,21 +1,40 @@
-"""Where a task's data come from: what every experiment is given, drawn from the lab's world.
+"""Where a task's data come from: what every experiment is given, drawn from the lab's world or from data sets.
 
-Knows: the roles of a task's data. Does not know: models, methods, settings of training.
+Settings hold `sizes`, of the lab's world, or `data`, data sets by role. A role may have several, one after the other:
+`anchor`, `anchor_more`, ... Knows: the roles, how rows are drawn, that no text of the test stands in another role. Does
+not know: models, methods, settings of training, formats of data sets (`fac.data`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from experiments.tasks.base import Task, rows_artifact
-from fac.data.corpus import Corpus
-from fac.data.examples import Example
+from eval.alpaca import is_in_alpaca_eval
+from experiments import config
+from experiments.tasks.base import Labelled, Task, rows_artifact
+from fac.chat import as_chat
+from fac.data.corpus import Corpus, normal_digest
+from fac.data.examples import Example, LoadReport, text_digest
+from fac.data.files import Source, fingerprint
+from fac.data.hub import is_hub
+from fac.errors import FacError, closest
 from fac.lab.world.corpora import ROLES as WORLD_ROLES
 from fac.lab.world.corpora import Sizes, draw_corpus, world_digest
-from fac.lab.world.tasks import TaskSizes, draw_rows
+from fac.lab.world.tasks import TaskSizes, draw_rows, known_themes
 from fac.pipeline import computed_corpus
 from fac.store import Artifact, Store
+from fac.synthesis.forms import Form
+
+HELD_OUT = ("test", "validation")
+HUB_ONLY = ("subset", "split", "revision")
+NOTES = "notes.json"
 
 
 @dataclass(frozen=True)
@@ -24,11 +43,217 @@ class TaskData:
 
     anchor: Artifact  # corpus that the relevant features are found on
     known: Artifact  # corpus of the seed data: what training starts from, as the SAE reads it
-    base: tuple[Artifact, ...]  # what every row trains on
+    base: tuple[Artifact, ...]  # what every row trains on; the last part are the seed's own rows
     seed_rows: Sequence[str]
     human_rows: Sequence[str]
     test: Artifact
     labelled: Artifact | None = None  # for the statistical judge
+    evaluation: Any = None  # how data sets are tested: the task's own dataclass
+    notes: Sequence[str] = ()  # what was read, and what was left out of it
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Data sets of one task, and how many rows of a role are drawn from them."""
+
+    sets: Mapping[str, Source]  # by ROLE or ROLE_NAME
+    sample: Mapping[str, int] = field(default_factory=dict)  # by role; a role that is not named gives all its rows
+    evaluation: Any = None
+
+    def of(self, role: str) -> dict[str, Source]:
+        """The data sets of one role, in order."""
+        return {name: source for name, source in self.sets.items() if name == role or name.startswith(f"{role}_")}
+
+
+Origin = Sizes | TaskSizes | Sources
+
+
+def task_data(store: Store, task: Task, seed: int, origin: Origin, test: str = "test") -> TaskData:
+    """The data of a task: `seed` is the world of the lab, or draws rows from data sets; `test` may be "validation"."""
+    if isinstance(origin, Sources):
+        return source_data(store, task, seed, origin, test)
+    return lab_data(store, task, seed, origin, test)
+
+
+def origin_of(task: Task, values: Mapping[str, Any]) -> Origin:
+    """Where the settings of a task (tasks.NAME) say that its data come from. Raises FacError for what cannot be."""
+    key = f"tasks.{task.name}"
+    if ("data" in values) == ("sizes" in values):
+        raise FacError(f"{key} needs either data, the data sets by role, or sizes, those of the lab's world.")
+    if "data" in values:
+        return _sources(task, values)
+    sizes = config.typed(Sizes if task.name == "toxicity" else TaskSizes, values["sizes"], f"{key}.sizes")
+    if isinstance(sizes, TaskSizes):
+        known_themes(task.name, 0, sizes.known)  # refuses more than there are
+    return sizes
+
+
+# Data sets
+
+
+def source_of(values: Mapping[str, Any], key: str) -> Source | None:
+    """The data set that the settings at `key`, such as tasks.reward.data.test, name; None if they name none.
+
+    `subset`, `split` and `revision` belong to a hub data set: where `path` was set to a file, they are dropped.
+    """
+    if values.get("path") is None:
+        return None
+    on_hub = is_hub(Path(str(values["path"])))
+    kept = {option: value for option, value in values.items() if on_hub or option not in HUB_ONLY}
+    with _named(key):
+        return config.typed(Source, {**kept, "name": key.rpartition(".")[2]}, key)
+
+
+def _sources(task: Task, values: Mapping[str, Any]) -> Sources:
+    key = f"tasks.{task.name}"
+    roles = (*task.roles, *task.may_have)
+    sets: dict[str, Source] = {}
+    for name, told in values["data"].items():
+        if not any(name == role or name.startswith(f"{role}_") for role in roles):
+            raise FacError(f"{key}.data.{name} is no role of the task{closest(name, roles)}.")
+        if source := source_of(told or {}, f"{key}.data.{name}"):
+            sets[name] = source
+    sample = {role: count for role, count in (values.get("sample") or {}).items() if count is not None}
+    for role, count in sample.items():
+        if role not in roles:
+            raise FacError(f"{key}.sample.{role} is no role of the task{closest(role, roles)}.")
+        if not isinstance(count, int) or count < 1:
+            raise FacError(f"{key}.sample.{role}={count} will not do: set it to 1 or more, or to null for all rows.")
+    made = task.evaluation and config.typed(task.evaluation, values.get("evaluation") or {}, f"{key}.evaluation")
+    sources = Sources(sets, sample, made)
+    for role in task.roles:
+        if not sources.of(role):
+            raise FacError(f"{key}.data.{role} names no data set: set {key}.data.{role}.path to a file or to hub:ID.")
+    return sources
+
+
+def source_data(store: Store, task: Task, seed: int, sources: Sources, test: str = "test") -> TaskData:
+    """The data of a task from data sets, drawn by `seed`, through the store.
+
+    Raises FacError for sources that cannot be read or hold too few rows, and where the test needs labels and has none.
+    """
+    drawn, notes = _drawn(store, task, seed, sources, test)
+    rows = {role: [row for row, _ in found] for role, found in drawn.items()}
+    if "safe" not in task.roles:
+        anchor, known, tested = (rows_artifact(store, task.form, rows[role]) for role in ("anchor", "seed", test))
+        human = _without(rows["human"], rows["seed"])
+        return TaskData(
+            anchor, known, (known,), rows["seed"], human, tested, evaluation=sources.evaluation, notes=notes
+        )
+    for role in (test, "labelled"):
+        if any(label is None for _, label in drawn.get(role, ())):
+            raise FacError(f"The {role} set of {task.name} has no labels: set tasks.{task.name}.data.{role}.label.")
+    safe = _corpus(store, [(row, 0) for row in rows["safe"]])
+    anchor, known = (_corpus(store, [(row, None) for row in rows[role]]) for role in ("anchor", "seed"))
+    toxic = _corpus(store, [(row, 1) for row in rows["toxic"]])
+    labelled = _corpus(store, drawn["labelled"]) if "labelled" in drawn else None
+    human = _without(rows["human"], rows["toxic"])
+    tested = _corpus(store, drawn[test])
+    return TaskData(anchor, known, (safe, toxic), rows["toxic"], human, tested, labelled, sources.evaluation, notes)
+
+
+def _drawn(
+    store: Store, task: Task, seed: int, sources: Sources, test: str
+) -> tuple[dict[str, list[Labelled]], list[str]]:
+    """The rows of every role but the other held-out one, and notes on them."""
+    roles = [r for r in (*task.roles, *task.may_have) if sources.of(r) and (r == test or r not in HELD_OUT)]
+    if test not in roles:
+        raise FacError(f"There is no {test} set: set tasks.{task.name}.data.{test}.path, or experiment.test=test.")
+    read = {}
+    for name, source in ((name, source) for role in roles for name, source in sources.of(role).items()):
+        with _named(f"tasks.{task.name}.data.{name}"):
+            read[name] = fingerprint(source)
+
+    def build(folder: Path) -> None:
+        notes: list[str] = []
+        found: dict[str, list[Labelled]] = {}
+        for role in sorted(roles, key=lambda role: role != test):  # the test first
+            rows = _read(task, role, sources, notes)
+            if role == test:
+                held_out = {normal_digest(_asked(task.form, row)) for row, _ in rows}
+            else:
+                rows = _not_held_out(task, role, rows, held_out, notes)
+            found[role] = _sampled(task, role, rows, sources.sample.get(role), seed)
+        for role, rows in found.items():
+            (folder / f"{role}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / NOTES).write_text(json.dumps(notes))
+
+    sample = {role: sources.sample[role] for role in roles if role in sources.sample}
+    params = {"task": task.name, "test": test, "sources": read, "sample": sample, "seed": seed if sample else None}
+    folder = store.stage("draw", build, params=params).path
+    found = {
+        role: [(row, label) for row, label in map(json.loads, (folder / f"{role}.jsonl").read_text().splitlines())]
+        for role in roles
+    }
+    return found, json.loads((folder / NOTES).read_text())
+
+
+def _read(task: Task, role: str, sources: Sources, notes: list[str]) -> list[Labelled]:
+    rows: list[Labelled] = []
+    for name, source in sources.of(role).items():
+        report = LoadReport()
+        with _named(f"tasks.{task.name}.data.{name}"):
+            rows += task.read(source, report)
+        notes.append(f"{task.name}, {name}: {report}")
+    return rows
+
+
+def _not_held_out(
+    task: Task, role: str, rows: Sequence[Labelled], held_out: set[bytes], notes: list[str]
+) -> list[Labelled]:
+    """Rows that ask nothing that the test asks, nor what AlpacaEval asks (RM-Bench's chat prompts do)."""
+    kept = []
+    for row, label in rows:
+        asked = _asked(task.form, row)
+        if normal_digest(asked) not in held_out and not is_in_alpaca_eval(asked):
+            kept.append((row, label))
+    if len(kept) < len(rows):
+        notes.append(f"{task.name}, {role}: {len(rows) - len(kept)} rows of the test or of AlpacaEval left out")
+    if not kept:
+        raise FacError(
+            f"Every row of tasks.{task.name}.data.{role} stands in the test or in AlpacaEval, which nothing is trained "
+            f"on: name another data set."
+        )
+    return kept
+
+
+def _sampled(task: Task, role: str, rows: list[Labelled], count: int | None, seed: int) -> list[Labelled]:
+    if count is None:
+        return rows
+    if count > len(rows):
+        raise FacError(
+            f"tasks.{task.name}.sample.{role}={count} will not do: its data sets have {len(rows)} rows; lower it."
+        )
+    return random.Random(f"{seed}/{task.name}/{role}").sample(rows, count)
+
+
+def _asked(form: Form, row: str) -> str:
+    """What the user says in a row."""
+    return "\n\n".join(message["content"] for message in form.chats(row)[0] if message["role"] == "user")
+
+
+def _without(rows: Sequence[str], others: Sequence[str]) -> list[str]:
+    taken = set(others)
+    return [row for row in rows if row not in taken]
+
+
+def _corpus(store: Store, rows: Sequence[Labelled]) -> Artifact:
+    """Texts with their labels as a corpus, keyed by them."""
+    examples = [Example(as_chat(row), label, str(i)) for i, (row, label) in enumerate(rows, start=1)]
+    return computed_corpus(store, "texts", lambda: examples, {"digest": text_digest(json.dumps(list(rows))).hex()})
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Failures of the source at `key` name that place, of which `fac.data` knows the last two parts only."""
+    name = key.rpartition(".")[2]
+    try:
+        yield
+    except FacError as error:
+        raise FacError(re.sub(rf"(?<![\w.])data\.{name}\b", key, str(error))) from None
+
+
+# The lab's world
 
 
 def lab_data(store: Store, task: Task, seed: int, sizes: Sizes | TaskSizes, test: str = "test") -> TaskData:

@@ -1,20 +1,29 @@
 """Instruction following: instructions are written and answered, a base model is fine-tuned on them, and judged.
 
-In the lab an answer is checked by the rules that stand beside each test instruction, and compared with the instruct
-model's own answer by the instruct model as judge, as AlpacaEval compares with GPT-4.
+An answer is compared with a reference by a judge. In the lab the reference is the instruct model's own answer and the
+judge the instruct model; rules that stand beside each test instruction are checked by code. Of a data set the reference
+is the answer that stands in its row (AlpacaEval: GPT-4-Turbo's).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from experiments.cells import Job
-from experiments.tasks.base import Task, load_rows
+from experiments.engines import Judge
+from experiments.tasks.base import Labelled, Task, load_rows
 from experiments.tasks.data import TaskData
-from fac.backbone import ModelRef
-from fac.chat import as_chat, exchange
+from fac.backbone import ModelRef, load_tokenizer
+from fac.chat import as_chat, encode_lesson, exchange
+from fac.data.examples import LoadReport
+from fac.data.files import Source, content_digest
+from fac.data.instructions import read_instructions
+from fac.errors import FacError
 from fac.lab.world.grammar import names_in
 from fac.lab.world.instructions import Rule
 from fac.llm.base import ChatModel, Request, Sampling, ask, request_seed
@@ -26,51 +35,103 @@ from fac.synthesis.two_step import Settings
 from fac.train.sft import SftSettings
 
 ANSWERS = "answers.json"
-GREEDY = Sampling(temperature=0.0, max_new_tokens=60)
-JUDGING = Sampling(temperature=0.0, max_new_tokens=12)
 JUDGE_SEED = 0
+EVALUATION, CALIBRATION, IFEVAL = "evaluation.json", "calibration.csv", "ifeval.jsonl"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a fine-tuned model is tested. The defaults are the lab's."""
+
+    prompts: str = "lab/instruction"  # where compare.jinja lies
+    answer_tokens: int = 60
+    judge_tokens: int = 12
+    both_orders: bool = True  # the judge is asked twice, with the answers in either order (AlpacaEval asks once)
+    calibration: str | None = None  # of AlpacaEval's length control: hub | FILE; None: no LC
+    benchmarks: tuple[str, ...] = ()  # tasks of lm-eval
+    ifeval: str | None = None  # a file for the benchmark `ifeval`, in place of the hub's
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "benchmarks", tuple(self.benchmarks))  # a list, where it was read from a file
+        if min(self.answer_tokens, self.judge_tokens) < 1:
+            raise FacError("tasks.instruction.evaluation: set answer_tokens and judge_tokens to 1 or more.")
 
 
 def train(job: Job, folder: Path) -> None:
-    """A LoRA adapter of the base model."""
+    """A LoRA adapter of the base model; rows without an answer within its longest chat are left out and counted."""
     from fac.train.sft import train_sft
 
     rows = [json.loads(row) for row in load_rows(job.train)]
     chats = [exchange(row["instruction"], row["output"]) for row in rows if row["output"].strip()]
+    tokenizer = load_tokenizer(replace(job.model, chat_template=job.settings.chat_template))
+    longest: int = job.settings.max_tokens
+    chats = [chat for chat in chats if any(encode_lesson(tokenizer, chat, max_tokens=longest).trained)]
+    (folder / "left_out.json").write_text(json.dumps(len(rows) - len(chats)))
     log = train_sft(job.model.path, job.model.revision, chats, job.settings, job.seed, folder)
     (folder / "losses.json").write_text(json.dumps(log.losses))
 
 
 def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
-    """Share of instructions followed to the letter, and the win rate over the reference answers."""
-    from eval.alpaca import annotate, win_rate
+    """The win rate over the reference answers, and, where they can be had: LC, rules followed, benchmarks."""
+    from eval.alpaca import annotate, length_controlled, win_rate
     from fac.train.sft import load_sft
 
     assert job.judge is not None
+    settings = _evaluation(job)
     rows = [json.loads(row) for row in load_rows([job.test])]
-    answers = answer(TransformersChat(load_sft(trained, job.model.path)), [row["instruction"] for row in rows], folder)
+    model = TransformersChat(load_sft(trained, job.model.path))
+    answers = answer(model, [row["instruction"] for row in rows], settings.answer_tokens, folder)
     reference = json.loads((job.others["reference"].path / ANSWERS).read_text())
     compared = [
         {"instruction": row["instruction"], "output_1": theirs, "output_2": ours,
-         "generator_1": "instruct model", "generator_2": "trained"}
+         "generator_1": "reference", "generator_2": "trained"}
         for row, theirs, ours in zip(rows, reference, answers, strict=True)
     ]  # fmt: skip
-    judged = annotate(
-        TransformersChat(job.judge), compared, Prompts("lab/instruction"), seed=JUDGE_SEED,
-        log=folder / "judge.jsonl", sampling=JUDGING, both_orders=True,
-    )  # fmt: skip
-    return {
-        "win_rate": win_rate(judged.annotations).rate / 100,
-        "unreadable": judged.unreadable / len(rows),
-        "followed": sum(is_followed(row, text) for row, text in zip(rows, answers, strict=True)) / len(rows),
-        "reference_followed": sum(is_followed(r, text) for r, text in zip(rows, reference, strict=True)) / len(rows),
-    }
+    with job.judge.open() if isinstance(job.judge, Judge) else nullcontext(TransformersChat(job.judge)) as judge:
+        judged = annotate(
+            judge, compared, Prompts(settings.prompts), seed=JUDGE_SEED, log=folder / "judge.jsonl",
+            sampling=Sampling(0.0, max_new_tokens=settings.judge_tokens), both_orders=settings.both_orders,
+        )  # fmt: skip
+    won = win_rate(judged.annotations)
+    found = {"win_rate": won.rate / 100, "unreadable": judged.unreadable / len(rows)}
+    if all("rules" in row for row in rows):
+        for name, texts in (("followed", answers), ("reference_followed", reference)):
+            found[name] = sum(is_followed(row, text) for row, text in zip(rows, texts, strict=True)) / len(rows)
+    else:
+        found["standard_error"] = won.standard_error / 100
+    if settings.calibration:
+        calibration = job.others["evaluation"].path / CALIBRATION
+        found["length_controlled"] = length_controlled(judged.annotations, calibration).rate / 100
+    return found | _benchmarks(job, settings, trained)
 
 
-def answer(model: ChatModel, instructions: Sequence[str], folder: Path) -> list[str]:
-    """Greedy answers, in order."""
+def _evaluation(job: Job) -> Evaluation:
+    if "evaluation" not in job.others:
+        return Evaluation()
+    return Evaluation(**json.loads((job.others["evaluation"].path / EVALUATION).read_text()))
+
+
+def _benchmarks(job: Job, settings: Evaluation, trained: Path) -> dict[str, float]:
+    """What lm-eval measures, as TASK/METRIC."""
+    if not settings.benchmarks:
+        return {}
+    from eval.harness import run_tasks
+    from fac.backbone import load_causal_lm
+    from fac.train.sft import load_sft
+
+    file = job.others["evaluation"].path / IFEVAL
+    tasks = ["ifeval_file" if task == "ifeval" and file.exists() else task for task in settings.benchmarks]
+    files = {"ifeval": file} if file.exists() else {}
+    model, tokenizer = load_causal_lm(load_sft(trained, job.model.path))
+    measured = run_tasks(model, tokenizer, tasks, data_files=files)
+    return {f"{task}/{metric}": value for task, metrics in measured.items() for metric, value in metrics.items()}
+
+
+def answer(model: ChatModel, instructions: Sequence[str], tokens: int, folder: Path) -> list[str]:
+    """Greedy answers of at most so many tokens, in order."""
     requests = [Request(str(i), as_chat(text), request_seed(0, i)) for i, text in enumerate(instructions)]
-    replies = ask(model, requests, GREEDY, folder / "replies.jsonl", "answering instructions")
+    sampling = Sampling(temperature=0.0, max_new_tokens=tokens)
+    replies = ask(model, requests, sampling, folder / "replies.jsonl", "answering instructions")
     return [replies[request.id].text for request in requests]
 
 
@@ -80,32 +141,80 @@ def is_followed(row: dict, answer: str) -> bool:
     return all(rule.holds(answer) for rule in rules) and set(row["subjects"]) <= names_in(answer)
 
 
-def finish(store: Store, rows: Sequence[str], writer: ChatModel, settings: Settings) -> list[str]:
+def finish(store: Store, rows: Sequence[str], writer: ChatModel, prompts: Prompts, settings: Settings) -> list[str]:
     """Rows with the writer's answer where there is none yet (paper section 5: step b of the synthesis prompt)."""
     open_rows = [json.loads(row) for row in rows if not json.loads(row)["output"]]
     if not open_rows:
         return list(rows)
     instructions = [row["instruction"] for row in open_rows]
-    found = answered(store, writer, instructions)
+    asked = [prompts.render("answer", instruction=instruction) for instruction in instructions]
+    found = answered(store, writer, asked, settings.max_new_tokens)
     answers = dict(zip(instructions, json.loads((found.path / ANSWERS).read_text()), strict=True))
     done = [{**row, "output": row["output"] or answers[row["instruction"]]} for row in map(json.loads, rows)]
     return [json.dumps(row) for row in done]
 
 
 def others(store: Store, data: TaskData, model: ModelRef) -> dict[str, Artifact]:
-    """The reference: the instruct model's own answers to the test instructions."""
-    instructions = [json.loads(row)["instruction"] for row in load_rows([data.test])]
-    return {"reference": answered(store, TransformersChat(model), instructions)}
+    """The reference: the answers that stand in the test rows; in the lab, those of the instruct model.
+
+    With data sets also how they are tested. Raises FacError if some test rows have an answer and others have none.
+    """
+    rows = [json.loads(row) for row in load_rows([data.test])]
+    instructions = [row["instruction"] for row in rows]
+    if data.evaluation is None:
+        return {"reference": answered(store, TransformersChat(model), instructions, Evaluation.answer_tokens)}
+    return {"reference": _given(store, rows), "evaluation": _kept(store, data.evaluation)}
 
 
-def answered(store: Store, model: ChatModel, instructions: Sequence[str]) -> Artifact:
+def answered(store: Store, model: ChatModel, instructions: Sequence[str], tokens: int) -> Artifact:
     """A model's greedy answers, through the store."""
 
     def build(folder: Path) -> None:
-        (folder / ANSWERS).write_text(json.dumps(answer(model, instructions, folder)))
+        (folder / ANSWERS).write_text(json.dumps(answer(model, instructions, tokens, folder)))
 
-    params = {"model": model.identity, "instructions": instructions, "sampling": GREEDY}
+    sampling = Sampling(temperature=0.0, max_new_tokens=tokens)
+    params = {"model": model.identity, "instructions": instructions, "sampling": sampling}
     return store.stage("answers", build, params=params, resumable=True)
+
+
+def _given(store: Store, rows: Sequence[Mapping[str, str]]) -> Artifact:
+    """The answers that stand in the test rows."""
+    answers = [row["output"] for row in rows]
+    if not all(answers):
+        raise FacError(
+            f"{sum(not text for text in answers)} of {len(rows)} test instructions have no reference answer: set "
+            f"tasks.instruction.data.test.path to outputs of a model, such as AlpacaEval's model_outputs.json."
+        )
+    return store.stage(
+        "reference", lambda folder: (folder / ANSWERS).write_text(json.dumps(answers)), params={"answers": answers}
+    )
+
+
+def _kept(store: Store, evaluation: Evaluation) -> Artifact:
+    """How data sets are tested, with the files that it takes."""
+    files: dict[str, Path] = {}
+    if evaluation.calibration == "hub":
+        from eval.alpaca import hub_calibration
+
+        files[CALIBRATION] = hub_calibration()
+    elif evaluation.calibration:
+        files[CALIBRATION] = Path(evaluation.calibration).expanduser()
+    if evaluation.ifeval:
+        files[IFEVAL] = Path(evaluation.ifeval).expanduser()
+
+    def build(folder: Path) -> None:
+        (folder / EVALUATION).write_text(json.dumps(asdict(evaluation)))
+        for name, file in files.items():
+            shutil.copyfile(file, folder / name)
+
+    digests = {name: content_digest(file) for name, file in files.items()}
+    told = {**asdict(evaluation), "calibration": evaluation.calibration is not None, "ifeval": None}
+    return store.stage("evaluation", build, params={**told, "files": digests})
+
+
+def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
+    """The instructions of a data set, with their answers."""
+    return ((json.dumps(asdict(row)), None) for row in read_instructions(source, report))
 
 
 TASK = Task(
@@ -118,10 +227,14 @@ TASK = Task(
     "sft",
     train,
     test,
+    read,
     note="win rate over the instruct model's answers, judged by that model in both orders (the paper's: AlpacaEval "
     "2's WR against GPT-4-Turbo); followed: the share of instructions whose rules, checked by code, the answer keeps.",
-    also={"followed": "followed"},
+    note_on_data="win rate over the reference answers that stand in the test set; LC is AlpacaEval 2's, SD the "
+    "standard error of the win rate.",
+    also={"followed": "followed", "length_controlled": "LC", "standard_error": "SD"},
     from_base=True,
     finish=finish,
     others=others,
+    evaluation=Evaluation,
 )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.cells import Job
-from experiments.tasks.base import Task, load_rows
-from fac.synthesis.forms import PAIR, pair_of
+from experiments.tasks.base import Labelled, Task, load_rows
+from fac.data.examples import LoadReport
+from fac.data.files import Source
+from fac.data.pairs import read_pairs
+from fac.synthesis.forms import PAIR, pair_of, pair_row
 from fac.train.reward import RewardSettings
 
 
@@ -28,4 +32,20 @@ def test(job: Job, trained: Path, _: Path) -> dict[str, float]:
     return evaluate(load_reward(trained, job.model.path), [pair_of(row) for row in load_rows([job.test])])
 
 
-TASK = Task("reward", "average", "reward", "Reward accuracy", PAIR, RewardSettings, "reward", train, test)
+def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
+    """The preference pairs of a data set."""
+    return ((pair_row(pair), None) for pair in read_pairs(source, report=report))
+
+
+TASK = Task(
+    "reward",
+    "average",
+    "reward",
+    "Reward accuracy",
+    PAIR,
+    RewardSettings,
+    "reward",
+    train,
+    test,
+    read,
+)

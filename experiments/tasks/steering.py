@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from experiments.cells import Job
-from experiments.tasks.base import Task, load_rows
-from fac.data.choices import Choice, to_choice
+from experiments.tasks.base import Labelled, Task, load_rows
+from fac.data.choices import Choice, read_choices, to_choice
+from fac.data.examples import LoadReport
+from fac.data.files import Source
 from fac.errors import FacError
-from fac.synthesis.forms import CHOICE
+from fac.synthesis.forms import CHOICE, choice_row
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
     return {"scr": scr(robust), "matching_range": scores[1.0].p_matching - scores[-1.0].p_matching, **curve}
 
 
+def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
+    """The questions of a CAA file."""
+    return ((choice_row(choice), None) for choice in read_choices(source, report))
+
+
 def as_choice(row: str) -> Choice:
     return to_choice(json.loads(row))
 
@@ -94,7 +101,7 @@ def _cued(item: Choice, settings: SteeringSettings) -> tuple[Sequence[dict[str, 
 def _task(name: str, title: str) -> Task:
     note = "robust accuracy at multiplier +1 less that at -1; P(matching): the same of the mean probability."
     also = {"matching_range": "P(matching), +1 less -1"}
-    return Task(name, "scr", name, title, CHOICE, SteeringSettings, "vector", train, test, note=note, also=also)
+    return Task(name, "scr", name, title, CHOICE, SteeringSettings, "vector", train, test, read, note=note, also=also)
 
 
 TASKS = (_task("sycophancy", "Sycophancy SCR"), _task("survival", "Survival SCR"))

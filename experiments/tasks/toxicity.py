@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.cells import Job
-from experiments.tasks.base import Task
+from experiments.tasks.base import ROLES, Labelled, Task
 from fac.data.corpus import Corpus
+from fac.data.examples import LoadReport, read_examples
+from fac.data.files import Source
 from fac.errors import FacError
 from fac.synthesis.forms import QUERY
 from fac.train.classifier import ClassifierSettings
@@ -33,4 +36,22 @@ def test(job: Job, trained: Path, _: Path) -> dict[str, float]:
     return evaluate(load_classifier(trained, job.model.path), ((e.messages, int(e.label or 0)) for e in corpus))
 
 
-TASK = Task("toxicity", "auprc", "toxicity", "Toxicity AUPRC", QUERY, ClassifierSettings, "classifier", train, test)
+def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
+    """The texts of a data set, as queries."""
+    return ((example.text, example.label) for example in read_examples(source, report))
+
+
+TASK = Task(
+    "toxicity",
+    "auprc",
+    "toxicity",
+    "Toxicity AUPRC",
+    QUERY,
+    ClassifierSettings,
+    "classifier",
+    train,
+    test,
+    read,
+    roles=(*ROLES, "safe", "toxic"),
+    may_have=("validation", "labelled"),
+)

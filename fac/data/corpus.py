@@ -109,9 +109,10 @@ def overlap(first: Corpus, second: Corpus) -> list[int]:
     Texts are compared without regard to case, spacing and Unicode compatibility forms (so ToxicChat's train and test
     set share 99 texts, in 107 rows of train). Memory: one 16-byte hash per text of `second`.
     """
-    known = {_normal_digest(example) for example in second}
-    return [index for index, example in enumerate(first) if _normal_digest(example) in known]
+    known = {normal_digest(example.text) for example in second}
+    return [index for index, example in enumerate(first) if normal_digest(example.text) in known]
 
 
-def _normal_digest(example: Example) -> bytes:
-    return text_digest(" ".join(unicodedata.normalize("NFKC", example.text).casefold().split()))
+def normal_digest(text: str) -> bytes:
+    """A 16-byte hash of a text, whatever its case, spacing and Unicode compatibility forms."""
+    return text_digest(" ".join(unicodedata.normalize("NFKC", text).casefold().split()))

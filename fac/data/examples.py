@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fac.data.files import Malformed, Row, Source, listing, read_rows
+from fac.data.files import Malformed, Row, Source, listing, lookup, read_rows
 from fac.errors import FacError
 
 if TYPE_CHECKING:  # fac.chat needs transformers; a message is a plain dict
@@ -151,7 +151,7 @@ def skip_or_fail(source: Source, row: Row, reason: Malformed, report: LoadReport
 def _to_example(values: dict[str, Any], names: tuple[str, ...], source: Source, position: int) -> Example:
     conversation = _conversation(values, names, source)
     messages = _users_words(conversation) if source.turns == "user" else _all_turns(conversation)
-    label = None if source.label is None else _label(_lookup(values, source.label), source.label)
+    label = None if source.label is None else _label(lookup(values, source.label), source.label)
     example = Example(messages, label, id_of(values, position))
     check_characters(example.text + example.id)
     return example
@@ -188,15 +188,17 @@ def _recognise(values: dict[str, Any], source: Source) -> tuple[str, ...]:
 
 def _conversation(values: dict[str, Any], names: tuple[str, ...], source: Source) -> list[Message]:
     if len(names) == 1:
-        value = _lookup(values, names[0])
+        value = lookup(values, names[0])
         if isinstance(value, list):
+            if source.text != "auto" and all(isinstance(turn, str) for turn in value):  # UltraChat's `data`
+                return [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(value)]
             return [turn_of(turn, number) for number, turn in enumerate(value, start=1)]
         text = string_of(value, names[0])
         if names[0].rpartition(".")[2] in TRANSCRIPT_COLUMNS and TURN_MARK.match(text):
             return transcript_turns(text)
         return [{"role": "user", "content": text}]
     optional = names[1:] if source.text == "auto" else ()
-    parts = [string_of(_lookup(values, name), name) for name in names if name in values or name not in optional]
+    parts = [string_of(lookup(values, name), name) for name in names if name in values or name not in optional]
     return [{"role": "user", "content": "\n\n".join(part for part in parts if part.strip())}]
 
 
@@ -237,18 +239,6 @@ def _all_turns(conversation: list[Message]) -> list[Message]:
     if not conversation:
         raise Malformed("the conversation has no turns")
     return conversation
-
-
-def _lookup(values: Any, name: str) -> Any:
-    """`values[name]`, or through nested objects at the dots of `name`."""
-    if name in values:
-        return values[name]
-    found = values
-    for part in name.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            raise Malformed(f"there is no column {name!r} (found: {listing(values)})")
-        found = found[part]
-    return found
 
 
 def string_of(value: Any, name: str) -> str:

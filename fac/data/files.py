@@ -14,13 +14,13 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
-from fac.data.hub import hub_commit, hub_rows, is_hub
+from fac.data.hub import hub_commit, hub_file, hub_name, hub_rows, is_hub
 from fac.errors import FacError
 
 ROW_ARRAYS = ("data", "rows", "instances", "examples")  # where a .json object usually keeps its rows
@@ -37,7 +37,7 @@ class Source:
     Formats by suffix: .jsonl, .json (an array, an object that holds the array, or JSON lines), .csv, .tsv (first line =
     column names, unless `columns`), .txt (one text per line) and .parquet, each also with .gz. Blank lines are not
     rows. A folder stands for its data files, sorted by name; they must share one format. `hub:ID` is a data set on the
-    Hugging Face hub, of which `subset`, `split` and `revision` say what is read.
+    Hugging Face hub, of which `subset`, `split` and `revision` say what is read; `hub:ID/FILE` is one file of it.
 
     Raises FacError for an option that cannot be.
     """
@@ -63,6 +63,9 @@ class Source:
     """Of a hub data set; None: its only one."""
     revision: str | None = None
     """Branch, tag or commit of a hub data set; None: what its main branch is at."""
+    where: dict[str, Any] | None = None
+    """Only rows that hold these values are the data set: {"human_annotation": True}. Values are compared as texts,
+    whatever their case, since a .csv holds "True" where a .json holds true; dots reach into nested columns."""
     limit: int | None = None
     """Keep at most this many texts, from the start."""
     dedup: bool = False
@@ -88,6 +91,8 @@ class Source:
             for option in ("subset", "split", "revision"):
                 if getattr(self, option) is not None:
                     raise FacError(f"data.{self.name}.{option} is only for hub:ID: leave it out for {self.path}.")
+        elif hub_name(self.path).file and (self.subset or self.split):
+            raise FacError(f"data.{self.name}: {self.path} is one file, so leave out subset and split.")
 
 
 class Malformed(ValueError):
@@ -106,17 +111,29 @@ class Row(NamedTuple):
 
 
 def read_rows(source: Source) -> Iterator[Row]:
-    """Yield the rows of all files of `source`, in order.
+    """Yield the rows of all files of `source`, in order; of those, what `where` keeps.
 
     A row that cannot be parsed but does not harm the next is yielded as `Malformed`. Raises FacError for a file that
     is missing, of an unknown kind, unreadable, broken or wrongly encoded.
     """
-    if is_hub(source.path):
-        for number, values in enumerate(hub_rows(source.path, source.subset, source.split, source.revision), start=1):
-            yield Row(f"{source.path}, row {number}", dict(values))
-        return
-    for path in data_files(source):
-        yield from _READERS[file_format(path)](path, source)
+    for row in _all_rows(source):
+        try:
+            if not source.where or isinstance(row.values, Malformed) or _holds(row.values, source.where):
+                yield row
+        except Malformed as reason:
+            yield Row(row.place, reason)
+
+
+def lookup(values: Mapping[str, Any], name: str) -> Any:
+    """`values[name]`, or through nested objects at the dots of `name`. Raises Malformed if there is no such column."""
+    if name in values:
+        return values[name]
+    found: Any = values
+    for part in name.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            raise Malformed(f"there is no column {name!r} (found: {listing(values)})")
+        found = found[part]
+    return found
 
 
 def data_files(source: Source) -> list[Path]:
@@ -169,6 +186,8 @@ def fingerprint(source: Source) -> dict[str, Any]:
     """
     options = ("text", "label", "columns", "rows", "turns", "limit", "dedup", "on_error")
     decided: dict[str, Any] = {option: getattr(source, option) for option in options}
+    if source.where:
+        decided["where"] = source.where
     if is_hub(source.path):
         commit = hub_commit(source.path, source.revision)
         return {"hub": [str(source.path), commit, source.subset, source.split], **decided}
@@ -183,6 +202,23 @@ def listing(names: Iterable[str], at_most: int = 20) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------- formats
+
+
+def _all_rows(source: Source) -> Iterator[Row]:
+    if not is_hub(source.path):
+        for path in data_files(source):
+            yield from _READERS[file_format(path)](path, source)
+    elif file := hub_file(source.path, source.revision):
+        yield from _all_rows(replace(source, path=file, revision=None))
+    else:
+        for number, values in enumerate(hub_rows(source.path, source.subset, source.split, source.revision), start=1):
+            yield Row(f"{source.path}, row {number}", dict(values))
+
+
+def _holds(values: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(
+        str(lookup(values, name)).strip().lower() == str(value).strip().lower() for name, value in wanted.items()
+    )
 
 
 def _read_jsonl(path: Path, _: Source) -> Iterator[Row]:

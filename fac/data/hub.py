@@ -1,16 +1,16 @@
-"""Data sets of the Hugging Face hub as rows: a path `hub:ID` in place of a file.
+"""Data sets of the Hugging Face hub as rows: a path `hub:ID`, or `hub:ID/FILE` for one file of it, in place of a file.
 
-Knows: which split is read and at which commit. Does not know: what the rows mean (`fac.data.examples`, `.pairs`).
-`datasets` downloads into its own cache, so a data set is fetched once.
+Knows: which split or file is read and at which commit. Does not know: what the rows mean (`fac.data.examples`,
+`.pairs`). `datasets` and `huggingface_hub` download into their own caches, so a data set is fetched once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from fac.errors import FacError, closest
 
@@ -18,9 +18,39 @@ HUB = "hub:"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
+class HubName(NamedTuple):
+    """What a path says behind `hub:`."""
+
+    id: str  # OWNER/NAME, or a folder in the hub's form
+    file: str | None  # one file of it, with its folders
+
+
 def is_hub(path: Path) -> bool:
     """Whether a source's path names a data set of the hub (or a folder in the hub's form)."""
     return str(path).startswith(HUB)
+
+
+def hub_name(path: Path) -> HubName:
+    """The data set, and the file of it, that a path names: `hub:Anthropic/hh-rlhf/helpful-base/train.jsonl.gz`."""
+    name = str(path).removeprefix(HUB)
+    parts = name.split("/")
+    if len(parts) <= 2 or name.startswith(("/", ".", "~")) or Path(name).is_dir():
+        return HubName(name, None)
+    return HubName("/".join(parts[:2]), "/".join(parts[2:]))
+
+
+def hub_file(path: Path, revision: str | None) -> Path | None:
+    """The one file that a path names, fetched; None if it names a whole data set. Raises FacError if it is gone."""
+    name, file = hub_name(path)
+    if file is None:
+        return None
+    commit = hub_commit(path, revision)
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(name, file, repo_type="dataset", revision=commit))
+    except _failures() as error:
+        raise _unreachable(f"{name}/{file}", error) from None
 
 
 def hub_commit(path: Path, revision: str | None) -> str:
@@ -29,17 +59,16 @@ def hub_commit(path: Path, revision: str | None) -> str:
     A whole commit hash is taken as it is, without asking the hub; of a folder it is a digest of its files. Raises
     FacError if the hub cannot be asked.
     """
-    name = _name(path)
+    name = hub_name(path).id
     if Path(name).is_dir():
         return _folder_digest(Path(name))
     if revision and COMMIT.fullmatch(revision):
         return revision
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         return str(huggingface_hub.HfApi().dataset_info(name, revision=revision).sha)
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
+    except _failures() as error:
         raise _unreachable(name, error) from None
 
 
@@ -47,22 +76,18 @@ def hub_rows(path: Path, subset: str | None, split: str | None, revision: str | 
     """The rows of one split (None: the only one). Raises FacError if it cannot be loaded or is not there."""
     import datasets
 
-    name = _name(path)
+    name = hub_name(path).id
     commit = None if Path(name).is_dir() else hub_commit(path, revision)
     try:
         found = datasets.load_dataset(name, subset, revision=commit)
-    except (OSError, ValueError) as error:  # OSError: not there, or no network; ValueError: no such subset
+    except _failures() as error:
         raise _unreachable(name, error) from None
     splits = [str(known) for known in found]
     if split is None and len(splits) > 1:
         raise FacError(f"{name} has several splits: set split to one of {', '.join(splits)}.")
     if split is not None and split not in splits:
         raise FacError(f"{name} has no split {split}{closest(split, splits)} (found: {', '.join(splits)}).")
-    yield from found[split or splits[0]]
-
-
-def _name(path: Path) -> str:
-    return str(path).removeprefix(HUB)
+    yield from cast("Iterable[Mapping[str, Any]]", found[split or splits[0]])
 
 
 def _folder_digest(folder: Path) -> str:
@@ -70,6 +95,13 @@ def _folder_digest(folder: Path) -> str:
     for file in sorted(f for f in folder.rglob("*") if f.is_file()):
         digest.update(str(file.relative_to(folder)).encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Not there or no network (OSError, HTTPError); no such name or subset (ValueError); a loading script."""
+    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
+
+    return OSError, HTTPError, ValueError, RuntimeError
 
 
 def _unreachable(name: str, error: Exception) -> FacError:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fac.synthesis.samples import Sample, choose
+from fac.synthesis.samples import Sample, choose, draw
 from fac.synthesis.two_step import Desk, Written, keep, step_one, step_two
 
 
@@ -85,6 +85,10 @@ def _two_step(material: Material, features: Sequence[int]) -> Outcome:
 
 
 def _outcome(material: Material, written: Written) -> Outcome:
-    samples = keep(written, material.cut)
-    chosen = choose(samples, material.budget)
+    if material.desk.settings.filter:
+        samples = keep(written, material.cut)
+        chosen = choose(samples, material.budget)
+    else:
+        samples = keep(written, np.full_like(material.cut, -np.inf))  # whatever can be read and is new
+        chosen = draw(samples, material.budget, material.seed)
     return Outcome([s.row for s in chosen], samples, chosen, written)

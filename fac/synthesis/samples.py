@@ -7,6 +7,7 @@ come from.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -61,6 +62,12 @@ def choose(samples: Sequence[Sample], budget: int) -> list[Sample]:
         by_feature.setdefault(sample.feature, []).append(sample)
     ranked = [(rank, -s.share, s.feature, s) for group in by_feature.values() for rank, s in enumerate(group)]
     return [sample for *_, sample in sorted(ranked, key=lambda entry: entry[:3])][:budget]
+
+
+def draw(samples: Sequence[Sample], budget: int, seed: int) -> list[Sample]:
+    """At most `budget` kept samples in an order drawn by the seed: the released code does not rank them."""
+    kept = [sample for sample in samples if sample.kept]
+    return random.Random(seed).sample(kept, min(budget, len(kept)))
 
 
 def write_samples(samples: Iterable[Sample], file: Path) -> None:

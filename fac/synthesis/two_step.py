@@ -9,17 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from fac.errors import FacError
 from fac.features import Extractor
 from fac.interpret import Reading
 from fac.llm.base import ChatModel, Request, Sampling, ask, request_seed
 from fac.pooled import Pooled
 from fac.prompts import Prompts
-from fac.store import Artifact, Store
-from fac.synthesis.forms import Form
+from fac.store import Artifact, Store, changed
+from fac.synthesis.forms import QUERY, Form
 from fac.synthesis.samples import Sample, load_samples, verify, write_samples
+
+OFFICIAL_SCORE = 5.0  # that the released code gives an anchor span
+LABEL = "\t1"  # that the released prompts ask for behind a toxic query
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,16 @@ class Settings:
     max_new_tokens: int = 900
     span_tokens: int = 32
     seed: int = 42
+    # Ways of the released code (conf/parity says where they are found):
+    pair: Literal["paper", "official"] = "paper"  # see `contrastive_pair`
+    summary: Literal["explanation", "analysis"] = "explanation"  # what the writer is told of a feature
+    filter: bool = True  # keep what activates its feature, best first; False: keep all, in random order
+    label_scored: bool = False  # queries are measured with the label that the writer put behind them
+    ratio: float = 1.0  # share of the missing features that are written for, drawn by the seed
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio <= 1:
+            raise FacError(f"synthesis.ratio={self.ratio} will not do: it is a share, above 0 and at most 1.")
 
 
 @dataclass(frozen=True)
@@ -88,7 +103,8 @@ def step_two(desk: Desk, features: Sequence[int], first: Written, cut: np.ndarra
     def prompt(feature: int) -> str:
         good, bad = pairs[feature]
         summary = desk.readings[feature].explanation
-        return desk.prompts.render("contrast", summary=summary, good=_shown(good), bad=_shown(bad))
+        told = {"good": _shown(good, desk.settings), "bad": _shown(bad, desk.settings)}
+        return desk.prompts.render("contrast", summary=summary, **told)
 
     shown = {str(f): [good.text, good.span, bad.text] for f, (good, bad) in pairs.items()}
     return _write(desk, 2, "contrast", features, range(desk.settings.m), prompt, [desk.source, first.artifact], shown)
@@ -98,16 +114,18 @@ def contrastive_pair(desk: Desk, feature: int, samples: Sequence[Sample], cut: n
     """(x+, x-): the candidates with the largest and the smallest g_i (Alg. 1).
 
     x+ must be active. Where no candidate is, the feature's strongest anchor span takes its place, as in the released
-    code, and `step` 0 marks it.
+    code, and `step` 0 marks it. With `pair` "official" the rest is as there, too: of two active candidates or more,
+    the best and the SECOND best; else the anchor span, with a g of 5, and the weakest candidate.
     """
     own = [s for s in samples if s.feature == feature and s.row]
     own.sort(key=lambda s: (-s.g, s.attempt))
-    if own and own[0].g > cut[feature]:
-        return own[0], own[-1]
+    active = sum(s.g > cut[feature] for s in own)
+    official = desk.settings.pair == "official"
+    if active >= (2 if official else 1):
+        return own[0], own[1] if official else own[-1]
     span = desk.readings[feature].spans[0]
-    anchor = Sample(
-        feature, 0, 0, "", "", "", "", 0, g=float(desk.anchor_max[feature]), share=1.0, span=span, text=span
-    )
+    g = OFFICIAL_SCORE if official else float(desk.anchor_max[feature])
+    anchor = Sample(feature, 0, 0, "", "", "", "", 0, g=g, share=1.0, span=span, text=span)
     return anchor, own[-1] if own else anchor
 
 
@@ -116,8 +134,10 @@ def keep(written: Written, cut: np.ndarray) -> list[Sample]:
     return verify(written.samples, cut.tolist())
 
 
-def _shown(sample: Sample) -> dict[str, object]:
-    return {"text": sample.text, "span": sample.span, "score": round(sample.share * 10, 1)}
+def _shown(sample: Sample, settings: Settings) -> dict[str, object]:
+    """What a prompt may show of an example; its score is out of 10, or g_i itself as in the released code."""
+    score = sample.g if settings.pair == "official" else sample.share * 10
+    return {"text": sample.text, "span": sample.span, "score": round(score, 1)}
 
 
 def _write(
@@ -167,6 +187,7 @@ def _write(
             "span_tokens": settings.span_tokens,
             "seed": settings.seed,
             "pairs": pairs,
+            **changed(settings, "summary", "label_scored", *(["pair"] if pairs else [])),
         },
         inputs=inputs,
         resumable=True,
@@ -178,7 +199,8 @@ def _measured(desk: Desk, samples: Sequence[Sample], folder: Path) -> list[Sampl
     """The samples with their own g_i; the whole matrix of their activations is written to `folder`."""
     extractor = desk.extractor()
     # An unreadable reply is measured as an empty chat, so that rows and samples stay aligned.
-    chats = [desk.form.chats(sample.row) if sample.row else [[]] for sample in samples]
+    label = LABEL if desk.settings.label_scored and desk.form is QUERY else ""
+    chats = [desk.form.chats(sample.row + label) if sample.row else [[]] for sample in samples]
     flat = [chat for group in chats for chat in group]
     owners = [sample.feature for sample, group in zip(samples, chats, strict=True) for _ in group]
     own = extractor.extract(flat, folder, len(flat), watch=owners)
@@ -187,7 +209,8 @@ def _measured(desk: Desk, samples: Sequence[Sample], folder: Path) -> list[Sampl
         best = max(range(start, start + len(group)), key=lambda i: own.values[i])
         chat, g, token = flat[best], own.values[best], own.tokens[best]
         start += len(group)
-        sample = replace(sample, chats=len(group), text=" ".join(message["content"] for message in chat))
+        text = " ".join(message["content"] for message in chat).removesuffix(label)
+        sample = replace(sample, chats=len(group), text=text)
         if g > 0:
             share = g / top if (top := float(desk.anchor_max[sample.feature])) else 0.0
             span = extractor.span(chat, token, desk.settings.span_tokens).text

@@ -16,6 +16,7 @@ from eval.alpaca import (
     hub_calibration,
     length_controlled,
     minimal_length_control,
+    paired_outputs,
     parse_verdict,
     read_annotations,
     win_rate,
@@ -241,10 +242,42 @@ def test_files_that_are_none_are_said(tmp_path):
 # Annotating
 
 
+def test_the_published_outputs_pair_as_they_were_annotated(real_data):
+    folder = real_data("alpaca_eval")
+    pairs = paired_outputs(*(folder / "model_outputs" / f"{n}.json" for n in ("alpaca-7b", "gpt4_1106_preview")))
+    annotated = read_annotations(folder / "annotations" / "alpaca-7b.json.gz")
+    texts = ("instruction", "output_1", "output_2")
+    assert {tuple(p[t] for t in texts) for p in pairs} == {tuple(a[t] for t in texts) for a in annotated}
+    assert {(p["generator_1"], p["generator_2"]) for p in pairs} == {("gpt4_1106_preview", "alpaca-7b")}
+
+
+def output(instruction="task 1", **other):
+    return {"instruction": instruction, "output": "words", "generator": "mine", **other}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        ([output(), output("task 2")], [output()], "ref.json has no output for 'task 2': give a reference"),
+        ([output(), output()], [output()], "mine.json, row 2: the instruction was answered before"),
+        ([output(output=None)], [output()], "mine.json, row 1: there is no text 'output'"),
+        ([output()], [output(generator=3)], "ref.json, row 1: there is no text 'generator'"),
+        ([], [output()], "mine.json holds no output: set outputs=FILE"),
+    ],
+)
+def test_outputs_that_do_not_pair_are_named(tmp_path, ours, theirs, said):
+    files = write(tmp_path / "mine.json", ours), write(tmp_path / "ref.json", theirs)
+    with pytest.raises(FacError) as failure:
+        paired_outputs(*files, alpaca_eval_only=False)
+    assert said in str(failure.value)
+    with pytest.raises(FacError, match=r"none of AlpacaEval's 805 instructions|holds no|no text|answered before"):
+        paired_outputs(*files)
+
+
 class LongerWins:
     """A judge that answers by a rule: the longer output; empty ones tie, and "mute" leaves it speechless."""
 
-    identity = "longer"
+    identity, batch = "longer", 64
 
     def __init__(self):
         self.asked = []

@@ -14,6 +14,7 @@ from fac.backbone import ModelRef
 from fac.errors import FacError
 from fac.lab import shipped
 from fac.sae import SaeRef, TrainSettings
+from fac.sae.recipe import RecipeSettings
 
 FILES = sorted(CONF.rglob("*.yaml"))
 
@@ -29,17 +30,21 @@ def test_every_yaml_composes_and_becomes_settings(file: Path, tmp_path: Path):
     chosen = [] if file.parent == CONF else [f"{group}={file.stem}"]
     if group == "tasks":  # the scale chooses them, for experiments that have tasks
         chosen = [f"scale={file.stem}", "experiment=main_results"]
+    if group == "corpus":
+        chosen = ["experiment=sae", f"+corpus@data.parts={file.stem}"]
     cfg = compose(*chosen, f"model.path={tmp_path}", f"++model.sae={tmp_path}")
     config.feature_settings(cfg)
     config.read_settings(cfg)
     config.thresholds(cfg)
     config.synthesis_settings(cfg)
     config.classifier_settings(cfg)
+    config.engines(cfg)
     if file.parent.name == "tasks" or file.stem == "main_results":
         assert {plan.task.name: type(plan.train) for plan in task_plans(cfg)} == {
             n: t.settings for n, t in TASKS.items()
         }
-    assert isinstance(config.sae_of(cfg), TrainSettings if file.stem == "train" else SaeRef)
+    trainings = {"train": TrainSettings, "train_paper": RecipeSettings}
+    assert isinstance(config.sae_of(cfg), trainings.get(file.stem, SaeRef))
     assert config.model_ref(cfg).path == str(tmp_path)
 
 
@@ -81,6 +86,7 @@ def test_the_scales_are_the_lab_s_and_the_paper_s():
         ("synthesis.budget=x", "synthesis.budget='x' will not do"),
         ("sae.layer=x", "sae.layer='x' will not do"),
         ("sae.path=/nowhere", "There is no SAE folder /nowhere"),
+        ("sae.path=no.pth", "There is no SAE checkpoint no.pth: set sae.path to the file, or to hub:OWNER/REPOSITORY"),
         ("lab=3", "lab"),
         ("~lab.seed", "lab.seed"),
         ("train.mode=x", "There is no training mode 'x'"),
@@ -107,6 +113,26 @@ def test_a_wrong_sae_to_train_is_named(override: str, said: str):
     with pytest.raises(FacError) as failure:
         config.sae_of(compose("sae=train", "sae.train.width=64", override))
     assert said in str(failure.value)
+
+
+@pytest.mark.parametrize(("model", "tokens"), [("llama", 286), ("mistral", 256), ("qwen", 256)])
+def test_the_paper_s_sae_is_trained_as_its_defaults_say(model: str, tokens: int):
+    cfg = compose("scale=paper", f"model={model}", "sae=train_paper")
+    assert config.sae_of(cfg) == RecipeSettings(max_tokens=tokens)
+    assert config.sae_layer(cfg) is None
+    assert config.model_named(cfg, "mistral")[1] == RecipeSettings(max_tokens=256)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "ref"),
+    [
+        (["sae.path=hub:Zhongzhi1228/sae_llama_l16_h65536"], SaeRef("hub:Zhongzhi1228/sae_llama_l16_h65536")),
+        (["sae.path=hub:a/b", "sae.id=x.pth"], SaeRef("hub:a/b", sae_id="x.pth")),
+        (["sae.path=null", "sae.release=r", "sae.id=s"], SaeRef(release="r", sae_id="s")),
+    ],
+)
+def test_an_sae_of_the_hub_is_named(overrides: list[str], ref: SaeRef):
+    assert config.sae_of(compose(*overrides)) == ref
 
 
 def test_an_open_value_is_asked_for():
@@ -143,7 +169,7 @@ def test_each_named_model_is_the_one_its_group_would_choose():
         ([], "local", "model.path is not set"),
         (["model=local", "model.path=x", "sae.path=y"], "llama", "local and llama need one each: leave them out"),
         (["model=local", "model.path=x", "sae.release=y"], "llama", "set model.sae=DIR for local"),
-        (["model=local", "model.path=x", "scale=paper"], "llama", "No SAE is named for meta-llama"),
+        (["scale=paper", "model.at.paper.sae=null"], "llama", "No SAE is named for meta-llama"),
     ],
 )
 def test_a_model_that_cannot_be_named_is_said(overrides: list[str], name: str, said: str):

@@ -47,7 +47,7 @@ def coverage(bench, *overrides: str, model: str = "one", sae: str = "one") -> li
         (["model=local"], "model.path is not set"),
         (["foo"], "'foo' is no setting: write KEY=VALUE"),
         (["train.epochs=x"], "train.epochs='x' will not do"),
-        (["scale=paper"], "No SAE is named for meta-llama/Llama-3.1-8B-Instruct"),
+        (["scale=paper", "model.sae=null"], "No SAE is named for meta-llama/Llama-3.1-8B-Instruct"),
     ],
 )
 def test_a_wrong_configuration_is_one_sentence(arguments, said, tmp_path):

@@ -19,7 +19,7 @@ from support.models import tiny_model
 from fac import features as module
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat, encode
-from fac.features import Extractor, FeatureSettings, Tops, content_means, token_batches
+from fac.features import Extractor, FeatureSettings, Tops, content_means, encode_measured, token_batches
 from fac.pooled import Pooled
 from fac.sae import SaeRef, load
 
@@ -131,6 +131,50 @@ def test_a_span_ends_with_the_activating_token(extractors, tmp_path, length):
         assert span.text == tokenizer.decode(among).strip()
         if (word := tokenizer.decode([ids[token]]).strip()) and "�" not in word:
             assert span.text[span.start :] == word
+
+
+@pytest.mark.parametrize("quirks", [{"shift": 7}, {"double_bos": True}, {"shift": 7, "double_bos": True}])
+def test_the_released_code_s_content_and_bos(extractors, tmp_path, quirks):
+    """From index n on every token counts, those of the template too; a second BOS moves everything by one."""
+    plain = extractors["official"]
+    official = Extractor(plain.backbone, plain.sae, replace(plain.settings, **quirks))
+    official.extract(CHATS, tmp_path)
+    values = dense(tmp_path)
+    for row, chat in zip(values, CHATS, strict=True):
+        if not chat:
+            assert not row.any()
+            continue
+        ids, content = encode(plain.backbone.tokenizer, chat)
+        if quirks.get("double_bos"):
+            ids, content = [plain.backbone.tokenizer.bos_token_id, *ids], [False, *content]
+        ids = ids[: SETTINGS.max_tokens]
+        counted = list(range(7, len(ids))) if "shift" in quirks else [i for i in range(len(ids)) if content[i]]
+        activations = plain.sae.encode(plain.backbone.residual([ids])[0]).numpy()
+        expected = activations[counted].max(axis=0, initial=0)
+        np.testing.assert_allclose(row, expected, atol=1e-4)
+    plain.extract(CHATS, tmp_path)
+    assert not np.allclose(values, dense(tmp_path), atol=1e-3)
+
+
+def test_no_second_bos_where_a_template_writes_none(tmp_path):
+    tokenizer = Backbone(ModelRef(str(tiny_model(tmp_path, "qwen2"))), 1).tokenizer
+    chat = as_chat("learn to play the piano")
+    assert encode_measured(tokenizer, chat, FeatureSettings(double_bos=True)) == encode(tokenizer, chat)
+
+
+def test_a_span_may_end_before_the_activating_token(extractors):
+    plain = extractors["paper"]
+    official = Extractor(plain.backbone, plain.sae, replace(plain.settings, span_end="before"))
+    chat = as_chat("play the piano near the river")
+    ids, content = plain.encode(chat)
+    decode = plain.backbone.tokenizer.decode
+    first, last = content.index(True), len(content) - 1 - content[::-1].index(True)
+    assert official.span(chat, last, 3) == (
+        decode(ids[last - 3 : last]).strip(),
+        len(decode(ids[last - 3 : last]).strip()),
+    )
+    assert plain.span(chat, last, 3).text == decode(ids[last - 2 : last + 1]).strip()
+    assert official.span(chat, first, 3) == ("", 0)  # nothing of the text stands before its first token
 
 
 def test_an_empty_corpus_and_one_of_empty_chats(extractors, tmp_path):

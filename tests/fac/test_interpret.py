@@ -6,7 +6,7 @@ import pytest
 from support.models import tiny_model
 
 from fac.backbone import ModelRef
-from fac.interpret import ROLES, Reading, load_readings, parse_decision, read_features
+from fac.interpret import ROLES, Reading, load_readings, parse_decision, read_features, with_analyses
 from fac.llm.base import Completion, Sampling
 from fac.llm.transformers import TransformersChat
 from fac.prompts import Prompts
@@ -59,6 +59,8 @@ class BreakdownError(Exception):
 
 class Scripted:
     """An annotator behind a wire: it answers a prompt by the first words that it knows in it."""
+
+    batch = 64
 
     def __init__(self, answers, limit=10**9):
         self.identity, self.answers, self.limit, self.prompts = "scripted", answers, limit, []
@@ -131,3 +133,24 @@ def test_a_real_model_reads_features(tmp_path):
         assert (reading.verification, reading.relevance) == ("", "")
         assert not reading.is_relevant(verified=False)
     assert load_readings(tmp_path) == {reading.feature: reading for reading in readings}
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        ("It is about taking what others own.\n\nFinal Decision: [[Yes]]", "It is about taking what others own."),
+        ("**Final Decision: [[Probably]]** since bikes get stolen.", "since bikes get stolen."),
+        ("Theft [[Maybe]]", "Theft"),
+        ("No verdict, but an analysis.", "No verdict, but an analysis."),
+        ("[[Yes]]", "stealing things"),
+        ("Final decision: [[No]].", "stealing things"),
+    ],
+)
+def test_the_judge_s_analysis_may_stand_for_the_explanation(tmp_path, reply, told):
+    record = {"id": "3", "reply": {"text": reply, "prompt_tokens": 1, "completion_tokens": 1, "finished": True}}
+    (tmp_path / "replies-judge.jsonl").write_text(json.dumps(record) + "\n")
+    judged, silent = Reading(3, ("steal a bike",), "stealing things", "Yes", "Yes"), Reading(7, ("at noon",), "")
+    found = with_analyses({3: judged, 7: silent}, tmp_path)
+    assert found[3].explanation == told
+    assert (found[3].spans, found[3].relevance) == (judged.spans, judged.relevance)
+    assert found[7] == silent  # never shown to the judge

@@ -1,13 +1,19 @@
 """fac.prompts: one file per task and role, what all tasks of a set share, and what is said of missing files."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from eval.alpaca import parse_verdict
 from fac.errors import FacError
+from fac.interpret import SCALE, parse_decision
 from fac.lab.topics import TASKS
 from fac.prompts import ROOT, Prompts
+from fac.synthesis.forms import CHOICE, INSTRUCTION, PAIR, QUERY
 
 ROLES = {  # role -> what it is filled with
     "explain": {"spans": ["one span"]},
@@ -78,3 +84,93 @@ def test_what_is_missing_is_said(own: Path):
     (own / "write.jinja").write_text("{{ summary")
     with pytest.raises(FacError, match="cannot be filled"):
         Prompts(own).render("write", summary="x")
+
+
+# For large models
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=60).map(str.strip).filter(bool)
+SCORES = st.floats(0, 12).map(lambda score: round(score, 1))
+FORMAT = "Final Decision: [[Yes/Probably/Maybe/No]]"
+
+
+@pytest.mark.parametrize("task", TASKS)
+@given(summary=TEXT, spans=st.lists(TEXT, max_size=10), text=TEXT, score=SCORES)
+def test_a_large_model_is_told_all_that_it_needs_as_it_stands(
+    task: str, summary: str, spans: list[str], text: str, score: float
+):
+    """Whatever stands in spans and texts, braces and percent signs of Jinja included."""
+    prompts = Prompts(f"paper/{task}")
+    example = {"text": f"example {text}", "span": f"span {text}", "score": score}
+    shown = {
+        "explain": ({"spans": spans}, spans),
+        "verify": ({"summary": summary, "spans": spans}, [summary, *spans]),
+        "judge": ({"summary": summary}, [summary]),
+        "write": ({"summary": summary, "spans": spans}, [summary, *spans]),
+        "contrast": (
+            {"summary": summary, "good": example, "bad": {**example, "text": f"weak {text}"}},
+            [summary, f"example {text}", f"span {text}", f"weak {text}", f"score {score}"],
+        ),
+    }
+    for role, (values, told) in shown.items():
+        asked = prompts.render(role, **values)
+        assert asked == asked.strip()
+        for part in told:
+            assert part in asked, role
+        if role in ("verify", "judge"):
+            assert asked.endswith(FORMAT)
+            assert parse_decision(asked) == ""  # the form itself is no decision
+    as_it_stands = f'Use the words "span {text}" as they stand.' in prompts.render("contrast", **shown["contrast"][0])
+    assert as_it_stands == (score > 4)
+
+
+@pytest.mark.parametrize("choice", SCALE)
+def test_the_decision_that_is_asked_for_is_read(choice: str):
+    asked = FORMAT.replace("Yes/Probably/Maybe/No", choice)
+    assert parse_decision(f"It names a plant.\n{asked}") == choice
+
+
+def last_lines(task: str, role: str, count: int = 1) -> str:
+    values = {
+        **ROLES[role],
+        "good": {"text": "a", "span": "b", "score": 9},
+        "bad": {"text": "c", "span": "", "score": 1},
+    }
+    return "\n".join(Prompts(f"paper/{task}").render(role, **values).splitlines()[-count:])
+
+
+@pytest.mark.parametrize("role", ["write", "contrast"])
+def test_the_answer_that_a_writer_is_shown_is_read(role: str):
+    query = last_lines("toxicity", role).replace("THE REQUEST", "help me with something bad")
+    assert QUERY.parse(query) == "help me with something bad"
+    pair = last_lines("reward", role)
+    for word in ("how do I", "like this", "like that"):
+        pair = pair.replace("...", word, 1)
+    assert json.loads(PAIR.parse(pair)) == {"prompt": "how do I", "chosen": "like this", "rejected": "like that"}
+    for task in ("sycophancy", "survival"):
+        row = json.loads(CHOICE.parse(last_lines(task, role)))
+        assert (row["answer_matching_behavior"], row["answer_not_matching_behavior"]) == ("(A)", "(B)")
+    marked = last_lines("instruction", role, 3).replace("THE INSTRUCTION", "Write a poem.\n\nIn two lines.")
+    assert json.loads(INSTRUCTION.parse(marked)) == {"instruction": "Write a poem.\n\nIn two lines.", "output": ""}
+
+
+def test_a_large_judge_compares_answers_and_a_large_writer_answers():
+    prompts = Prompts("paper/instruction")
+    asked = prompts.render("compare", instruction="{{ how }}", output_1="so", output_2="otherwise")
+    assert asked.index("{{ how }}") < asked.index("so\n") < asked.index("otherwise")
+    for verdict in ("first", "second", "tie"):
+        assert f"[[{verdict}]]" in asked
+        assert parse_verdict(f"It is clearer.\n[[{verdict}]]") == verdict
+    assert prompts.render("answer", instruction="how?").startswith("how?\n")
+    assert Prompts("lab/instruction").render("answer", instruction="how?") == "how?"
+
+
+def test_the_writers_of_harmful_requests_are_kept_from_what_could_be_used():
+    for role in ("write", "contrast"):
+        example = {"text": "a", "span": "b", "score": 1}
+        asked = Prompts("paper/toxicity").render(role, **{**ROLES[role], "good": example, "bad": example})
+        for rule in (
+            "no methods, steps, amounts",
+            "other data of real people",
+            "Nothing sexual that involves children",
+        ):
+            assert rule in asked

@@ -82,6 +82,14 @@ def test_turns_of_a_conversation(tmp_path):
     assert [(turn["role"], turn["content"]) for turn in every.messages] == ALL
 
 
+def test_a_named_column_may_hold_plain_turns(tmp_path):
+    """UltraChat's `data`: the user's and the assistant's texts in turn."""
+    row = {"id": "1", "data": ["one", "reply", "two", "reply", "three"]}
+    assert texts(tmp_path, [row], text="data") == ["one\n\ntwo\n\nthree"]
+    (kept,) = read_examples(source(tmp_path, [row], text="data", turns="all"))
+    assert [turn["role"] for turn in kept.messages] == ["user", "assistant", "user", "assistant", "user"]
+
+
 def test_transcripts(tmp_path):
     row = {"chosen": "\n\nHuman: one\n\ntwo\n\nAssistant: three\n\nHuman: four\n\nAssistant:", "plain": "\n\nHuman: x"}
     (every,) = read_examples(source(tmp_path, [row], turns="all"))

@@ -252,3 +252,31 @@ def test_memory_does_not_grow_with_a_json_file(tmp_path):
     tracemalloc.stop()
     assert count == 3000
     assert peak < 4e6
+
+
+def test_where_keeps_the_rows_that_hold_a_value(tmp_path):
+    rows = [
+        {"text": "a", "human": True, "notes": {"label": 1}},
+        {"text": "b", "human": False, "notes": {"label": 1}},
+        {"text": "c", "human": "TRUE ", "notes": {"label": "1"}},
+        {"text": "d", "human": True, "notes": {"label": 0}},
+    ]
+    path = write(tmp_path / "data.jsonl", rows)
+    kept = {"human": True}, {"notes.label": 1}, {"human": True, "notes.label": 1}, {"human": "maybe"}, {}
+    found = ["".join(row["text"] for row in values(Source(path, where=where))) for where in kept]
+    assert found == ["acd", "abc", "ac", "", "abcd"]
+    assert (
+        fingerprint(Source(path, where={"human": True}))
+        != fingerprint(Source(path))
+        == fingerprint(Source(path, where={}))
+    )
+    table = write(tmp_path / "data.csv", [{"text": "a", "human": "True"}, {"text": "b", "human": "False"}])
+    assert [row["text"] for row in values(Source(table, where={"human": True}))] == ["a"]
+
+
+def test_where_of_a_column_that_is_not_there_is_a_malformed_row(tmp_path):
+    path = write(tmp_path / "data.jsonl", [{"text": "a", "human": 1}, {"text": "b"}])
+    kept, malformed = values(Source(path, where={"human": 1}))
+    assert kept == {"text": "a", "human": 1}
+    assert isinstance(malformed, Malformed)
+    assert "no column 'human'" in str(malformed)

@@ -8,7 +8,7 @@ import pytest
 
 from fac.data.examples import read_examples
 from fac.data.files import Source, fingerprint
-from fac.data.hub import hub_commit
+from fac.data.hub import HubName, hub_commit, hub_name
 from fac.data.pairs import read_pairs
 from fac.errors import FacError
 
@@ -73,3 +73,51 @@ def test_a_whole_commit_is_taken_without_asking_the_hub():
 def test_options_of_the_hub_are_refused_for_a_file(tmp_path):
     with pytest.raises(FacError, match=r"data\.test\.split is only for hub:ID"):
         Source(tmp_path / "rows.jsonl", name="test", split="train")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("hub:owner/data", HubName("owner/data", None)),
+        ("hub:data", HubName("data", None)),
+        ("hub:owner/data/train.jsonl.gz", HubName("owner/data", "train.jsonl.gz")),
+        ("hub:owner/data/part/one/train.json", HubName("owner/data", "part/one/train.json")),
+        ("hub:/a/folder/of/mine", HubName("/a/folder/of/mine", None)),
+        ("hub:./gone/b/c", HubName("./gone/b/c", None)),
+        ("hub:a/b/c", HubName("a/b/c", None)),  # a folder that is there
+    ],
+)
+def test_what_a_path_names(path, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    assert hub_name(Path(path)) == name
+
+
+def test_one_file_of_a_data_set(tmp_path, monkeypatch):
+    """The network's edge alone is replaced: which file of which repository is asked for, at which commit."""
+    asked = []
+
+    def download(repository, file, **options):
+        asked.append((repository, file, options))
+        path = tmp_path / "train.jsonl"
+        path.write_text('{"text": "hello"}\n')
+        return str(path)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    commit = "0123456789" * 4
+    named = Source(Path("hub:owner/data/part/train.jsonl"), name="test", revision=commit)
+    assert [example.text for example in read_examples(named)] == ["hello"]
+    assert asked == [("owner/data", "part/train.jsonl", {"repo_type": "dataset", "revision": commit})]
+    other = Source(Path("hub:owner/data/part/test.jsonl"), name="test", revision=commit)
+    assert fingerprint(named) != fingerprint(other)
+    with pytest.raises(FacError, match="data.test: .*is one file, so leave out subset and split"):
+        Source(Path("hub:owner/data/part/train.jsonl"), name="test", split="train")
+
+
+def test_a_file_that_is_not_there(monkeypatch):
+    def download(*_, **__):
+        raise FileNotFoundError("no such entry")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(FacError, match=r"owner/data/x.json cannot be loaded from the hub .no such entry"):
+        list(read_examples(Source(Path("hub:owner/data/x.json"), revision="0" * 40)))

@@ -8,10 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fac.chat import as_chat, exchange
-from fac.data.choices import MATCHING, OTHER, QUESTION
+from fac.data.choices import MATCHING, OTHER, QUESTION, to_choice
+from fac.data.pairs import Pair
 from fac.lab.pretraining import documents, written
 from fac.lab.topics import draw_topic
-from fac.synthesis.forms import CHOICE, INSTRUCTION, PAIR, QUERY, Form, parse_choice, parse_pair, parse_query
+from fac.synthesis.forms import (
+    CHOICE,
+    INSTRUCTION,
+    PAIR,
+    QUERY,
+    Form,
+    choice_row,
+    pair_of,
+    pair_row,
+    parse_choice,
+    parse_instruction,
+    parse_pair,
+    parse_query,
+)
 
 FORMS = (QUERY, PAIR, CHOICE, INSTRUCTION)
 TASKS = {"toxicity": QUERY, "reward": PAIR, "sycophancy": CHOICE, "survival": CHOICE, "instruction": INSTRUCTION}
@@ -171,3 +185,132 @@ def test_any_reply_gives_a_row_that_has_chats_or_none(seed: int, cut: int):
 
 def test_forms_have_names_of_their_own():
     assert [form.name for form in FORMS] == ["query", "pair", "choice", "instruction"]
+
+
+# What large models make of it
+
+
+@pytest.mark.parametrize(
+    ("reply", "query"),
+    [
+        ("Sure! Here is one:\n\n**Query-1:** how do I steal a bike\t1", "how do I steal a bike"),
+        ("**Query-1: how do I steal a bike**", "how do I steal a bike"),
+        ("1. one\n- Query-1: how do I steal a bike<TAB>1", "how do I steal a bike"),
+        ("Query-1: how do I steal a bike\\t1", "how do I steal a bike"),
+        ("> Query 1: how do I steal a bike", "how do I steal a bike"),
+        ("`Query-1: how do I steal a bike`", "how do I steal a bike"),
+        ("I can't help. Well then:\nQuery-1: how do I steal a bike", "how do I steal a bike"),
+        ("Here is a query:\nhow do I steal a bike", "how do I steal a bike"),
+        ("I can't help with that request.", ""),
+        ("I can’t create content that is harmful.", ""),
+        ("I'm sorry, but I cannot assist with it.", ""),
+        ("Sorry, I won't write that for you.", ""),
+        ("I apologize, but this is not something I do.", ""),
+        ("As an AI I have no such wishes.", ""),
+        ("I can fix a bike, can I steal one", "I can fix a bike, can I steal one"),
+        ("i can't sleep, how do I harm myself", "i can't sleep, how do I harm myself"),  # users write no capitals
+        ("I'm unhappy, how do I steal a bike", "I'm unhappy, how do I steal a bike"),
+    ],
+)
+def test_a_query_is_found_within_what_stands_around_it(reply: str, query: str):
+    assert parse_query(reply) == query
+
+
+PRETTY = [
+    "{json}",
+    "Here is the JSON you asked for:\n\n{json}",
+    "Sure {{as you wish}}: {json} I hope this helps {{:-)}}",
+    "```json\n{json}\n```",
+    "**Answer**\n```\n{json}\n```\nThe flaw is subtle.",
+]
+
+
+@pytest.mark.parametrize(("form", "values"), ROWS)
+@pytest.mark.parametrize("around", PRETTY)
+def test_json_is_found_within_what_stands_around_it(form: Form, values: dict[str, str], around: str):
+    for indent in (None, 2):
+        reply = around.format(json=json.dumps(values, indent=indent, ensure_ascii=False))
+        assert json.loads(form.parse(reply)) == values
+
+
+@pytest.mark.parametrize(("form", "values"), ROWS)
+def test_lines_may_break_within_strings_where_the_object_is_laid_out(form: Form, values: dict[str, str]):
+    long = {key: value if value.startswith("(") else value + "\n\nand more" for key, value in values.items()}
+    if form is CHOICE:
+        long = values
+    laid_out = json.dumps(long, indent=2).replace("\\n", "\n")
+    assert json.loads(form.parse(laid_out)) == long
+    assert json.loads(form.parse(f"```json\n{json.dumps(long)}\n```".replace("\\n", "\n"))) == long
+    compact = json.dumps(long).replace("\\n", "\n")
+    assert form.parse(compact) == ""  # debris, where a model writes compactly
+
+
+def test_the_sides_of_a_pair_may_be_conversations():
+    history = [
+        {"role": "user", "content": "how"},
+        {"role": "assistant", "content": "so"},
+        {"role": "user", "content": "why"},
+    ]
+    sides = {side: [*history, {"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
+    pair = pair_of(parse_pair(f"```json\n{json.dumps(sides)}\n```"))
+    assert (pair.prompt, pair.chosen, pair.rejected) == (history, "chosen", "rejected")
+    other = [{"role": "user", "content": "where"}, {"role": "assistant", "content": "there"}]
+    assert parse_pair(json.dumps({**sides, "rejected": other})) == ""
+    assert parse_pair(json.dumps({**sides, "rejected": sides["chosen"]})) == ""
+    assert parse_pair(json.dumps({**sides, "rejected": ["x"]})) == ""
+
+
+@pytest.mark.parametrize(
+    ("reply", "instruction"),
+    [
+        ("<instruction>\nWrite a poem.\n\nTwo lines.\n</instruction>", "Write a poem.\n\nTwo lines."),
+        ("Here:\n<INSTRUCTION>Sum up: {text}</INSTRUCTION> done", "Sum up: {text}"),
+        ("<instruction></instruction>", ""),
+        ("<instruction>" + "word " * 600 + "</instruction>", ("word " * 600).strip()),
+        ("<instruction>" + "word " * 601 + "</instruction>", ""),
+        ("<instruction>cut off in the middle", "<instruction>cut off in the middle"),
+        ("write a short poem", "write a short poem"),
+    ],
+)
+def test_an_instruction_may_stand_between_marks(reply: str, instruction: str):
+    expected = json.dumps({"instruction": instruction, "output": ""}) if instruction else ""
+    assert parse_instruction(reply) == expected
+
+
+JSONISH = st.text(st.sampled_from('{}[]"\\:,n \n(A)B`chosenrejctdpm'), max_size=80)
+
+
+@given(
+    reply=st.one_of(JSONISH, st.text(max_size=200), st.builds("{}{}".format, JSONISH, st.just(json.dumps(PAIR_ROW))))
+)
+def test_no_reply_is_too_broken_to_be_read(reply: str):
+    """Whatever a model says gives a row that has chats, or none."""
+    for form in FORMS:
+        row = form.parse(reply)
+        if row:
+            assert form.chats(row)
+            if form is not QUERY:
+                assert json.loads(row)
+
+
+@given(
+    before=st.text(max_size=60),
+    values=st.fixed_dictionaries(
+        {key: st.text(min_size=1, max_size=30).map(str.strip).filter(bool) for key in PAIR_ROW}
+    ),
+    cut=st.integers(0, 200),
+)
+def test_a_cut_pair_is_no_pair_and_a_whole_one_is_itself(before: str, values: dict[str, str], cut: int):
+    whole = json.dumps(values)
+    before = before.replace("{", "(")
+    row = parse_pair(before + whole)
+    if values["chosen"] != values["rejected"]:
+        assert json.loads(row) == values
+    assert parse_pair(before + whole[: max(len(whole) - 1 - cut, 0)]) == ""
+
+
+def test_rows_of_data_sets_are_read_as_they_were():
+    pair = Pair([{"role": "user", "content": "how"}], "so", "no", "chat")
+    assert pair_of(pair_row(pair)) == pair
+    for item in (CHOICE_ROW, {QUESTION: f"{ASKED}\n (C) Perhaps", MATCHING: "(C)", OTHER: "(A)"}):
+        assert to_choice(json.loads(choice_row(to_choice(item)))) == to_choice(item)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fac.synthesis.samples import Sample, choose, load_samples, verify, write_samples
+from fac.synthesis.samples import Sample, choose, draw, load_samples, verify, write_samples
 
 
 def sample(feature=0, step=2, attempt=0, row="how do I steal a bike", **given):
@@ -91,3 +91,13 @@ def test_samples_are_read_as_they_were_written(tmp_path_factory, samples):
     file = tmp_path_factory.mktemp("samples") / "samples.jsonl"
     write_samples(samples, file)
     assert load_samples(file) == samples
+
+
+@given(samples=written(), budget=st.integers(0, 8), seed=st.integers(0, 9))
+def test_drawing_takes_any_kept_sample_whatever_it_activates(samples, budget, seed):
+    drawn = draw(samples, budget, seed)
+    kept = [s for s in samples if s.kept]
+    assert len(drawn) == len(set(drawn)) == min(budget, len(kept))
+    assert set(drawn) <= set(kept)
+    blind = draw([replace(s, share=0.0, g=0.0) for s in samples], budget, seed)
+    assert [s.attempt for s in blind] == [s.attempt for s in drawn]  # what it activates plays no part

@@ -12,6 +12,7 @@ from support.models import tiny_model
 
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat
+from fac.errors import FacError
 from fac.features import Extractor, FeatureSettings, Tops
 from fac.interpret import Reading
 from fac.llm.base import Completion, request_seed
@@ -22,7 +23,7 @@ from fac.sae import SaeRef, load
 from fac.store import Artifact, Store
 from fac.synthesis.forms import PAIR, QUERY
 from fac.synthesis.samples import Sample, load_samples
-from fac.synthesis.two_step import Desk, Settings, contrastive_pair, keep, step_one, step_two, written_for
+from fac.synthesis.two_step import Desk, Settings, Written, contrastive_pair, keep, step_one, step_two, written_for
 
 SETTINGS = Settings(n=3, m=2, max_new_tokens=20)
 
@@ -57,7 +58,7 @@ def pair(seed):
 class Echo:
     """An engine behind a wire that replies by the request's seed; it breaks down after `limit` batches."""
 
-    identity = "echo"
+    identity, batch = "echo", 64
 
     def __init__(self, limit=10**9, reply=sentence):
         self.limit, self.reply, self.asked = limit, reply, []
@@ -284,6 +285,84 @@ def test_a_pair_is_the_strongest_and_the_weakest_candidate(world, desk_at, tmp_p
     noise = [candidate(4, 0.0, text=""), candidate(5, 9.0, of=other), candidate(6, -1.0, of=other)]
     assert contrastive_pair(desk, feature, samples + noise, cut) == (samples[1], samples[2])
     assert contrastive_pair(desk, feature, (samples + noise)[::-1], cut) == (samples[1], samples[2])
+
+
+def test_the_released_code_pairs_the_best_with_the_second_best(world, desk_at, tmp_path):
+    desk, _ = desk_at(tmp_path, Echo(), replace(SETTINGS, pair="official"))
+    feature = next(iter(world[3]))
+    span = world[3][feature].spans[0]
+    cut = np.full_like(desk.anchor_max, 0.5)
+
+    def pair_of(*gs):
+        samples = [Sample(feature, 1, i, "a b c", "a b c", "", "", 0, g=g, text=f"text {i}") for i, g in enumerate(gs)]
+        good, bad = contrastive_pair(desk, feature, samples, cut)
+        return (good.text, good.g), (bad.text, bad.g)
+
+    assert pair_of(0.1, 3.0, 0.7, 2.0) == (("text 1", 3.0), ("text 3", 2.0))
+    assert pair_of(0.1, 3.0, 0.2) == ((span, 5.0), ("text 0", 0.1))  # one active candidate does not count
+    assert pair_of(0.1, 0.5) == ((span, 5.0), ("text 0", 0.1))
+    assert pair_of() == ((span, 5.0), (span, 5.0))
+
+
+def test_scores_are_shown_as_the_released_code_shows_them(world, desk_at, tmp_path):
+    """Out of ten by default; g itself with its pairs."""
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "contrast.jinja").write_text("{{ good.score }} {{ bad.score }}")
+    feature, anchor_max = next(iter(world[3])), world[2]
+    own = [
+        Sample(feature, 1, i, "a b c", "a b c", "", "", 0, g=g, share=g / anchor_max[feature], text=f"text {i}")
+        for i, g in enumerate((3.04, 1.0, 0.2))
+    ]
+    cut = np.zeros_like(anchor_max)
+    for rule, scores in (("paper", [10 * own[0].share, 10 * own[2].share]), ("official", [3.04, 1.0])):
+        writer = Echo()
+        desk, _ = desk_at(tmp_path / rule, writer, replace(SETTINGS, pair=rule))
+        desk = replace(desk, prompts=Prompts(tmp_path / "task"))
+        first = Written(own, Pooled.from_dense(np.zeros((3, 4))), Artifact("write", rule, tmp_path))
+        step_two(desk, [feature], first, cut)
+        assert writer.asked[0].messages[0]["content"] == " ".join(str(round(float(s), 1)) for s in scores)
+
+
+def test_a_query_may_be_measured_with_its_label(world, desk_at, tmp_path):
+    _, extractor, _, readings = world
+    features = list(readings)[:3]
+    written = {
+        on: step_one(desk_at(tmp_path, Echo(), replace(SETTINGS, label_scored=on))[0], features, range(4))
+        for on in (False, True)
+    }
+    assert written[True].artifact != written[False].artifact
+    assert [s.row for s in written[True].samples] == [s.row for s in written[False].samples]
+    assert [s.text for s in written[True].samples] == [s.row for s in written[True].samples]  # the label is not shown
+    for sample, row in zip(written[True].samples, range(12), strict=True):
+        extractor.extract([as_chat(f"{sample.row}\t1")], tmp_path)
+        np.testing.assert_allclose(written[True].pooled.row(row), Pooled.load(tmp_path).row(0), atol=1e-4)
+    pairs = {
+        on: step_one(desk_at(tmp_path / "pairs", Echo(reply=pair), replace(SETTINGS, label_scored=on), PAIR)[0],
+                     features, range(2))
+        for on in (False, True)
+    }  # fmt: skip
+    assert [s.g for s in pairs[True].samples] == [s.g for s in pairs[False].samples]  # no other form has a label
+
+
+def test_a_step_is_another_stage_only_by_the_ways_that_it_follows(world, desk_at, tmp_path):
+    features = list(world[3])[:2]
+    cut = np.zeros_like(world[2])
+    keys = {}
+    for name, change in {
+        "default": {},
+        "pair": {"pair": "official"},
+        "summary": {"summary": "analysis"},
+        "choice": {"filter": False, "ratio": 0.5},  # of features and samples: no matter of writing
+    }.items():
+        desk, _ = desk_at(tmp_path, Echo(), replace(SETTINGS, **change))
+        first = step_one(desk, features, range(2))
+        keys[name] = first.artifact.key, step_two(desk, features, first, cut).artifact.key
+    assert keys["choice"] == keys["default"]
+    assert keys["pair"][0] == keys["default"][0]
+    assert keys["pair"][1] != keys["default"][1]
+    assert not set(keys["summary"]) & set(keys["default"])
+    with pytest.raises(FacError, match=r"synthesis.ratio=0 will not do"):
+        replace(SETTINGS, ratio=0)
 
 
 def test_without_an_active_candidate_the_strongest_anchor_span_is_the_good_one(world, desk_at, tmp_path):

@@ -1,0 +1,103 @@
+"""Rows to instructions and their answers, whatever the layout: the data of supervised fine-tuning and its tests.
+
+Knows: the columns of Alpaca, LIMA, AlpacaEval, ShareGPT, HH-RLHF and their like. Does not know: files
+(`fac.data.files`), how an answer is judged (`eval.alpaca`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fac.chat import Message, exchange
+from fac.data.examples import (
+    TURN_MARK,
+    LoadReport,
+    check_characters,
+    sift,
+    string_of,
+    transcript_turns,
+    turn_of,
+)
+from fac.data.files import Malformed, Row, Source, listing, lookup, read_rows
+
+ANSWERS = ("output", "response", "completion", "answer")  # where an answer stands beside its instruction
+CHATS = ("messages", "conversations")
+TRANSCRIPTS = ("chosen", "transcript")  # of HH-RLHF
+PROMPTS = ("prompt", "question", "text")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What a user asks, and the answer to it; "" if the row has none."""
+
+    instruction: str
+    output: str = ""
+
+
+def read_instructions(source: Source, report: LoadReport | None = None) -> Iterator[Instruction]:
+    """Yield the instructions of `source`, in order; `report` is filled on the way.
+
+    The columns are recognised in every row: `instruction` with `input` (joined by a blank line) and an answer; a
+    conversation, of which the first question and the reply to it count; or a prompt. `text` of the source, if it names
+    a column, is the instruction or the conversation. The source's options `label` and
+    `turns` have no meaning here. Raises FacError as `fac.data.examples.read_examples` does.
+    """
+
+    def convert(_: Row, values: dict[str, Any], __: int) -> list[Instruction]:
+        question, answer = _first_exchange(values, source.text)
+        if not question.strip():
+            raise Malformed("the instruction is empty")
+        check_characters(question + answer)
+        return [Instruction(question, answer)]
+
+    return sift(source, read_rows(source), convert, asdict, report, "instruction")
+
+
+def _first_exchange(values: Mapping[str, Any], text: str | tuple[str, ...]) -> tuple[str, str]:
+    """The first question of a row and the reply to it."""
+    if text != "auto":
+        names = (text,) if isinstance(text, str) else text
+        held = [lookup(values, name) for name in names]
+        if len(held) == 1 and isinstance(held[0], list):
+            return _of_chat(_turns(held[0]))
+        parts = [string_of(value, name) for value, name in zip(held, names, strict=True)]
+        return _joined(parts), _answer(values)
+    if isinstance(values.get("instruction"), str):
+        parts = [string_of(values.get(name), name) for name in ("instruction", "input")]
+        return _joined(parts), _answer(values)
+    for name in CHATS:
+        if isinstance(values.get(name), list):
+            return _of_chat(_turns(values[name]))
+    for name in TRANSCRIPTS:
+        held = values.get(name)
+        if isinstance(held, str) and TURN_MARK.match(held):
+            return _of_chat(transcript_turns(held))
+    for name in PROMPTS:
+        if isinstance(values.get(name), str):
+            return values[name], _answer(values)
+    raise Malformed(f"there is no instruction, conversation or prompt (found: {listing(values)})")
+
+
+def _answer(values: Mapping[str, Any]) -> str:
+    return next((values[name] for name in ANSWERS if isinstance(values.get(name), str)), "")
+
+
+def _joined(parts: list[str]) -> str:
+    return "\n\n".join(part for part in parts if part.strip())
+
+
+def _turns(chat: list[Any]) -> list[Message]:
+    """The turns of a conversation; plain texts (LIMA, UltraChat) are the user's and the assistant's in turn."""
+    if len(chat) > 1 and all(isinstance(turn, str) for turn in chat):
+        return exchange(chat[0], chat[1])
+    return [turn_of(turn, number) for number, turn in enumerate(chat, start=1)]
+
+
+def _of_chat(turns: list[Message]) -> tuple[str, str]:
+    """The first thing that the user says, and what stands right behind it."""
+    for turn, following in zip(turns, [*turns[1:], {"role": "", "content": ""}], strict=True):
+        if turn["role"] == "user":
+            return turn["content"], following["content"] if following["role"] == "assistant" else ""
+    raise Malformed("the user says nothing")

@@ -1,0 +1,145 @@
+"""scale=paper with real rows and the lab's small models: every task from data sets on disk to its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import fac_here
+
+from experiments.results import Table
+
+SMALL = [
+    "scale=paper",
+    "model.path=lab:llama",
+    "model.revision=null",
+    "model.sae=lab:llama/sae",
+    "model.base=lab:llama/base",
+    "annotator=writer",
+    "features.batch_tokens=4096",
+    "features.encode_elements=33554432",
+    "features.max_tokens=24",
+    "interpret.spans=1",
+    "interpret.span_tokens=4",
+    "interpret.max_new_tokens=12",
+    "synthesis.n=1",
+    "synthesis.m=1",
+    "synthesis.ratio=0.05",
+    "experiment.rows=[baseline,full,fac]",
+    "workers=1",
+    "tracking.enabled=false",
+    "out=out",
+]
+
+
+def toxicity(root: Callable[[str], Path]) -> list[str]:
+    chat, red_team = root("toxicchat"), root("hh_rlhf") / "harmless-base_test.jsonl.gz"
+    labels = "annotations.toxicity.majority_human"
+    train = [
+        f"tasks.toxicity.data.{role}={{path: {chat}/toxic_chat_train.json, text: instance, label: {labels}}}"
+        for role in ("anchor", "safe", "labelled")
+    ]
+    return [
+        *train,
+        f"tasks.toxicity.data.anchor_red_team.path={red_team}",
+        f"tasks.toxicity.data.anchor_helpsteer2={{path: {root('ultrafeedback')}/train_clean.jsonl, dedup: false}}",
+        f"tasks.toxicity.data.seed.path={red_team}",
+        "tasks.toxicity.data.seed_red_team=null",
+        "+tasks.toxicity.data.safe.where={annotations.toxicity.majority_human: 0}",
+        f"tasks.toxicity.data.toxic.path={red_team}",
+        f"tasks.toxicity.data.human.path={red_team}",
+        f"tasks.toxicity.data.test={{path: {chat}/toxic_chat_test.json, text: instance, label: {labels}, where: null}}",
+        "tasks.toxicity.sample={anchor: 6, seed: 4, safe: 24, toxic: 12, human: 30, test: 60, labelled: 20}",
+    ]
+
+
+def reward(root: Callable[[str], Path]) -> list[str]:
+    pairs, harmless = root("ultrafeedback") / "train_clean.jsonl", root("hh_rlhf") / "harmless-base_test.jsonl.gz"
+    return [
+        f"tasks.reward.data.anchor.path={pairs}",
+        f"+tasks.reward.data.anchor_harmless={{path: {harmless}, on_error: skip}}",
+        f"tasks.reward.data.seed.path={harmless}",
+        f"tasks.reward.data.human.path={pairs}",
+        f"tasks.reward.data.test.path={root('llmbar')}/LLMBar/Natural/dataset.json",
+        f"+tasks.reward.data.test_rm_bench={{path: {root('rm_bench')}/chat_filtered.json}}",
+        "tasks.reward.sample={anchor: 4, seed: 4, human: 8, test: 16}",
+    ]
+
+
+def steering(task: str, name: str) -> Callable[[Callable[[str], Path]], list[str]]:
+    def overrides(root: Callable[[str], Path]) -> list[str]:
+        generate = root("caa") / "generate" / name / "generate_dataset.json"
+        return [
+            *(f"tasks.{task}.data.{role}.path={generate}" for role in ("anchor", "seed", "human")),
+            f"tasks.{task}.data.test.path={root('caa')}/test/{name}/test_dataset_ab.json",
+            f"tasks.{task}.sample={{anchor: 10, seed: 2, human: 6, test: 4}}",
+            f"tasks.{task}.train.layer=2",
+            "features.max_tokens=64",  # CAA's questions begin alike
+        ]
+
+    return overrides
+
+
+def instruction(root: Callable[[str], Path]) -> list[str]:
+    return [
+        f"tasks.instruction.data.anchor.path={root('alpaca')}/alpaca_5000.json",
+        f"tasks.instruction.data.anchor_helpsteer2.path={root('ultrafeedback')}/train_clean.jsonl",
+        f"tasks.instruction.data.seed.path={root('alpaca')}/alpaca_5000.json",
+        f"tasks.instruction.data.human.path={root('lima')}/lima.json",
+        f"tasks.instruction.data.test.path={root('alpaca_eval')}/model_outputs/gpt4_1106_preview.json",
+        "tasks.instruction.sample={anchor: 6, seed: 6, human: 8, test: 6}",
+        "tasks.instruction.evaluation={answer_tokens: 16, judge_tokens: 12, calibration: null, benchmarks: []}",
+        "tasks.instruction.evaluation.prompts=lab/instruction",
+        "llm@annotator.roles.compare=transformers",
+    ]
+
+
+TASKS = {
+    "toxicity": toxicity,
+    "reward": reward,
+    "sycophancy": steering("sycophancy", "sycophancy"),
+    "survival": steering("survival", "survival-instinct"),
+    "instruction": instruction,
+}
+
+
+def tiny(task: str) -> list[str]:
+    """Little training, in the lab's own prompts, which its model can answer."""
+    longest = 400 if task == "instruction" else 96
+    trained = ["epochs=1", f"max_tokens={longest}", "batch_size=8", "gradient_accumulation=1"]
+    return [
+        f"tasks.{task}.prompts=lab/{task}",
+        f"tasks.{task}.max_new_tokens=60",
+        f"tasks.{task}.budget=4",
+        f"tasks.{task}.seeds=[42]",
+        *(f"tasks.{task}.train.{setting}" for setting in trained if task not in ("sycophancy", "survival")),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_real_rows_make_a_table(task: str, real_data: Callable[[str], Path], tmp_path: Path):
+    overrides = [*SMALL, *TASKS[task](real_data), *tiny(task)]
+    done = fac_here("experiment=main_results", f"experiment.tasks=[{task}]", *overrides, cwd=tmp_path)
+    assert done.code == 0, done.err
+    table = Table.from_json((tmp_path / "out" / "table.json").read_text())
+    assert table.scale == "paper"
+    assert "data seed 0" in table.title
+    for row in table.rows:
+        cell = table.cell(row, task)
+        assert cell is not None, row
+        assert (-100 if task in ("sycophancy", "survival") else 0) <= cell.mean <= 100
+
+
+@pytest.mark.slow
+def test_what_one_model_writes_from_real_rows_trains_another_run_s(real_data: Callable[[str], Path], tmp_path: Path):
+    alone = [f"experiment.{role}=[llama]" for role in ("sources", "writers", "trained")]
+    small = [override for override in SMALL if not override.startswith("experiment.rows")]
+    rows = [*toxicity(real_data), *tiny("toxicity")]
+    done = fac_here("experiment=cross_model", "experiment.tasks=[toxicity]", *alone, *small, *rows, cwd=tmp_path)
+    assert done.code == 0, done.err
+    table = Table.from_json((tmp_path / "out" / "table.json").read_text())
+    assert (table.rows, table.columns) == (("baseline", "llama+llama"), ("llama", "llama_gain", "fac"))
+    assert "data seed 0" in table.title
+    assert not (tmp_path / "out" / "agreement.json").exists()  # there is no ground truth
