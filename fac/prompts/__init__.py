@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent
 
 
 class Prompts:
-    """The prompts of one task in one prompt set ("lab": short, for the tiny models).
+    """The prompts of one task in one prompt set ("lab": short, for the tiny models; "paper": for large ones).
 
     `folder` may also be any folder of Jinja files of one's own. Raises FacError if it does not exist.
     """

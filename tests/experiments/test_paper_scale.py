@@ -136,10 +136,9 @@ def test_real_rows_make_a_table(task: str, real_data: Callable[[str], Path], tmp
 def test_what_one_model_writes_from_real_rows_trains_another_run_s(real_data: Callable[[str], Path], tmp_path: Path):
     alone = [f"experiment.{role}=[llama]" for role in ("sources", "writers", "trained")]
     small = [override for override in SMALL if not override.startswith("experiment.rows")]
-    rows = [*toxicity(real_data), *tiny("toxicity")]
-    done = fac_here("experiment=cross_model", "experiment.tasks=[toxicity]", *alone, *small, *rows, cwd=tmp_path)
+    rows = [*TASKS["sycophancy"](real_data), *tiny("sycophancy")]
+    done = fac_here("experiment=cross_model", "experiment.tasks=[sycophancy]", *alone, *small, *rows, cwd=tmp_path)
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
     assert (table.rows, table.columns) == (("baseline", "llama+llama"), ("llama", "llama_gain", "fac"))
     assert "data seed 0" in table.title
-    assert not (tmp_path / "out" / "agreement.json").exists()  # there is no ground truth

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -150,8 +151,13 @@ def test_no_orphan_is_left(end, tmp_path):
 @pytest.mark.slow
 def test_what_vllm_refuses_is_said():
     engine = VllmChat(LLAMA, VllmSettings(cpu_cache_gib=1e-6))
-    with pytest.raises(FacError, match=r"vLLM fails with .*: see (\S+), change .*or choose the engine transformers"):
+    with pytest.raises(FacError) as failure:
         engine.chat(requests(), GREEDY)
+    told = re.fullmatch(r"vLLM fails with .*: see (\S+), change .*or choose the engine .*", str(failure.value))
+    assert told
+    log = Path(told[1])
+    assert "Traceback" in log.read_text()
+    log.unlink()
     assert children() == []
 
 
