@@ -340,7 +340,7 @@ def test_an_untrained_model_has_no_skills_and_the_report_says_who_it_is(
     assert {record["sampling"][kind]["max_new_tokens"] for kind in JSON_KINDS} == {110}
     assert record["prompts"]["lab/explain"] == Prompts("lab/reward").digest("explain")
     assert record["prompts"]["lab/survival/judge"] == Prompts("lab/survival").digest("judge")
-    assert len(record["prompts"]) == 20
+    assert len(record["prompts"]) == 21
     assert set(record["versions"]) == {"fac", "torch", "transformers", "tokenizers"}
     skills = {name: Skill(**{f: row[f] for f in Skill._fields}) for name, row in record["skills"].items()}
     assert [name for name in SKILLS if name in skills] == list(skills)
