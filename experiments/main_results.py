@@ -283,19 +283,20 @@ def _table(
     also: dict[str, str] = {}  # columns of further metrics, with their titles
     for column in columns:
         task = column.plan.task
+        found = {
+            name: [(c, run) for c, run in scored if c.job.task == task.name and c.job.row == name] for name in names
+        }
         by_row = {}
         for name in names:
-            found = [(c, run) for c, run in scored if c.job.task == task.name and c.job.row == name]
-            values = {c.job.seed: 100 * c.metrics[task.metric] for c, _ in found}
+            values = {c.job.seed: 100 * c.metrics[task.metric] for c, _ in found[name]}
             by_row[name] = measured(
                 name, task.name, values, unit=task.unit, paper=paper.get(name, task.column),
-                run_ids=[run for _, run in sorted(found, key=lambda f: f[0].job.seed) if run],
+                run_ids=[run for _, run in sorted(found[name], key=lambda f: f[0].job.seed) if run],
             )  # fmt: skip
         cells += by_row.values()
         for metric, title in task.also.items():
             for name in names:
-                found = [c for c, _ in scored if c.job.task == task.name and c.job.row == name]
-                values = {c.job.seed: 100 * c.metrics[metric] for c in found if metric in c.metrics}
+                values = {c.job.seed: 100 * c.metrics[metric] for c, _ in found[name] if metric in c.metrics}
                 if values:
                     also[f"{task.name}_{metric}"] = title
                     cells.append(measured(name, f"{task.name}_{metric}", values))
@@ -317,10 +318,9 @@ def _table(
         title=f"Main results, {session.cfg.model.name}, {columns[0].plan.place} {world}",
         rows=tuple(names),
         columns=tuple(
-            name
+            f"{task.name}{kind}"
             for task in tasks
-            for name in (task.name, f"{task.name}_gain", *(f"{task.name}_{m}" for m in task.also), f"{task.name}_fac")
-            if name in also or name.removeprefix(f"{task.name}_") not in task.also
+            for kind in ("", "_gain", *(f"_{m}" for m in task.also if f"{task.name}_{m}" in also), "_fac")
         ),
         cells=tuple(cells),
         config_hash=session.config_hash,

@@ -7,27 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.encoders import LAYER, SETTINGS, K, sentences, train_sae
-from support.models import tiny_model
 
-from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat
 from fac.errors import FacError
 from fac.sae import train
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"), "llama")
-
-
-@pytest.fixture(scope="module")
-def backbone(model):
-    return Backbone(ModelRef(str(model)), LAYER)
-
-
-@pytest.fixture(scope="module")
-def trained(model, tmp_path_factory):
-    return train_sae(model, tmp_path_factory.mktemp("sae"))
 
 
 def test_the_record_says_what_the_sae_was_trained_on(trained, backbone):

@@ -6,28 +6,13 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.encoders import LAYER, WIDTH, K, sentences, train_sae
+from support.encoders import LAYER, WIDTH, K, sentences
 from support.models import tiny_model
 
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat, encode
 from fac.errors import FacError
 from fac.sae import Sae, SaeRef, hook_name, layer_of, load, recorded_layer
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"), "llama")
-
-
-@pytest.fixture(scope="module")
-def backbone(model):
-    return Backbone(ModelRef(str(model)), LAYER)
-
-
-@pytest.fixture(scope="module")
-def trained(model, tmp_path_factory):
-    return train_sae(model, tmp_path_factory.mktemp("sae"))
 
 
 @pytest.fixture

@@ -4,11 +4,9 @@ import dataclasses
 
 import pytest
 import torch
-from support.encoders import LAYER, WIDTH, sentences, train_sae
-from support.models import tiny_model
+from support.encoders import LAYER, WIDTH, sentences
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat, encode
 from fac.errors import FacError
 from fac.sae import SaeRef, load
@@ -18,18 +16,8 @@ LONGEST = 20  # cuts some texts
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"), "llama")
-
-
-@pytest.fixture(scope="module")
-def backbone(model):
-    return Backbone(ModelRef(str(model)), LAYER)
-
-
-@pytest.fixture(scope="module")
-def sae(model, backbone, tmp_path_factory):
-    return load(SaeRef(str(train_sae(model, tmp_path_factory.mktemp("sae")))), backbone)
+def sae(trained, backbone):
+    return load(SaeRef(str(trained)), backbone)
 
 
 @pytest.fixture(scope="module")
