@@ -34,6 +34,7 @@ from experiments.engines import COMPARE
 from experiments.report import Page, render
 from experiments.results import Cell, Scale, Table, measured, paper_table, provenance, versions
 from experiments.session import Session
+from experiments.walk import NotStored, current_walk
 from fac.errors import FacError
 from fac.jsonl import write_json_atomic
 from fac.llm.base import Sampling
@@ -112,6 +113,8 @@ class _Judging:
                 "seed": self.seed,
             }
             artifact = session.store.stage("judged", build, params=params, resumable=True)
+        if current_walk() is not None:
+            raise NotStored("table")
         path = session.out / ANNOTATIONS
         shutil.copyfile(artifact.path / ANNOTATIONS, path)
         unreadable = sum(not a["readable"] for a in json.loads(path.read_text()))

@@ -45,7 +45,7 @@ def run(cfg: DictConfig) -> Path:
         for role, source in sources.items():
             corpora[role], reports[role] = corpus_of(session.store, source)
             session.say(f"{role}: {reports[role]}")
-        shop = Workshop(session.store, model, sae, layer, features, corpora["anchor"])
+        shop = Workshop(session.store, model, sae, layer, features, corpora["anchor"], session.sae_curve())
         anchor, seed = measure(shop, corpora["anchor"]), measure(shop, corpora["seed"])
         everything = np.ones(anchor.pooled.n_features, np.bool_)
         gap = find_gap(anchor, seed, everything, thresholds)

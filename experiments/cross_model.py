@@ -65,7 +65,8 @@ def run(cfg: DictConfig) -> Path:
         coverage: dict[str, float] = {}
         for source in sources:
             model, sae = models[source]
-            shop = Workshop(session.store, model, sae, layer, features, data.anchor)
+            curve = session.sae_curve(f"sae_{source}")
+            shop = Workshop(session.store, model, sae, layer, features, data.anchor, curve)
             with engines.open(model, session.say) as crew:
                 mined[source] = mine(
                     shop, data.anchor, data.known, crew.annotators, plan.prompts, plan.read, thresholds, data.labelled

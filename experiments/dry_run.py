@@ -4,8 +4,9 @@
 
 The experiment's own code is walked, branch by branch (`experiments.walk`), so what is shown as stored was found under
 the very key that the real run will ask for. A branch ends at its first stage that is not stored: what comes behind it
-is printed from the layout below, since its keys are not known before that stage is done. Knows: how the cells of each
-experiment are laid out, and which stage comes after which. Does not know: what a stage does, or what decides its key.
+is printed from the layout below, since its keys are not known before that stage is done. An experiment without a layout
+is walked once, and its stages are printed in their order. Knows: how the cells of each experiment are laid out, and
+which stage comes after which. Does not know: what a stage does, or what decides its key.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ GRAPH = (
     Node("data", "", "the corpora and rows of the task"),
     Node("sae", "data", "trained on the anchor (sae=train), otherwise given"),
     Node("features", "data, sae", "g_i of the anchor and the seed data, top spans"),
-    Node("interpret", "features", "explain, verify and judge every feature that the anchor activates"),
+    Node("interpret", "features", "explain and judge every feature that the anchor activates"),
     Node("reference", "data", "answers to compare with, where the task compares"),
     Node("write", "interpret", "step 1, step 2: candidates, each measured"),
     Node("rows", "write", "what the method adds, answered where the task asks for answers"),
@@ -50,6 +51,44 @@ GRAPH = (
     Node("test", "train, data", "one set of metrics per cell"),
     Node("table", "test, coverage", "table.json, table.md, report.html"),
 )
+TABLE = Node("table", "", "table.json, table.md, report.html")
+GIVEN = Node("sae", "", "trained on these texts (sae=train) or imported, otherwise given")
+MEASURING: Mapping[str, Sequence[Node]] = {  # experiments without a layout, in order of their stages
+    "alpaca_eval": (Node("judged", "", "preferences of the judge, where no annotations are given"), TABLE),
+    "coverage": (
+        Node("corpus", "", "the anchor and the seed texts"),
+        GIVEN,
+        Node("features", "", "g_i of both, top spans"),
+        Node("diversity", "", "the other measures of variety"),
+        TABLE,
+    ),
+    "matching": (
+        Node("world", "", "the shared texts, drawn"),
+        Node("corpus", "", "the shared texts, from a data set"),
+        GIVEN,
+        Node("features", "", "g_i of every model"),
+        Node("matching", "", "every pair of models, and its control"),
+        TABLE,
+    ),
+    "reward": (
+        Node("pairs", "", "the pairs to train on and to test on"),
+        Node("reward", "", "one reward model per seed"),
+        Node("scores", "", "its accuracy by section"),
+        TABLE,
+    ),
+    "sae": (
+        Node("mixture", "", "the texts of all parts, each once"),
+        Node("mixture_split", "", "nine tenths to train on, one held out"),
+        GIVEN,
+        Node("sae_quality", "", "reconstruction of the held-out texts"),
+        TABLE,
+    ),
+    "steering": (
+        Node("steering_vector", "", "one vector per behaviour and seed"),
+        Node("steering_answers", "", "its answers at every multiplier"),
+        TABLE,
+    ),
+}
 ORDER = {node.name: place for place, node in enumerate(GRAPH)}
 
 
@@ -81,12 +120,10 @@ class Section:
 
 
 def report(cfg: DictConfig) -> str:
-    """The plan as text, or a sentence for an experiment that has none. Raises FacError for a value that is not set."""
+    """The plan as text. Raises FacError for a value that is not set."""
     name = cfg.experiment.name
     if name not in LAYOUTS:
-        return (
-            f"experiment={name} has no cells, so no plan to show ({', '.join(LAYOUTS)} have): run it without dry_run."
-        )
+        return "\n".join(_measuring(cfg))
     layout = LAYOUTS[name]
     branches = layout.branches(cfg)
     cells = {(*line, seed): OPEN for branch in branches for line in branch.lines for seed in branch.seeds}
@@ -115,6 +152,23 @@ def _walked(cfg: DictConfig, settings: Mapping[str, Any]) -> tuple[Walk, str | N
         except FacError as error:  # such as a file that is not there yet
             return walk, None, str(error)
     raise AssertionError(f"{cfg.experiment.module} asked for no cells")
+
+
+def _measuring(cfg: DictConfig) -> list[str]:
+    """The stages of an experiment without a layout, with what is stored before the first that is not."""
+    walk, stop, reason = _walked(cfg, {})
+    found = [event.name for event in walk.found]
+    nodes = MEASURING[cfg.experiment.name]
+    reached = max((place for place, node in enumerate(nodes) if node.name in (*found, stop)), default=-1)
+    rows = []
+    for place, node in enumerate(nodes):
+        count = found.count(node.name)
+        unused = place < reached and not count
+        rows.append(["-" if unused else STORED if count and node.name != stop else OPEN, node.name, node.what])
+        rows[-1][2] += f" ({count} stored)" if count else ""
+    refused = [] if reason is None else [f"  here it would stop: {reason}"]
+    head = f"Plan of {_told(cfg)}. Store: {config.plain(cfg, 'paths.store')}"
+    return [head, "", "stages", *_aligned(rows), *refused, "", "Nothing was run or written."]
 
 
 def _note(section: Section, walk: Walk, stop: str | None, reason: str | None) -> None:
@@ -206,8 +260,11 @@ LAYOUTS = {
 
 
 def _head(cfg: DictConfig, cells: Mapping[tuple[str, str, int], str]) -> list[str]:
-    told = f"experiment={cfg.experiment.name} model={cfg.model.name} scale={cfg.scale.name}"
-    return [f"Plan of {told}: {len(cells)} cells. Store: {config.plain(cfg, 'paths.store')}", ""]
+    return [f"Plan of {_told(cfg)}: {len(cells)} cells. Store: {config.plain(cfg, 'paths.store')}", ""]
+
+
+def _told(cfg: DictConfig) -> str:
+    return f"experiment={cfg.experiment.name} model={cfg.model.name} scale={cfg.scale.name}"
 
 
 def _graph() -> list[str]:

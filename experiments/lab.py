@@ -65,7 +65,7 @@ def run(cfg: DictConfig) -> Path:
         data = lab_data(session.store, TASKS["toxicity"], plan.world_seed, plan.sizes, plan.test)
         rows: list[Row] = []
         model = plan.model
-        shop = Workshop(session.store, model, plan.sae, plan.layer, plan.features, data.anchor)
+        shop = Workshop(session.store, model, plan.sae, plan.layer, plan.features, data.anchor, session.sae_curve())
         prompts = Prompts(plan.prompts)
         with plan.engines.open(model, session.say) as crew:
             mined = mine(

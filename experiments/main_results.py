@@ -120,7 +120,8 @@ def run(cfg: DictConfig) -> Path:
                 data = task_data(session.store, plan.task, world, plan.origin, test)
                 for note in data.notes:
                     session.say(note)
-                shop = Workshop(session.store, model, sae, layer, features, data.anchor)
+                curve = session.sae_curve(f"sae_{plan.task.name}")
+                shop = Workshop(session.store, model, sae, layer, features, data.anchor, curve)
                 mined = mine(
                     shop, data.anchor, data.known, crew.annotators, plan.prompts, plan.read, thresholds, data.labelled
                 )

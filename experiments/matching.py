@@ -89,7 +89,9 @@ def run(cfg: DictConfig) -> Path:
         corpus, described = shared_corpus(cfg, session.store)
         encoders = []
         for name, (model, sae) in models.items():
-            found = measure(Workshop(session.store, model, sae, layer, features, corpus), corpus)
+            found = measure(
+                Workshop(session.store, model, sae, layer, features, corpus, session.sae_curve(f"sae_{name}")), corpus
+            )
             encoders.append(Encoder(name, found, relevant_to_labels(found, min_active, read.fdr)))
         pairs = [matched(session.store, a, b, min_active) for a, b in itertools.combinations(encoders, 2)]
         table = _table(session, pairs, at_least, min_active)

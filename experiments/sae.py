@@ -54,11 +54,7 @@ def run(cfg: DictConfig) -> Path:
         texts = mix(session.store, parts, held_out=share, seed=split_seed)
         for name, report in texts.reports.items():
             session.say(f"{name}: {report}")
-
-        def track(step: int, metrics: Mapping[str, float]) -> None:
-            session.tracker.log(metrics={f"sae/{name}": {step: value} for name, value in metrics.items()})
-
-        shop = Workshop(session.store, model, sae, layer, features, texts.train, track)
+        shop = Workshop(session.store, model, sae, layer, features, texts.train, session.sae_curve())
         found = measure_quality(shop, texts.held_out)
         table = _table(session, found, 0 if isinstance(sae, SaeRef) else sae.seed)
         curve = _curve(shop)

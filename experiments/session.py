@@ -18,7 +18,8 @@ from tqdm import tqdm
 from experiments import results
 from experiments.config import plain, value
 from experiments.tracking import Tracker
-from experiments.walk import current_walk
+from experiments.walk import NotStored, current_walk
+from fac.sae.recipe import OnStep
 from fac.store import StageEvent, Store
 
 
@@ -85,6 +86,14 @@ class Session:
         if current_walk() is None:
             tqdm.write(f"[{time.monotonic() - self.started:6.1f} s] {text}", file=sys.stderr)
 
+    def sae_curve(self, name: str = "sae") -> OnStep:
+        """What an SAE that is trained on the way reports its steps to: curves NAME/metric of the tracked run."""
+
+        def track(step: int, metrics: Mapping[str, float]) -> None:
+            self.tracker.log(metrics={f"{name}/{metric}": {step: value} for metric, value in metrics.items()})
+
+        return track
+
     def times(self) -> list[StageTime]:
         """Cost per stage name, in order of first appearance."""
         table = []
@@ -96,7 +105,12 @@ class Session:
         return table
 
     def finish(self, table: results.Table, html: str, metrics: Mapping[str, float], files: Sequence[Path] = ()) -> Path:
-        """Write the four files of `out` and hand them, with `files`, to the tracker; returns `out`."""
+        """Write the four files of `out` and hand them, with `files`, to the tracker; returns `out`.
+
+        A dry run ends here.
+        """
+        if current_walk() is not None:
+            raise NotStored("table")
         results.write_outputs(self.out, table, html, OmegaConf.to_yaml(self.cfg, resolve=True))
         names = ("config.yaml", "table.json", "table.md", "report.html")
         self.tracker.log(metrics=metrics, artifacts=[*(self.out / name for name in names), *files])

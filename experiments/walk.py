@@ -7,7 +7,7 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -60,15 +60,8 @@ def current_walk() -> Walk | None:
 
 class _FindingStore(Store):
     def stage(
-        self,
-        name: str,
-        build: Callable[[Path], object],
-        *,
-        version: int = 1,
-        params: Mapping[str, Any] | None = None,
-        inputs: Sequence[Artifact | str] = (),
-        resumable: bool = False,
+        self, name: str, build: Callable[[Path], object], *, resumable: bool = False, **identity: Any
     ) -> Artifact:
-        if not self.has(name, version=version, params=params, inputs=inputs):
+        if not self.has(name, **identity):
             raise NotStored(name)
-        return super().stage(name, build, version=version, params=params, inputs=inputs, resumable=resumable)
+        return super().stage(name, build, resumable=resumable, **identity)

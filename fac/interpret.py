@@ -30,7 +30,7 @@ class Reading:
     feature: int
     spans: tuple[str, ...]  # strongest first, each ending with the activating token
     explanation: str  # "" if the annotator cannot tell
-    verification: str = ""  # do the spans fit the explanation?
+    verification: str = ""  # do the spans fit the explanation? "" also if that was not asked
     relevance: str = ""  # is it relevant to the task?
 
     def is_relevant(self, verified: bool) -> bool:
@@ -54,8 +54,8 @@ def read_features(
 ) -> list[Reading]:
     """Explain every feature from its spans, verify the explanation against them, judge its relevance to the task.
 
-    `annotators` maps each of ROLES to a model. Every request and reply is kept in `folder` (replies-ROLE.jsonl), where
-    a killed run continues; the readings are written to readings.jsonl.
+    `annotators` maps each of ROLES to a model; without one for `verify` nothing is verified. Every request and reply
+    is kept in `folder` (replies-ROLE.jsonl), where a killed run continues; the readings are written to readings.jsonl.
     """
 
     def said(role: str, features: Sequence[int], prompt: Callable[[int], str]) -> dict[int, str]:
@@ -70,7 +70,9 @@ def read_features(
 
     texts = said("explain", list(spans), lambda f: prompts.render("explain", spans=spans[f]))
     clear = [f for f, text in texts.items() if text and not _CANNOT_TELL.match(text)]
-    fits = said("verify", clear, lambda f: prompts.render("verify", summary=texts[f], spans=spans[f]))
+    fits: dict[int, str] = {}
+    if "verify" in annotators:
+        fits = said("verify", clear, lambda f: prompts.render("verify", summary=texts[f], spans=spans[f]))
     needed = said("judge", clear, lambda f: prompts.render("judge", summary=texts[f]))
     readings = [
         Reading(

@@ -58,6 +58,11 @@ class ReadSettings:
     # code, the LLM does not find it relevant from its spans in the seed data (none: not relevant).
     missing: Literal["activation", "annotation"] = "activation"
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Which of ROLES are asked: a verification that decides nothing is not paid for."""
+        return tuple(role for role in ROLES if role != "verify" or self.verified)
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -261,18 +266,19 @@ def spans_of(
 def interpret(
     shop: Workshop, anchor: Measured, annotators: Mapping[str, ChatModel], prompts: Prompts, settings: ReadSettings
 ) -> tuple[Artifact, dict[int, Reading]]:
-    """Explain, verify and judge every feature that the texts (the anchor's, as a rule) activate."""
+    """Explain and judge every feature that the texts (the anchor's, as a rule) activate; verify it if that counts."""
+    asked = {role: annotators[role] for role in settings.roles}
     sampling = Sampling(settings.temperature, 1.0, settings.max_new_tokens)
 
     def build(folder: Path) -> None:
         alive = np.flatnonzero(anchor.pooled.maxima() > 0)
         found = spans_of(shop, anchor, alive.tolist(), settings.spans, settings.span_tokens)
         spans = {feature: [" ".join(span.text.split()) for span in spans] for feature, spans in found.items()}
-        read_features(annotators, prompts, spans, sampling, settings.seed, folder)
+        read_features(asked, prompts, spans, sampling, settings.seed, folder)
 
     params = {
-        "annotators": {role: annotators[role].identity for role in ROLES},
-        "prompts": {role: prompts.digest(role) for role in ROLES},
+        "annotators": {role: annotator.identity for role, annotator in asked.items()},
+        "prompts": {role: prompts.digest(role) for role in asked},
         "spans": settings.spans,
         "span_tokens": settings.span_tokens,
         "sampling": sampling,
@@ -363,8 +369,9 @@ def mine(
     relevant = relevant_features(width, readings, read, sample)
     seed_relevant = None
     if read.missing == "annotation":
-        _, told = interpret(shop, known, annotators, prompts, read)
-        seed_relevant = relevant_features(width, told, replace(read, judge="llm", verified=False))
+        by_judge = replace(read, judge="llm", verified=False)
+        _, told = interpret(shop, known, annotators, prompts, by_judge)
+        seed_relevant = relevant_features(width, told, by_judge)
     return Mined(shop, find_gap(measured, known, relevant, thresholds, readings, seed_relevant), source)
 
 

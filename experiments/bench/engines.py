@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.results import REPOSITORY, provenance, versions
+from experiments.results import REPOSITORY, Table, provenance, versions
 from fac.backbone import ModelRef
 from fac.jsonl import write_json_atomic
 from fac.lab import shipped
@@ -43,15 +43,19 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args()
     VllmSettings().check()
-    found = {}
+    found, means = {}, {}
     for name, make in ENGINES.items():
         engine = make(ModelRef(str(shipped("llama"))))
         try:
-            found[name] = replies(engine, options.requests) | loop(name, options.overrides)
+            found[name] = replies(engine, options.requests)
         finally:
             engine.close()
+        seconds, means[name] = loop(name, options.overrides)
+        found[name] |= seconds
         print(name, *(f"{key} {value:.1f}" for key, value in found[name].items()), sep="  ")
-    record = {"engines": found, "requests": options.requests, "loop": options.overrides}
+    same = all(table == means["transformers"] for table in means.values())
+    print("the tables of the loops are", "the same" if same else "not the same")
+    record = {"engines": found, "requests": options.requests, "loop": options.overrides, "same_table": same}
     write_json_atomic(options.out / "engines.json", record | {"versions": versions(), "provenance": provenance()})
 
 
@@ -74,8 +78,8 @@ def replies(engine: ChatModel, count: int) -> dict[str, float]:
     return {"start_s": started - began, "replies_per_s": count / seconds, "tokens_per_s": tokens / seconds}
 
 
-def loop(engine: str, overrides: list[str]) -> dict[str, float]:
-    """Seconds of the stages that ask an LLM, of one run of the lab from an empty store."""
+def loop(engine: str, overrides: list[str]) -> tuple[dict[str, float], dict[str, float | None]]:
+    """One run of the lab from an empty store: seconds of it and of its stages that ask an LLM; its table, by cell."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "experiments.run", "experiment=lab", f"llm={engine}", *overrides]
         command += [f"out={folder}/out", f"paths.outputs={folder}", "tracking.enabled=false"]
@@ -85,7 +89,8 @@ def loop(engine: str, overrides: list[str]) -> dict[str, float]:
         for stage in ("interpret", "write"):
             records = Path(folder, "store", stage).glob("*/stage.json")
             seconds[f"{stage}_s"] = sum(json.loads(record.read_text())["seconds"] for record in records)
-    return seconds
+        table = Table.from_json(Path(folder, "out", "table.json").read_text())
+    return seconds, {f"{cell.row}/{cell.column}": cell.mean for cell in table.cells}
 
 
 if __name__ == "__main__":

@@ -138,7 +138,8 @@ class TaskLoad:
     batch: int
     rank: int
     reply: int  # longest reply of the writer
-    answered: bool  # what is trained answers every test row, and a judge compares each in both orders
+    answered: bool  # what is trained answers every test row, and a judge compares each answer
+    both_orders: bool  # ... twice
     from_lab: bool  # drawn from the lab's world
 
     @property
@@ -188,6 +189,11 @@ def asked_of_reader(loads: Sequence[TaskLoad], width: int, shown: int, reply: in
 def asked_of_trained(loads: Sequence[TaskLoad]) -> Asked:
     """Answers of what was trained."""
     return _sum(_asked(load.cells * load.test, PROMPT_TOKENS, load.reply) for load in loads if load.answered)
+
+
+def asked_of_judge(loads: Sequence[TaskLoad]) -> Asked:
+    """Comparisons of those answers."""
+    return _sum(asked_of_trained([load]) for load in loads for _ in range(1 + load.both_orders))
 
 
 def _asked(requests: int, prompt: int, reply: int) -> Asked:

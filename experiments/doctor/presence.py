@@ -38,6 +38,7 @@ from fac.sae.checkpoint import SUFFIXES
 DISTRIBUTION = "fac-synthesis"
 CONSTRAINTS = REPOSITORY / "constraints.txt"
 ROWS_READ = 5  # of every data set
+CLONES = {"CAA": "git clone https://github.com/nrimsky/CAA"}  # data in repositories, by the folder that a clone makes
 PROMPT_ROLES = (*ROLES, "write", "contrast")
 
 
@@ -313,7 +314,8 @@ def engines(cfg: DictConfig, online: bool) -> Iterator[Finding]:
     if not loads:
         return  # no LLM is asked
     crew = config.engines(cfg)
-    roles: dict[str, Engine] = {"writer": crew.writer, **{role: crew.annotators[role] for role in ROLES}}
+    roles: dict[str, Engine] = {"writer": crew.writer}
+    roles |= {role: crew.annotators[role] for role in config.read_settings(cfg).roles}
     if any(load.answered and not load.from_lab for load in loads):
         roles[COMPARE] = crew.annotators[COMPARE]
     by_engine: list[tuple[Engine, list[str]]] = []
@@ -367,8 +369,9 @@ def prompts(cfg: DictConfig) -> Iterator[Finding]:
 
 
 def data_sets(cfg: DictConfig, online: bool) -> Iterator[Finding]:
-    """Every data set that the configuration names; those of the hub once, with all that they are for."""
+    """Every data set that the configuration names, each once, with all that it is for."""
     on_hub: dict[tuple[str, str | None], list[str]] = {}
+    in_files: dict[str, dict[str, Mapping[str, Any]]] = {}
     for key, values in workload.sources(cfg):
         if values["path"] in (None, "???"):
             continue  # not used, or said already
@@ -376,27 +379,36 @@ def data_sets(cfg: DictConfig, online: bool) -> Iterator[Finding]:
         if is_hub(path) and not Path(hub_name(path).id).is_dir():
             on_hub.setdefault((hub_name(path).id, values.get("revision")), []).append(key)
         else:
-            yield from checked(f"data {key}", lambda key=key, values=values: data_files(key, values))
+            in_files.setdefault(str(path), {})[key] = values
+    for name, uses in in_files.items():
+        yield from checked(f"data {name}", lambda n=name, u=uses: data_files(n, u))
     for (name, revision), keys in on_hub.items():
         yield from checked(f"data {name}", lambda n=name, r=revision, k=keys: hub_data(n, r, k, online))
 
 
-def data_files(key: str, values: Mapping[str, Any]) -> Iterator[Finding]:
-    """A data set in files: they are there, and the first rows can be read."""
-    source = workload.as_source(key, values)
-    what = f"data {key}"
-    try:
-        rows = list(islice(read_rows(source), ROWS_READ))
-    except FacError as error:
-        yield Finding("missing", what, str(error).replace(f"data.{source.name}.", f"{key}."))
-        return
-    broken = [f"{row.place}: {row.values}" for row in rows if isinstance(row.values, Malformed)]
-    if not rows:
-        yield Finding("missing", what, f"{source.path} has no rows: name a file that has with {key}.path=FILE")
-    elif broken and source.on_error == "fail":
-        yield Finding("missing", what, f"{broken[0]}: mend it, or set {key}.on_error=skip")
-    else:
-        yield Finding("ok", what, f"{source.path}: the first {len(rows)} rows can be read")
+def data_files(name: str, uses: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """Data in files, by the keys they are for: they are there, and the first rows can be read under each key."""
+    what, used, counts = f"data {name}", f"for {', '.join(uses)}", []
+    for key, values in uses.items():
+        source = workload.as_source(key, values)
+        try:
+            rows = list(islice(read_rows(source), ROWS_READ))
+        except FacError as error:
+            command = CLONES.get(Path(name).parts[0])
+            said = str(error).replace(f"data.{source.name}.", f"{key}.")
+            if command and not Path(name).exists():
+                said = f"not here: {command}, or name a file with {key}.path=FILE"
+            yield Finding("missing", what, f"{said} ({used})")
+            return
+        broken = [f"{row.place}: {row.values}" for row in rows if isinstance(row.values, Malformed)]
+        if not rows:
+            yield Finding("missing", what, f"{name} has no rows: name a file that has with {key}.path=FILE")
+            return
+        if broken and source.on_error == "fail":
+            yield Finding("missing", what, f"{broken[0]}: mend it, or set {key}.on_error=skip")
+            return
+        counts.append(len(rows))
+    yield Finding("ok", what, f"the first {min(counts)} rows can be read ({used})")
 
 
 def hub_data(name: str, revision: str | None, keys: Sequence[str], online: bool) -> Iterator[Finding]:

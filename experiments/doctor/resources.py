@@ -21,7 +21,6 @@ from experiments.doctor.base import Finding
 from experiments.doctor.needs import GIB, Asked, Encoder, Shape, TaskLoad
 from experiments.doctor.presence import Party
 from experiments.engines import COMPARE, Engine, Engines, TransformersSettings
-from fac.interpret import ROLES
 from fac.llm.openai import OpenAISettings
 from fac.llm.vllm import VllmSettings
 
@@ -111,7 +110,8 @@ def memory_parts(
     if loads:
         crew = config.engines(cfg)
         longest = needs.PROMPT_TOKENS + max(load.reply for load in loads)
-        engines = {engine_kind(engine): engine for engine in (crew.writer, *(crew.annotators[r] for r in ROLES))}
+        annotators = [crew.annotators[role] for role in config.read_settings(cfg).roles]
+        engines = {engine_kind(engine): engine for engine in (crew.writer, *annotators)}
         for kind, engine in engines.items():
             if kind == "vllm" and weight == GPU_WEIGHT and isinstance(engine.settings, VllmSettings):
                 parts["vllm"] = int(engine.settings.gpu_memory_utilization * memory)
@@ -216,14 +216,13 @@ def stages(
     cfg: DictConfig, shape: Shape, encoder: Encoder, loads: Sequence[TaskLoad], engines: Engines
 ) -> Iterator[Stage]:
     """The stages of all tasks together, those without work left out."""
-    read = cfg.interpret
+    read = config.read_settings(cfg)
     yield from _sae_training(cfg, shape, encoder, loads)
     yield Stage("measure", needs.measuring_flop(shape, encoder, sum(load.measured_tokens for load in loads)))
-    if read.judge == "llm":
-        for role in ROLES:
-            shown = read.spans * read.span_tokens if role != "judge" else 0
-            asked = needs.asked_of_reader(loads, encoder.width, shown, read.max_new_tokens)
-            yield Stage(f"interpret: {role}", asked=asked, engine=engines.annotators[role])
+    for role in read.roles:
+        shown = read.spans * read.span_tokens if role != "judge" else 0
+        asked = needs.asked_of_reader(loads, encoder.width, shown, read.max_new_tokens)
+        yield Stage(f"interpret: {role}", asked=asked, engine=engines.annotators[role])
     if (asked := needs.asked_of_writer(loads)).requests:
         yield Stage("write", asked=asked, engine=engines.writer)
     yield Stage("train", sum(needs.training_flop(shape, load.trained_tokens) for load in loads))
@@ -231,7 +230,7 @@ def stages(
     if (asked := needs.asked_of_trained(loads)).requests:
         yield Stage("test: answers", asked=asked, engine=IN_WORKER)
         judge = IN_WORKER if all(load.from_lab for load in loads) else engines.annotators[COMPARE]
-        yield Stage("test: judge", asked=asked + asked, engine=judge)
+        yield Stage("test: judge", asked=needs.asked_of_judge(loads), engine=judge)
 
 
 def _time_of(stage: Stage, here: Machine, shape: Shape) -> Finding:

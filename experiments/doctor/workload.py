@@ -111,8 +111,9 @@ def _task(cfg: DictConfig, name: str) -> TaskLoad:
         rows = config.value(cfg, "experiment.rows", list[str])
         cells = len(rows) * seeds
     train = {**vars(TASKS[name].settings()), **values["train"]}
+    evaluation = None if from_lab else origin.evaluation
     return _load(
-        cfg, name, sizes, train, rows, from_lab=from_lab,
+        cfg, name, sizes, train, rows, from_lab=from_lab, both_orders=getattr(evaluation, "both_orders", True),
         cells=cells, budget=values["budget"], reply=values["max_new_tokens"],
     )  # fmt: skip
 
@@ -127,7 +128,7 @@ def _counts(origin: Sources) -> dict[str, int]:
 
 def _load(
     cfg: DictConfig, name: str, sizes: Mapping[str, int], train: Mapping[str, Any], rows: list[str], *,
-    from_lab: bool, cells: int, budget: int, reply: int,
+    from_lab: bool, cells: int, budget: int, reply: int, both_orders: bool = True,
 ) -> TaskLoad:  # fmt: skip
     settings = config.synthesis_settings(cfg)
     safe, labelled = sizes.get("safe", 0), sizes.get("labelled", 0)
@@ -152,5 +153,6 @@ def _load(
         rank=train.get("rank") or 0,
         reply=reply,
         answered=TASKS[name].from_base,
+        both_orders=both_orders,
         from_lab=from_lab,
     )

@@ -47,7 +47,7 @@ def lines(finished: Finished) -> dict[str, tuple[str, str]]:
 
 def test_the_lab_lacks_nothing(tmp_path: Path):
     found = doctor(tmp_path, code=0)
-    for what in ("python", "packages", "model llama", "SAE for llama", "engine of writer, explain, verify, judge"):
+    for what in ("python", "packages", "model llama", "SAE for llama", "engine of writer, explain, judge"):
         assert found[what][0] == "ok", what
     for what in ("prompts", "data", "disk store", "disk outputs", "GPU memory", "time train", "assumed"):
         assert found[what][0] == "ok", what
@@ -65,13 +65,25 @@ def test_the_list_for_the_paper_s_scale_is_complete(tmp_path: Path):
     assert found["key OPENAI_API_KEY"] == ("missing", "not in the environment: export OPENAI_API_KEY=...")
     for what in ("Anthropic/hh-rlhf", "nvidia/HelpSteer2", "lmsys/toxic-chat", "allenai/reward-bench"):
         assert found[f"data {what}"][0] == "missing"
-    for role in ("anchor", "seed", "human", "test"):
-        assert found[f"data tasks.survival.data.{role}"][0] == "missing"
+    caa = found["data CAA/datasets/generate/survival-instinct/generate_dataset.json"]
+    assert caa[0] == "missing"
+    assert "git clone https://github.com/nrimsky/CAA" in caa[1]
+    assert all(f"tasks.survival.data.{role}" in caa[1] for role in ("anchor", "seed", "human"))
     assert found["GPU memory"][0] in ("ok", "missing")
     assert "training in 1 process" in found["GPU memory"][1] or "GPU" in found["GPU memory"][1]
     for what in ("disk store", "time measure", "time write", "time train", "cost interpret: explain", "cost in all"):
         assert what in found
-    assert "above budget_usd=100" in found["cost in all"][1]
+    assert found["cost in all"][0] == "ok"  # within llm.budget_usd
+    assert "19,320" not in found["cost test: judge"][1]  # AlpacaEval asks once, not in both orders
+    assert "cost interpret: verify" not in found  # decides nothing here
+
+
+def test_at_paper_scale_it_is_the_main_table_that_is_looked_at(tmp_path: Path):
+    """As `fac scale=paper` runs it. A budget below the estimate is said."""
+    found = doctor(tmp_path, "scale=paper", "annotator.budget_usd=10", code=1)
+    tasks = ("toxicity", "reward", "sycophancy", "survival", "instruction")
+    assert found["prompts"] == ("ok", ", ".join(f"paper/{task}" for task in tasks))
+    assert "above budget_usd=10" in found["cost in all"][1]
 
 
 def test_every_model_of_a_grid_is_looked_for(tmp_path: Path):
@@ -93,7 +105,7 @@ def test_a_key_is_found_and_never_shown(
 def test_a_server_of_one_s_own_needs_no_key(tmp_path: Path):
     own = ["llm.url=http://localhost:8000/v1", "llm.model=mine", "llm.key_env=null", "llm.budget_usd=null"]
     found = doctor(tmp_path, "llm=openai", *own, code=0)
-    assert found["engine of writer, explain, verify, judge"] == ("ok", "openai: mine at localhost")
+    assert found["engine of writer, explain, judge"] == ("ok", "openai: mine at localhost")
     assert not any(what.startswith("key ") for what in found)
     assert found["cost write"][0] == "warning"  # no price is known
 
@@ -106,7 +118,7 @@ def test_broken_paths_are_named_with_the_way_out(tmp_path: Path):
     assert found["setting data.seed.path"][0] == "missing"
     assert "set model.path" in found["model /nowhere"][1]
     assert "There is no SAE folder /nowhere/sae" in found["SAE for /nowhere"][1]
-    assert "set data.anchor.path" in found["data data.anchor"][1]
+    assert "set data.anchor.path" in found["data /nowhere/anchor.jsonl"][1]
     assert "paths.store=DIR" in found["disk store"][1]
     assert found["memory, time"] == ("warning", "cannot be computed before the model's config.json is here")
 
@@ -121,14 +133,15 @@ def test_data_files_are_opened_and_their_first_rows_read(tmp_path: Path):
         f"data.anchor.path={folder / 'good.jsonl'}",
         f"data.seed.path={folder / 'bad.jsonl'}",
     ]
+    good, bad = f"data {folder / 'good.jsonl'}", f"data {folder / 'bad.jsonl'}"
     found = lines(fac_here("doctor", *arguments, cwd=tmp_path))
-    assert found["data data.anchor"] == ("ok", f"{folder / 'good.jsonl'}: the first 2 rows can be read")
-    assert found["data data.seed"][0] == "missing"
-    assert "line 2" in found["data data.seed"][1]
-    assert "data.seed.on_error=skip" in found["data data.seed"][1]
+    assert found[good] == ("ok", "the first 2 rows can be read (for data.anchor)")
+    assert found[bad][0] == "missing"
+    assert "line 2" in found[bad][1]
+    assert "data.seed.on_error=skip" in found[bad][1]
     assert found["time measure"][0] == "ok"
     skipped = lines(fac_here("doctor", *arguments, "data.seed.on_error=skip", cwd=tmp_path))
-    assert skipped["data data.seed"][0] == "ok"
+    assert skipped[bad][0] == "ok"
 
 
 def test_a_model_without_weights_and_an_sae_that_does_not_fit_are_said(tmp_path: Path):
