@@ -95,14 +95,24 @@ def _wrong(name: str, error: ValidationError) -> FacError:
 
 def model_ref(cfg: DictConfig) -> ModelRef:
     values = group(cfg, "model")
-    keys = ("revision", "chat_template", "dtype")
-    return ModelRef(_local(values["path"]), **{key: values[key] for key in keys})
+    keys = ("chat_template", "dtype")
+    return ModelRef(_local(values["path"]), _revision(cfg, "path", "revision"), **{key: values[key] for key in keys})
 
 
 def base_ref(cfg: DictConfig) -> ModelRef | None:
     """The base (not instruct) model of the family, which instruction following is trained from."""
-    base = group(cfg, "model")["base"]
-    return None if base is None else ModelRef(_local(str(base)), dtype=plain(cfg, "model")["dtype"])
+    values = group(cfg, "model")
+    if values["base"] is None:
+        return None
+    return ModelRef(_local(values["base"]), _revision(cfg, "base", "base_revision"), dtype=values["dtype"])
+
+
+def _revision(cfg: DictConfig, path: str, revision: str) -> str | None:
+    """What `model` says under the key `revision`; a revision pinned for one model (`at`) is not asked of another."""
+    values = group(cfg, "model")
+    pinned = values.get("at", {}).get(cfg.scale.name, {})
+    other = bool(pinned) and values[path] != pinned[path] and values[revision] == pinned.get(revision)
+    return None if other else values[revision]
 
 
 def sae_of(cfg: DictConfig) -> SaeRef | TrainSettings | RecipeSettings:

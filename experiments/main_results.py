@@ -93,6 +93,17 @@ class Column:
     kept: dict[str, str]  # row -> samples kept of samples written
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What the tables are made of."""
+
+    columns: Sequence[Column]
+    names: Sequence[str]  # rows, in order
+    scored: Sequence[tuple[Scored, str]]  # finished cells, with their MLflow runs
+    world: int
+    crew: str  # who wrote and annotated
+
+
 def run(cfg: DictConfig) -> Path:
     """Run the experiment; returns the folder of its results."""
     names = config.value(cfg, "experiment.rows", list[str])
@@ -143,7 +154,7 @@ def run(cfg: DictConfig) -> Path:
                     cells.submit(jobs_of(plan, session.store, data, row, model, base, others, judge=judge))
                 columns.append(column)
         scored = [track(session, cell) for cell in cells.results()]
-        return _finish(session, columns, names, scored, world, crew.note)
+        return _finish(session, Findings(columns, names, scored, world, crew.note))
 
 
 def task_plans(cfg: DictConfig) -> list[TaskPlan]:
@@ -233,16 +244,8 @@ def jobs_of(
     ]
 
 
-def _finish(
-    session: Session,
-    columns: Sequence[Column],
-    names: Sequence[str],
-    scored: Sequence[tuple[Scored, str]],
-    world: int,
-    crew: str,
-) -> Path:
-    table = _table(session, columns, names, scored, world, crew)
-    details = _details(session, columns, names, scored)
+def _finish(session: Session, found: Findings) -> Path:
+    columns, table, details = found.columns, _table(session, found), _details(session, found)
     facts = [
         (
             f"{c.plan.task.title}: relevant features on the anchor, missing in the seed data",
@@ -258,7 +261,7 @@ def _finish(
         subtitle="Table 1 of the paper: what each method's data teach, task by task.",
         tables=[table, details],
         facts=facts,
-        figures=[_figure(table, columns, names)],
+        figures=[_figure(table, found)],
         stage_seconds=[(t.name, t.seconds) for t in session.times()],
     )
     path = session.out / f"{details.experiment}.json"
@@ -271,14 +274,8 @@ def _finish(
     return session.finish(table, render(page), metrics, [path])
 
 
-def _table(
-    session: Session,
-    columns: Sequence[Column],
-    names: Sequence[str],
-    scored: Sequence[tuple[Scored, str]],
-    world: int,
-    crew: str,
-) -> Table:
+def _table(session: Session, findings: Findings) -> Table:
+    columns, names, scored = findings.columns, findings.names, findings.scored
     paper = paper_table("table1")
     cells: list[Cell] = []
     also: dict[str, str] = {}  # columns of further metrics, with their titles
@@ -316,7 +313,7 @@ def _table(
     return Table(
         experiment="main_results",
         scale=session.cfg.scale.name,
-        title=f"Main results, {session.cfg.model.name}, {columns[0].plan.place} {world}",
+        title=f"Main results, {session.cfg.model.name}, {columns[0].plan.place} {findings.world}",
         rows=tuple(names),
         columns=tuple(
             f"{task.name}{kind}"
@@ -336,7 +333,7 @@ def _table(
             PROTOCOL_NOTES[columns[0].plan.protocol],
             "FAC of missing: share of the missing features that the added rows activate.",
             f"Scored on the {session.cfg.experiment.test} set of the {columns[0].plan.place.removesuffix(' seed')}.",
-            crew,
+            findings.crew,
             *(f"Answers were judged by {judge}." for judge in judges),
             *(f"{column.plan.task.title}: {column.plan.note}" for column in columns if column.plan.note),
             *parity.notes(session.cfg, parity.QUIRKS, [column.plan.train for column in columns]),
@@ -344,20 +341,18 @@ def _table(
     )
 
 
-def _details(
-    session: Session, columns: Sequence[Column], names: Sequence[str], scored: Sequence[tuple[Scored, str]]
-) -> Table:
+def _details(session: Session, findings: Findings) -> Table:
     """Every metric that the cells returned, not only the one of Table 1."""
     cells = []
     shown: dict[str, str] = {}
-    for column in columns:
+    for column in findings.columns:
         task = column.plan.task
-        found = [c for c, _ in scored if c.job.task == task.name]
+        found = [c for c, _ in findings.scored if c.job.task == task.name]
         for metric in found[0].metrics if found else ():
             key = f"{task.name}_{metric}"
             shown[key] = f"{task.title}: {metric}"
             unit = "count" if metric == "n" else "percent"
-            for name in names:
+            for name in findings.names:
                 values = {
                     c.job.seed: c.metrics[metric] * (1 if metric == "n" else 100) for c in found if c.job.row == name
                 }
@@ -367,7 +362,7 @@ def _details(
         scale=session.cfg.scale.name,
         title="Every metric",
         rows=tuple(shown),
-        columns=tuple(names),
+        columns=tuple(findings.names),
         cells=tuple(replace(cell, row=cell.column, column=cell.row) for cell in cells),
         config_hash=session.config_hash,
         versions=versions(),
@@ -376,8 +371,8 @@ def _details(
     )
 
 
-def _figure(table: Table, columns: Sequence[Column], names: Sequence[str]) -> Figure:
-    tasks = [column.plan.task for column in columns]
+def _figure(table: Table, findings: Findings) -> Figure:
+    names, tasks = findings.names, [column.plan.task for column in findings.columns]
     series = []
     for task in tasks:
         found = [table.cell(name, task.name) for name in names]

@@ -176,3 +176,15 @@ def test_a_model_that_cannot_be_named_is_said(overrides: list[str], name: str, s
     with pytest.raises(FacError) as failure:
         config.model_named(compose(*overrides), name)
     assert said in str(failure.value)
+
+
+def test_a_pinned_revision_is_asked_of_its_own_model_only():
+    """Another model.path or model.base has the newest revision, unless one is given with it."""
+    qwen, other = ["scale=paper", "model=qwen"], "model.path=Qwen/Qwen2.5-7B-Instruct"
+    assert len(config.model_ref(compose(*qwen)).revision or "") == 40
+    assert config.model_ref(compose(*qwen, other)).revision is None
+    assert config.model_ref(compose(*qwen, other, "model.revision=v1")).revision == "v1"
+    for base, length in (("meta-llama/Meta-Llama-3-8B", 40), ("org/base", 0)):
+        found = config.base_ref(compose("scale=paper", f"model.base={base}"))
+        assert found is not None
+        assert (found.path, len(found.revision or "")) == (base, length)
