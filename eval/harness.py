@@ -92,6 +92,19 @@ def run_tasks(
     return {task: _metrics(values) for task, values in done["results"].items()}
 
 
+def hub_data(task: str) -> str | None:
+    """The hub data set of one of lm-eval's own tasks, None if it reads none. Raises FacError for an unknown task."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    folder = Path(lm_eval.__file__).parent / "tasks" / task  # most tasks have one; all of them take 8 s to list
+    with _quiet():
+        manager = TaskManager(include_path=str(folder), include_defaults=False) if folder.is_dir() else TaskManager()
+    if task not in manager.task_index:
+        raise FacError(f"There is no lm-eval task {task}{closest(task, manager.all_tasks)}.")
+    return (manager.task_index[task].cfg or {}).get("dataset_path")
+
+
 def _metrics(values: Mapping[str, Any]) -> dict[str, float]:
     """lm-eval's `metric,filter` entries as numbers; its standard errors and names are left out."""
     found = {}

@@ -138,6 +138,13 @@ def _behaviors(cfg: DictConfig, settings: Settings) -> list[Behavior]:
     return found
 
 
+def files_of(folder: str | Path) -> dict[str, Path]:
+    """The files of a behaviour by their roles, where CAA keeps them."""
+    folder = Path(folder).expanduser().absolute()
+    homes = {"generate": folder, "test": folder.parent.parent / "test" / folder.name}
+    return {role: homes[role] / name for role, name in FILES.items()}
+
+
 def _source(cfg: DictConfig, role: str, folder: Path, alone: bool) -> Source:
     """The file of one role: the one that is named, or the one that lies where CAA keeps it."""
     values = config.group(cfg, f"data.{role}")
@@ -146,8 +153,7 @@ def _source(cfg: DictConfig, role: str, folder: Path, alone: bool) -> Source:
             raise FacError(f"data.{role}.path names one file, but there are several behaviours: run one at a time.")
         path = values["path"]
     else:
-        home = folder if role == "generate" else folder.parent.parent / "test" / folder.name
-        path = home / FILES[role]
+        path = files_of(folder)[role]
         if not path.is_file():
             raise FacError(
                 f"There is no {path}: set behavior to a folder such as ROOT/generate/sycophancy with its test in "

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from experiments.doctor import presence, resources
+from experiments.doctor import data, presence, resources
 from experiments.doctor.base import Finding, checked
 
 __all__ = ["Finding", "examine", "report"]
@@ -28,8 +28,10 @@ def examine(cfg: DictConfig, online: bool) -> list[Finding]:
     findings += checked("base model", lambda: presence.base_model(cfg, online))
     findings += checked("engines", lambda: presence.engines(cfg, online))
     findings += checked("prompts", lambda: presence.prompts(cfg))
-    findings += checked("data", lambda: presence.data_sets(cfg, online))
-    findings += checked("lab data", lambda: presence.lab_data(cfg))
+    findings += checked("data", lambda: data.data_sets(cfg, online))
+    findings += checked("lab data", lambda: data.lab_data(cfg))
+    findings += checked("tests", lambda: data.beside_tests(cfg, online))
+    findings += checked("files", lambda: data.named_files(cfg, online))
     findings += checked("memory, disk, time", lambda: resources.resources(cfg, parties))
     return findings
 

@@ -22,6 +22,9 @@ REPLY_TOKENS = 150  # mean length of a reply, where more is allowed
 ASSUMED_TEXTS = 10_000  # of a data set that is not here, has no limit, and is none of these:
 KNOWN_TEXTS = {  # by hub id, or by the name of a file
     "Anthropic/hh-rlhf": 40_000,  # one of its parts
+    "anon8231489123/ShareGPT_Vicuna_unfiltered": 94_000,
+    "THUDM/webglm-qa": 44_000,
+    "WizardLMTeam/WizardLM_evol_instruct_70k": 70_000,
     "nvidia/HelpSteer2": 20_000,
     "lmsys/toxic-chat": 5_000,  # one split
     "allenai/reward-bench": 2_985,  # filtered
@@ -141,6 +144,7 @@ class TaskLoad:
     answered: bool  # what is trained answers every test row, and a judge compares each answer
     both_orders: bool  # ... twice
     from_lab: bool  # drawn from the lab's world
+    mining: int  # models whose features are mined
 
     @property
     def requests(self) -> int:
@@ -149,7 +153,7 @@ class TaskLoad:
 
     @property
     def measured_tokens(self) -> int:
-        texts = self.anchor + self.known + self.requests + self.methods * self.budget
+        texts = self.mining * (self.anchor + self.known) + self.requests + self.methods * self.budget
         return texts * self.tokens
 
     @property
@@ -182,8 +186,8 @@ def asked_of_writer(loads: Sequence[TaskLoad]) -> Asked:
 
 
 def asked_of_reader(loads: Sequence[TaskLoad], width: int, shown: int, reply: int) -> Asked:
-    """One annotator's role, for every task: every feature, of which at most `width` are active, `shown` tokens each."""
-    return _sum(_asked(width, PROMPT_TOKENS + shown, reply) for _ in loads)
+    """One annotator's role, for every task and mined model: at most `width` active features, `shown` tokens each."""
+    return _sum(_asked(load.mining * width, PROMPT_TOKENS + shown, reply) for load in loads)
 
 
 def asked_of_trained(loads: Sequence[TaskLoad]) -> Asked:

@@ -1,4 +1,4 @@
-"""Is it there? Software, models, SAEs, engines with their keys, prompts, data sets.
+"""Is it there? Software, models, SAEs, engines with their keys, prompts.
 
 Knows: where each thing would come from, and how one gets it. Does not know: how much memory or time it takes
 (`experiments.doctor.resources`). The hub is only asked what it has.
@@ -9,25 +9,22 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import config
 from experiments.doctor import needs, workload
-from experiments.doctor.base import Finding, checked, name_of, short
+from experiments.doctor.base import Finding, checked, name_of
+from experiments.doctor.hub import cached, on_hub
 from experiments.doctor.needs import Encoder, Shape
 from experiments.engines import COMPARE, Engine
 from experiments.results import REPOSITORY
 from experiments.tasks import TASKS
 from fac.backbone import ModelRef, load_pretrained, load_tokenizer
-from fac.data.files import Malformed, read_rows
-from fac.data.hub import hub_name, is_hub
 from fac.errors import FacError
 from fac.interpret import ROLES
 from fac.llm.openai import OpenAISettings
@@ -37,8 +34,6 @@ from fac.sae.checkpoint import SUFFIXES
 
 DISTRIBUTION = "fac-synthesis"
 CONSTRAINTS = REPOSITORY / "constraints.txt"
-ROWS_READ = 5  # of every data set
-CLONES = {"CAA": "git clone https://github.com/nrimsky/CAA"}  # data in repositories, by the folder that a clone makes
 PROMPT_ROLES = (*ROLES, "write", "contrast")
 
 
@@ -111,6 +106,8 @@ def unset(cfg: DictConfig) -> Iterator[Finding]:
 
 def models(cfg: DictConfig, online: bool, parties: list[Party]) -> Iterator[Finding]:
     """Every model of the run and its SAE; what is known of them is appended to `parties`."""
+    if not workload.uses_model(cfg):
+        return
     for name, own in _chosen_models(cfg):
         yield from checked(f"model {name}", lambda own=own: _model_and_sae(own, online, parties))
 
@@ -136,7 +133,8 @@ def _model_and_sae(cfg: DictConfig, online: bool, parties: list[Party]) -> Itera
     yield from checked(f"model {name_of(ref)}", lambda: model(ref, online))
     shape = _shape(ref)
     found: list[Encoder] = []
-    yield from checked(f"SAE for {name_of(ref)}", lambda: sae(cfg, ref, shape, online, found))
+    if workload.uses_sae(cfg):
+        yield from checked(f"SAE for {name_of(ref)}", lambda: sae(cfg, ref, shape, online, found))
     if shape is not None and not found:
         found.append(needs.paper_encoder(shape))
     parties.append(Party(ref, shape, found[0] if found else None))
@@ -152,7 +150,7 @@ def model(ref: ModelRef, online: bool) -> Iterator[Finding]:
         else:
             yield Finding("missing", what, f"{ref.folder} holds no whole set of *.safetensors: fetch the model again")
         return
-    folder = _cached(ref.path, ref.revision, "model")
+    folder = cached(ref.path, ref.revision, "model")
     if folder is not None and _weights_whole(folder):
         load_tokenizer(ref)
         at = f"at {ref.revision}" if ref.revision else "at the commit it was fetched at (no revision is set)"
@@ -160,7 +158,7 @@ def model(ref: ModelRef, online: bool) -> Iterator[Finding]:
         return
     command = f"hf download {ref.path}" + (f" --revision {ref.revision}" if ref.revision else "")
     way = f"{command} (log in first with `hf auth login` if it is gated), or name a folder"
-    yield _on_hub(what, ref.path, ref.revision, "model", online, way)
+    yield on_hub(what, ref.path, ref.revision, "model", online, way)
 
 
 def base_model(cfg: DictConfig, online: bool) -> Iterator[Finding]:
@@ -199,11 +197,11 @@ def sae(cfg: DictConfig, ref: ModelRef, shape: Shape | None, online: bool, found
         yield from _release(what, chosen, online)
     else:
         name = str(chosen.path).removeprefix("hub:")
-        if _cached(name, None, "model") is not None:
+        if cached(name, None, "model") is not None:
             yield Finding("ok", what, f"{name}, in the hub's cache")
         else:
             way = f"hf download {name}, or name a folder with sae.path=DIR, or train one with sae=train"
-            yield _on_hub(what, name, None, "model", online, way)
+            yield on_hub(what, name, None, "model", online, way)
 
 
 def _lens_folder(
@@ -243,18 +241,18 @@ def _release(what: str, chosen: SaeRef, online: bool) -> Iterator[Finding]:
     elif chosen.sae_id not in known.saes_map:
         some = ", ".join(list(known.saes_map)[:5])
         yield Finding("missing", what, f"{chosen.release} has no {chosen.sae_id}: set sae.id, such as {some}")
-    elif _cached(known.repo_id, None, "model") is not None:
+    elif cached(known.repo_id, None, "model") is not None:
         yield Finding("ok", what, f"{chosen}, in the hub's cache")
     else:
         way = f"hf download {known.repo_id}, or name a folder with sae.path=DIR"
-        yield _on_hub(what, known.repo_id, None, "model", online, way)
+        yield on_hub(what, known.repo_id, None, "model", online, way)
 
 
 def _shape(ref: ModelRef) -> Shape | None:
     """From config.json, or from what is known of the paper's models; None if neither is there."""
     from transformers import AutoConfig
 
-    if ref.is_local or _cached(ref.path, ref.revision, "model") is not None:
+    if ref.is_local or cached(ref.path, ref.revision, "model") is not None:
         return needs.shape_of(load_pretrained(AutoConfig, ref))
     if ref.path in needs.PAPER_MODELS:
         kind, values = needs.PAPER_MODELS[ref.path]
@@ -268,54 +266,17 @@ def _weights_whole(folder: Path) -> bool:
     return all((folder / name).is_file() for name in names) or any(folder.glob("pytorch_model*.bin"))
 
 
-def _cached(name: str, revision: str | None, kind: Literal["model", "dataset"]) -> Path | None:
-    """The folder of a hub repository in the cache, if anything of it is there."""
-    import huggingface_hub
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        folder = Path(huggingface_hub.snapshot_download(name, repo_type=kind, revision=revision, local_files_only=True))
-    except (OSError, HFValidationError):
-        return None
-    return folder if kind == "dataset" or any(folder.rglob("*.json")) else None
-
-
-def _on_hub(what: str, name: str, revision: str | None, kind: str, online: bool, way: str) -> Finding:
-    """A repository that is not in the cache: whether the hub would give it."""
-    if not online:
-        said = "not in the hub's cache, and the hub cannot be reached from here (or HF_HUB_OFFLINE is set)"
-        return Finding("missing", what, f"{said}: where it can, {way}")
-    import huggingface_hub
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
-    hub = huggingface_hub.HfApi()
-    try:
-        (hub.dataset_info if kind == "dataset" else hub.model_info)(name, revision=revision, timeout=10)
-        hub.auth_check(name, repo_type=kind)
-    except GatedRepoError:
-        said = f"gated: accept its licence at {hub.endpoint}/{name} and log in with `hf auth login`"
-    except RevisionNotFoundError:
-        said = f"the hub has no revision {revision} of it: set it to null for the newest"
-    except RepositoryNotFoundError:
-        said = f"not on the hub, or not for you: check the name, log in with `hf auth login`, or {way}"
-    except HfHubHTTPError as error:
-        said = f"the hub cannot be asked ({short(error)}): try again, or {way}"
-    else:
-        return Finding("ok", what, "on the hub: the run will download it")
-    return Finding("missing", what, said)
-
-
 # ----------------------------------------------------------------------------------------------------------- engines
 
 
 def engines(cfg: DictConfig, online: bool) -> Iterator[Finding]:
     """Who writes and annotates: packages, keys by the names of their variables, models of their own."""
-    loads = workload.loads(cfg)
-    if not loads:
-        return  # no LLM is asked
-    crew = config.engines(cfg)
-    roles: dict[str, Engine] = {"writer": crew.writer}
-    roles |= {role: crew.annotators[role] for role in config.read_settings(cfg).roles}
+    loads, crew = workload.loads(cfg), config.engines(cfg)
+    roles: dict[str, Engine] = {}
+    if loads:
+        roles = {"writer": crew.writer, **{r: crew.annotators[r] for r in config.read_settings(cfg).roles}}
+    elif workload.judged(cfg):
+        roles = {COMPARE: crew.annotators[COMPARE]}
     if any(load.answered and not load.from_lab for load in loads):
         roles[COMPARE] = crew.annotators[COMPARE]
     by_engine: list[tuple[Engine, list[str]]] = []
@@ -363,67 +324,3 @@ def prompts(cfg: DictConfig) -> Iterator[Finding]:
             Prompts(folder).digest(role)
     if folders:
         yield Finding("ok", "prompts", ", ".join(dict.fromkeys(map(str, folders))))
-
-
-# -------------------------------------------------------------------------------------------------------------- data
-
-
-def data_sets(cfg: DictConfig, online: bool) -> Iterator[Finding]:
-    """Every data set that the configuration names, each once, with all that it is for."""
-    on_hub: dict[tuple[str, str | None], list[str]] = {}
-    in_files: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for key, values in workload.sources(cfg):
-        if values["path"] in (None, "???"):
-            continue  # not used, or said already
-        path = Path(str(values["path"]))
-        if is_hub(path) and not Path(hub_name(path).id).is_dir():
-            on_hub.setdefault((hub_name(path).id, values.get("revision")), []).append(key)
-        else:
-            in_files.setdefault(str(path), {})[key] = values
-    for name, uses in in_files.items():
-        yield from checked(f"data {name}", lambda n=name, u=uses: data_files(n, u))
-    for (name, revision), keys in on_hub.items():
-        yield from checked(f"data {name}", lambda n=name, r=revision, k=keys: hub_data(n, r, k, online))
-
-
-def data_files(name: str, uses: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
-    """Data in files, by the keys they are for: they are there, and the first rows can be read under each key."""
-    what, used, counts = f"data {name}", f"for {', '.join(uses)}", []
-    for key, values in uses.items():
-        source = workload.as_source(key, values)
-        try:
-            rows = list(islice(read_rows(source), ROWS_READ))
-        except FacError as error:
-            command = CLONES.get(Path(name).parts[0])
-            said = str(error).replace(f"data.{source.name}.", f"{key}.")
-            if command and not Path(name).exists():
-                said = f"not here: {command}, or name a file with {key}.path=FILE"
-            yield Finding("missing", what, f"{said} ({used})")
-            return
-        broken = [f"{row.place}: {row.values}" for row in rows if isinstance(row.values, Malformed)]
-        if not rows:
-            yield Finding("missing", what, f"{name} has no rows: name a file that has with {key}.path=FILE")
-            return
-        if broken and source.on_error == "fail":
-            yield Finding("missing", what, f"{broken[0]}: mend it, or set {key}.on_error=skip")
-            return
-        counts.append(len(rows))
-    yield Finding("ok", what, f"the first {min(counts)} rows can be read ({used})")
-
-
-def hub_data(name: str, revision: str | None, keys: Sequence[str], online: bool) -> Iterator[Finding]:
-    """A data set of the hub: in its cache, or there for the asking."""
-    what, used = f"data {name}", f"for {', '.join(keys)}"
-    if _cached(name, None, "dataset") is not None:
-        yield Finding("ok", what, f"in the hub's cache, {used}")
-        return
-    way = f"hf download --repo-type dataset {name}, or give files instead, {keys[0]}.path=FILE"
-    found = _on_hub(what, name, revision, "dataset", online, way)
-    yield Finding(found.status, what, f"{found.said} ({used})")
-
-
-def lab_data(cfg: DictConfig) -> Iterator[Finding]:
-    """Tasks whose data the lab's world draws."""
-    drawn = [load.name for load in workload.loads(cfg) if load.from_lab]
-    if drawn:
-        yield Finding("ok", "data", f"{', '.join(drawn)}: drawn from the lab's written world, no files needed")

@@ -47,6 +47,8 @@ def resources(cfg: DictConfig, parties: Sequence[Party]) -> Iterator[Finding]:
     loads = workload.loads(cfg)
     known = [(party, party.shape, party.encoder) for party in parties if party.shape and party.encoder]
     yield from disk(cfg, parties, loads)
+    if not workload.uses_model(cfg):
+        return
     if not known:
         yield Finding("warning", "memory, time", "cannot be computed before the model's config.json is here")
         return
@@ -104,7 +106,12 @@ def memory(cfg: DictConfig, here: Machine, shape: Shape, encoder: Encoder, loads
 def memory_parts(
     cfg: DictConfig, shape: Shape, encoder: Encoder, loads: Sequence[TaskLoad], weight: int, memory: int, workers: int
 ) -> dict[str, int]:
-    """Bytes by part: the encoder and the engines here, and training in worker processes; or training an SAE."""
+    """Bytes by part: the encoder and the engines here, and training in worker processes; or training an SAE.
+
+    Of an experiment without an SAE, the model and one batch of chats.
+    """
+    if not workload.uses_sae(cfg):
+        return {"the model": needs.writer_bytes(shape, needs.PROMPT_TOKENS, weight)}
     blocks = cfg.features.batch_tokens, cfg.features.encode_elements
     parts = {"encoder": needs.encoder_bytes(shape, encoder, *blocks, weight)}
     if loads:
@@ -196,8 +203,7 @@ def costs(
 
 def measuring(cfg: DictConfig, here: Machine, shape: Shape, encoder: Encoder) -> Iterator[Finding]:
     """The same for experiments without cells that measure the texts of their data sets."""
-    named = [(key, values) for key, values in workload.sources(cfg) if values["path"] not in (None, "???")]
-    tokens = sum(workload.texts_of(workload.as_source(key, values)) for key, values in named) * needs.TEXT_TOKENS
+    tokens = workload.given_texts(cfg) * needs.TEXT_TOKENS
     if not tokens or cfg.experiment.name not in MEASURING:
         yield Finding("ok", "time", f"no estimate is made for experiment={cfg.experiment.name}")
         return

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments import config
 from experiments.doctor.needs import ASSUMED_TEXTS, KNOWN_TEXTS, LAB_TOKENS, TEXT_TOKENS, TaskLoad
+from experiments.engines import COMPARE
 from experiments.tasks import TASKS
 from experiments.tasks.data import Sources, origin_of, source_of
 from fac.data.files import Source, data_files
@@ -23,6 +24,7 @@ from fac.sae.recipe import RecipeSettings
 
 UNWRITTEN = ("baseline", "full", "seed_twice")  # rows of the tables for which no LLM writes
 BYTES_PER_TOKEN = 4
+SAMPLE = "sample"  # of data.parts: how many texts are drawn
 
 
 def tasks(cfg: DictConfig) -> list[str]:
@@ -33,19 +35,38 @@ def tasks(cfg: DictConfig) -> list[str]:
     return [task for task in chosen if task in TASKS] if cfg.experiment.name in ("main_results", "cross_model") else []
 
 
+def uses_sae(cfg: DictConfig) -> bool:
+    """Whether the experiment measures with an SAE."""
+    return cfg.experiment.name not in ("alpaca_eval", "reward", "steering")
+
+
+def judged(cfg: DictConfig) -> bool:
+    """Whether outputs that are given are to be compared (experiment=alpaca_eval)."""
+    return cfg.experiment.name == "alpaca_eval" and cfg.outputs is not None
+
+
+def uses_model(cfg: DictConfig) -> bool:
+    """Whether the run loads the model that it names."""
+    if cfg.experiment.name != "alpaca_eval":
+        return True
+    return judged(cfg) and config.engines(cfg).annotators[COMPARE].follows_run
+
+
 def sources(cfg: DictConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(key, values) of every data set that the configuration names, such as ("data.seed", {"path": ...})."""
     for key in ("data", *(f"tasks.{task}.data" for task in tasks(cfg))):
         held = OmegaConf.select(cfg, key)
         roles = OmegaConf.to_container(held, resolve=True) if isinstance(held, DictConfig) else None
         for role, values in roles.items() if isinstance(roles, dict) else ():
-            if isinstance(values, Mapping) and "path" in values:
-                yield f"{key}.{role}", values
+            parts = {f".{name}": part for name, part in values.items()} if role == "parts" and values else {"": values}
+            for name, part in parts.items():
+                if isinstance(part, Mapping) and "path" in part:
+                    yield f"{key}.{role}{name}", part
 
 
 def as_source(key: str, values: Mapping[str, Any]) -> Source:
     """The data set under a key, its settings checked. Raises FacError for what is no setting of a data set."""
-    source = source_of(values, key)
+    source = source_of({name: value for name, value in values.items() if name != SAMPLE}, key)
     if source is None:
         raise FacError(f"{key} names no data set: set {key}.path to a file or to hub:ID.")
     return source
@@ -68,14 +89,15 @@ def sae_tokens(cfg: DictConfig, loads: Sequence[TaskLoad]) -> int:
     """Tokens that an SAE is trained on, every task's anchor by itself; 0 if none is trained."""
     train = config.sae_of(cfg) if cfg.sae.train is not None else None
     if isinstance(train, RecipeSettings):
-        corpora = [load.anchor for load in loads] or [_texts(cfg, "data.corpus")]
-        return train.epochs * min(train.max_tokens, TEXT_TOKENS) * sum(corpora)
+        texts = sum(load.anchor for load in loads) or given_texts(cfg)
+        return train.epochs * min(train.max_tokens, TEXT_TOKENS) * texts
     return train.steps * train.batch_size * max(len(loads), 1) if isinstance(train, TrainSettings) else 0
 
 
-def _texts(cfg: DictConfig, key: str) -> int:
-    values = dict(sources(cfg)).get(key)
-    return 0 if values is None or values["path"] in (None, "???") else texts_of(as_source(key, values))
+def given_texts(cfg: DictConfig) -> int:
+    """About how many texts all data sets that are named have together."""
+    named = [(key, values) for key, values in sources(cfg) if values["path"] not in (None, "???")]
+    return sum(values.get(SAMPLE) or texts_of(as_source(key, values)) for key, values in named)
 
 
 def loads(cfg: DictConfig) -> list[TaskLoad]:
@@ -105,16 +127,16 @@ def _task(cfg: DictConfig, name: str) -> TaskLoad:
         of = {
             role: len(config.value(cfg, f"experiment.{role}", list[str])) for role in ("sources", "writers", "trained")
         }
-        pairs = of["sources"] * of["writers"]
+        pairs, mining = of["sources"] * of["writers"], of["sources"]
         rows, cells = ["baseline", *["fac"] * pairs], (1 + pairs) * of["trained"] * seeds
     else:
-        rows = config.value(cfg, "experiment.rows", list[str])
+        rows, mining = config.value(cfg, "experiment.rows", list[str]), 1
         cells = len(rows) * seeds
     train = {**vars(TASKS[name].settings()), **values["train"]}
     evaluation = None if from_lab else origin.evaluation
     return _load(
         cfg, name, sizes, train, rows, from_lab=from_lab, both_orders=getattr(evaluation, "both_orders", True),
-        cells=cells, budget=values["budget"], reply=values["max_new_tokens"],
+        cells=cells, budget=values["budget"], reply=values["max_new_tokens"], mining=mining,
     )  # fmt: skip
 
 
@@ -128,7 +150,7 @@ def _counts(origin: Sources) -> dict[str, int]:
 
 def _load(
     cfg: DictConfig, name: str, sizes: Mapping[str, int], train: Mapping[str, Any], rows: list[str], *,
-    from_lab: bool, cells: int, budget: int, reply: int, both_orders: bool = True,
+    from_lab: bool, cells: int, budget: int, reply: int, both_orders: bool = True, mining: int = 1,
 ) -> TaskLoad:  # fmt: skip
     settings = config.synthesis_settings(cfg)
     safe, labelled = sizes.get("safe", 0), sizes.get("labelled", 0)
@@ -154,5 +176,6 @@ def _load(
         reply=reply,
         answered=TASKS[name].from_base,
         both_orders=both_orders,
+        mining=mining,
         from_lab=from_lab,
     )

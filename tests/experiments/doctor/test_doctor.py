@@ -73,6 +73,9 @@ def test_the_list_for_the_paper_s_scale_is_complete(tmp_path: Path):
     assert "training in 1 process" in found["GPU memory"][1] or "GPU" in found["GPU memory"][1]
     for what in ("disk store", "time measure", "time write", "time train", "cost interpret: explain", "cost in all"):
         assert what in found
+    for what in ("file df_gamed.csv", "benchmark gsm8k"):  # beside the test set of instruction following
+        assert found[what][0] == "missing"
+        assert "hf download --repo-type dataset" in found[what][1]
     assert found["cost in all"][0] == "ok"  # within llm.budget_usd
     assert "19,320" not in found["cost test: judge"][1]  # AlpacaEval asks once, not in both orders
     assert "cost interpret: verify" not in found  # decides nothing here
@@ -90,6 +93,31 @@ def test_every_model_of_a_grid_is_looked_for(tmp_path: Path):
     found = doctor(tmp_path, "experiment=cross_model", "scale=paper", code=1)
     for name in ("meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mistral-7B-Instruct-v0.2", "Qwen/Qwen2-7B-Instruct"):
         assert found[f"model {name}"][0] == found[f"SAE for {name}"][0] == "missing"
+
+
+def test_every_part_of_the_corpus_of_the_sae_is_looked_for(tmp_path: Path):
+    given = ["experiment=sae", "sae=train_paper", "scale=paper", "+corpus@data.parts=paper"]
+    found = doctor(tmp_path, *given, code=1)
+    for name in ("stingning/ultrachat", "Anthropic/hh-rlhf", "THUDM/webglm-qa", "nvidia/HelpSteer2"):
+        assert found[f"data {name}"][0] == "missing"
+    assert "FLOP)" in found["time train the SAE"][1]
+
+
+def test_only_what_the_experiment_uses_is_looked_for(tmp_path: Path):
+    """No SAE where none measures, no model where none runs."""
+    folder = "CAA/datasets/generate/sycophancy"
+    steering = doctor(tmp_path, "experiment=steering", "scale=paper", f"behavior={folder}", code=1)
+    assert not any(what.startswith("SAE") for what in steering)
+    assert steering[f"file {tmp_path / folder / 'generate_dataset.json'}"][0] == "missing"
+    there = [f"{key}={tmp_path / key}" for key in ("annotations", "calibration")]
+    for key in ("annotations", "calibration"):
+        (tmp_path / key).touch()
+    (tmp_path / "run").mkdir()
+    judged = doctor(tmp_path / "run", "experiment=alpaca_eval", *there, code=0)
+    assert {what for what in judged if what.split()[0] in ("model", "SAE", "engine", "key")} == set()
+    assert judged[f"file {tmp_path / 'annotations'}"][0] == judged[f"file {tmp_path / 'calibration'}"][0] == "ok"
+    judging = doctor(tmp_path / "run", "experiment=alpaca_eval", "scale=paper", "outputs=mine.json", code=1)
+    assert judging["key OPENAI_API_KEY"][0] == judging["file mine.json"][0] == judging["files"][0] == "missing"
 
 
 @pytest.mark.parametrize("arguments", [PAPER, ["llm=openai"]])

@@ -130,3 +130,28 @@ def test_training_an_sae_is_part_of_what_is_to_do():
     cfg = composed("experiment=main_results", "scale=paper", "experiment.tasks=[toxicity]", "sae=train_paper")
     loads = workload.loads(cfg)
     assert workload.sae_tokens(cfg, loads) == 3 * 178 * loads[0].anchor
+
+
+def test_every_part_of_a_mixture_counts_with_what_is_drawn_of_it():
+    cfg = composed("experiment=sae", "scale=paper", "sae=train_paper", "+corpus@data.parts=paper")
+    parts = {key: values for key, values in workload.sources(cfg) if key.startswith("data.parts.")}
+    assert len(parts) == 6
+    drawn = parts["data.parts.ultrachat"]["sample"]
+    less = composed(
+        "experiment=sae", "scale=paper", "sae=train_paper", "+corpus@data.parts=paper", "data.parts.ultrachat.sample=1"
+    )
+    assert workload.given_texts(cfg) - workload.given_texts(less) == drawn - 1
+    assert workload.sae_tokens(cfg, []) == 3 * 178 * workload.given_texts(cfg)
+
+
+def test_every_mined_model_is_read_and_every_judgement_counted():
+    (alone,) = workload.loads(composed("experiment=main_results", "scale=paper", "experiment.tasks=[toxicity]"))
+    (three,) = workload.loads(composed("experiment=cross_model", "scale=paper"))
+    asked = [needs.asked_of_reader([load], 65536, 320, 1024).requests for load in (alone, three)]
+    assert asked == [65536, 3 * 65536]
+    lab, paper = (
+        workload.loads(composed("experiment=main_results", f"scale={scale}", "experiment.tasks=[instruction]"))
+        for scale in ("lab", "paper")
+    )
+    assert needs.asked_of_judge(lab).requests == 2 * needs.asked_of_trained(lab).requests
+    assert needs.asked_of_judge(paper) == needs.asked_of_trained(paper)
