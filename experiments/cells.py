@@ -1,7 +1,7 @@
 """Cells of a table: one trained thing per row and seed, trained and tested in worker processes, through the store.
 
-Knows: what a cell is, and how cells share the cores. Does not know: how a task trains and tests (`experiments.tasks`),
-or how the rows were made.
+Knows: how cells share the cores. Does not know: how a task trains and tests (`experiments.tasks`), or how the rows were
+made.
 """
 
 from __future__ import annotations
@@ -9,48 +9,23 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from experiments.job import Job
+from experiments.session import Session
+from experiments.tasks import TASKS
 from experiments.walk import NotStored, current_walk
-from fac.backbone import ModelRef
 from fac.errors import FacError
 from fac.jsonl import write_json_atomic
 from fac.processes import die_with
 from fac.store import Artifact, StageEvent, Store, stage_key
-
-if TYPE_CHECKING:
-    from experiments.engines import Judge
-    from experiments.session import Session
-
-
-@dataclass(frozen=True)
-class Job:
-    """One cell; all that a worker needs."""
-
-    task: str  # a key of experiments.tasks.TASKS
-    row: str
-    seed: int
-    store: Path
-    model: ModelRef  # what is trained or steered
-    settings: Any  # the task's own dataclass
-    train: tuple[Artifact, ...]  # one after the other
-    test: Artifact
-    others: Mapping[str, Artifact] = field(default_factory=dict)  # what else the test needs
-    group: str = ""  # tells apart what shares row and seed: a protocol, a source of features
-    judge: ModelRef | Judge | None = None  # who is asked about answers, where the test asks
-
-    @property
-    def params(self) -> dict[str, object]:
-        """What decides the trained thing, beside its data."""
-        return {"model": self.model.identity(), "seed": self.seed, **asdict(self.settings)}
 
 
 @dataclass(frozen=True)
@@ -65,8 +40,6 @@ class Scored:
 
 def run_job(job: Job) -> Scored:
     """Train and test one cell, through the store."""
-    from experiments.tasks import TASKS
-
     task = TASKS[job.task]
     events: list[StageEvent] = []
     store = Store(job.store, events.append)
@@ -90,8 +63,6 @@ def _test_params(job: Job) -> dict[str, object]:
 
 def stages_left(job: Job) -> tuple[str, ...]:
     """The stages of a cell that are not in the store: none, testing, or training and testing."""
-    from experiments.tasks import TASKS
-
     store, stage = Store(job.store), TASKS[job.task].stage
     if not store.has(stage, params=job.params, inputs=job.train):
         return (stage, "scores")

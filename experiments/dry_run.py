@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import config
-from experiments.cells import Job
+from experiments.job import Job
 from experiments.tasks import TASKS
 from experiments.walk import NotStored, Walk, walking
 from fac.errors import FacError

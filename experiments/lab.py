@@ -17,13 +17,14 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from experiments import config, lab_page, parity
-from experiments.cells import Cells, Job, Scored, default_workers, track
+from experiments.cells import Cells, Scored, default_workers, track
+from experiments.job import Job
 from experiments.lab_page import Findings, Row, coverage_of
 from experiments.results import Cell, PaperNumber, Table, measured, paired, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS
-from experiments.tasks.base import rows_artifact
-from experiments.tasks.data import TaskData, lab_data
+from experiments.tasks.base import TaskData, rows_artifact
+from experiments.tasks.data import lab_data
 from fac.errors import FacError, closest
 from fac.lab.world.corpora import Sizes
 from fac.pipeline import Workshop, find_gap, material_of, measure, mine, relevant_features

@@ -18,15 +18,16 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from experiments import config, parity
-from experiments.cells import Cells, Job, Scored, default_workers, track
+from experiments.cells import Cells, Scored, default_workers, track
 from experiments.engines import COMPARE, Judge
+from experiments.job import Job
 from experiments.lab_page import Row, coverage_of
 from experiments.report import Figure, Page, Series, render
 from experiments.results import Cell, Table, measured, paired, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS, Task
-from experiments.tasks.base import rows_artifact
-from experiments.tasks.data import Origin, Sources, TaskData, origin_of, task_data
+from experiments.tasks.base import TaskData, rows_artifact
+from experiments.tasks.data import Origin, Sources, origin_of, task_data
 from fac.backbone import ModelRef
 from fac.errors import FacError, closest
 from fac.interpret import ROLES

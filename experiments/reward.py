@@ -16,7 +16,8 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from experiments import config
-from experiments.cells import Cells, Job, Scored, default_workers, track
+from experiments.cells import Cells, Scored, default_workers, track
+from experiments.job import Job
 from experiments.report import Page, render
 from experiments.results import Cell, Table, measured, paper_table, provenance, versions
 from experiments.session import Session

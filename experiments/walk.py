@@ -12,12 +12,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fac.store import Artifact, StageEvent, Store
-
-if TYPE_CHECKING:
-    from experiments.cells import Job
 
 _current: ContextVar[Walk | None] = ContextVar("walk", default=None)
 
@@ -35,7 +32,7 @@ class Walk:
     """What one walk has met: stages that are stored, in order, and cells with the stages that they lack."""
 
     found: list[StageEvent] = field(default_factory=list)
-    cells: list[tuple[Job, tuple[str, ...]]] = field(default_factory=list)
+    cells: list[tuple[Any, tuple[str, ...]]] = field(default_factory=list)  # a Job, and what is left of it to do
 
     def store(self, root: Path) -> Store:
         """The store at `root`, in which nothing is built."""

@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from experiments.cells import Job
+from experiments.job import Job
 from fac.backbone import ModelRef
 from fac.data.corpus import write_examples
 from fac.data.examples import Example, LoadReport
@@ -24,13 +24,25 @@ from fac.store import Artifact, Store
 from fac.synthesis.forms import Form
 from fac.synthesis.two_step import Settings
 
-if TYPE_CHECKING:
-    from experiments.tasks.data import TaskData
-
 ROWS = "rows.jsonl"
 ROLES = ("anchor", "seed", "human", "test")
 
 Labelled = tuple[str, int | None]  # a row, and the label that its data set gives it
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The data of one task."""
+
+    anchor: Artifact  # corpus that the relevant features are found on
+    known: Artifact  # corpus of the seed data: what training starts from, as the SAE reads it
+    base: tuple[Artifact, ...]  # what every row trains on; the last part are the seed's own rows
+    seed_rows: Sequence[str]
+    human_rows: Sequence[str]
+    test: Artifact
+    labelled: Artifact | None = None  # for the statistical judge
+    evaluation: Any = None  # how data sets are tested: the task's own dataclass
+    notes: Sequence[str] = ()  # what was read, and what was left out of it
 
 
 @dataclass(frozen=True)

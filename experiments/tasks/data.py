@@ -18,7 +18,7 @@ from typing import Any
 
 from eval.alpaca import is_in_alpaca_eval
 from experiments import config
-from experiments.tasks.base import Labelled, Task, rows_artifact
+from experiments.tasks.base import Labelled, Task, TaskData, rows_artifact
 from fac.chat import as_chat
 from fac.data.corpus import Corpus, normal_digest
 from fac.data.examples import Example, LoadReport, text_digest
@@ -35,21 +35,6 @@ from fac.synthesis.forms import Form
 HELD_OUT = ("test", "validation")
 HUB_ONLY = ("subset", "split", "revision")
 NOTES = "notes.json"
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """The data of one task."""
-
-    anchor: Artifact  # corpus that the relevant features are found on
-    known: Artifact  # corpus of the seed data: what training starts from, as the SAE reads it
-    base: tuple[Artifact, ...]  # what every row trains on; the last part are the seed's own rows
-    seed_rows: Sequence[str]
-    human_rows: Sequence[str]
-    test: Artifact
-    labelled: Artifact | None = None  # for the statistical judge
-    evaluation: Any = None  # how data sets are tested: the task's own dataclass
-    notes: Sequence[str] = ()  # what was read, and what was left out of it
 
 
 @dataclass(frozen=True)

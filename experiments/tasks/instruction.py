@@ -14,10 +14,9 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from experiments.cells import Job
 from experiments.engines import Judge
-from experiments.tasks.base import Labelled, Task, load_rows
-from experiments.tasks.data import TaskData
+from experiments.job import Job
+from experiments.tasks.base import Labelled, Task, TaskData, load_rows
 from fac.backbone import ModelRef, load_tokenizer
 from fac.chat import as_chat, encode_lesson, exchange
 from fac.data.examples import LoadReport

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from experiments.cells import Job
+from experiments.job import Job
 from experiments.tasks.base import Labelled, Task, load_rows
 from fac.data.choices import Choice, read_choices, to_choice
 from fac.data.examples import LoadReport

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.cells import Job
+from experiments.job import Job
 from experiments.tasks.base import ROLES, Labelled, Task
 from fac.data.corpus import Corpus
 from fac.data.examples import LoadReport, read_examples

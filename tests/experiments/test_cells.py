@@ -13,7 +13,8 @@ import psutil
 import pytest
 from support.models import tiny_model
 
-from experiments.cells import Cells, Job, default_workers, run_job, track
+from experiments.cells import Cells, default_workers, run_job, track
+from experiments.job import Job
 from experiments.lab import training_corpora
 from experiments.run import CONF
 from experiments.session import Session

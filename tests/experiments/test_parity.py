@@ -16,7 +16,7 @@ from experiments.main_results import jobs_of, task_plans
 from experiments.parity import QUIRKS, notes
 from experiments.results import Table
 from experiments.run import CONF
-from experiments.tasks.data import TaskData
+from experiments.tasks.base import TaskData
 from fac.backbone import ModelRef
 from fac.errors import FacError
 from fac.features import FeatureSettings

@@ -13,8 +13,8 @@ from experiments import config
 from experiments.main_results import task_plans
 from experiments.run import CONF
 from experiments.tasks import TASKS
-from experiments.tasks.base import load_rows
-from experiments.tasks.data import Sources, TaskData, origin_of, source_of, task_data
+from experiments.tasks.base import TaskData, load_rows
+from experiments.tasks.data import Sources, origin_of, source_of, task_data
 from experiments.tasks.instruction import ANSWERS, EVALUATION, Evaluation, others
 from fac.backbone import ModelRef
 from fac.data.corpus import Corpus, overlap
