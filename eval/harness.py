@@ -92,8 +92,11 @@ def run_tasks(
     return {task: _metrics(values) for task, values in done["results"].items()}
 
 
-def hub_data(task: str) -> str | None:
-    """The hub data set of one of lm-eval's own tasks, None if it reads none. Raises FacError for an unknown task."""
+def hub_data(task: str) -> tuple[str, str | None] | None:
+    """The hub data set, and its subset, of one of lm-eval's own tasks; None if it reads none.
+
+    Raises FacError for an unknown task.
+    """
     import lm_eval
     from lm_eval.tasks import TaskManager
 
@@ -102,7 +105,8 @@ def hub_data(task: str) -> str | None:
         manager = TaskManager(include_path=str(folder), include_defaults=False) if folder.is_dir() else TaskManager()
     if task not in manager.task_index:
         raise FacError(f"There is no lm-eval task {task}{closest(task, manager.all_tasks)}.")
-    return (manager.task_index[task].cfg or {}).get("dataset_path")
+    told = manager.task_index[task].cfg or {}
+    return (told["dataset_path"], told.get("dataset_name")) if "dataset_path" in told else None
 
 
 def _metrics(values: Mapping[str, Any]) -> dict[str, float]:

@@ -63,7 +63,7 @@ def main() -> None:
 def _run(cfg: DictConfig) -> None:
     # Hydra prints a traceback for what passes through it, so failures are said here.
     try:
-        if cfg.dry_run:
+        if cfg.dry_run or cfg.scale.name == "paper":
             reach_hub()
         _quiet_transformers()
         if cfg.dry_run:

@@ -127,11 +127,12 @@ def benchmark(name: str, file: str | None, key: str, online: bool) -> Iterator[F
     held = None if file else data_of_task(name)
     if file:
         yield named_file(f"{key}.{name}", file)
-    elif held and cached(held, None, "dataset") is None:
-        way = f"hf download --repo-type dataset {held}, or leave it out of {key}.benchmarks"
-        yield on_hub(what, held, None, "dataset", online, way)
+    elif held and cached(held[0], None, "dataset") is None:
+        loaded = ", ".join(f"'{name}'" for name in held if name)  # lm-eval reads the cache of datasets
+        way = f'python -c "import datasets; datasets.load_dataset({loaded})", or leave it out of {key}.benchmarks'
+        yield on_hub(what, held[0], None, "dataset", online, way)
     else:
-        yield Finding("ok", what, f"{held}, in the hub's cache" if held else "needs no data set of the hub")
+        yield Finding("ok", what, f"{held[0]}, in the hub's cache" if held else "needs no data set of the hub")
     if name == "ifeval":
         try:
             nltk.data.find("tokenizers/punkt_tab")

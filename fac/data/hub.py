@@ -1,7 +1,8 @@
 """Data sets of the Hugging Face hub as rows: a path `hub:ID`, or `hub:ID/FILE` for one file of it, in place of a file.
 
 Knows: which split or file is read and at which commit. Does not know: what the rows mean (`fac.data.examples`,
-`.pairs`). `datasets` and `huggingface_hub` download into their own caches, so a data set is fetched once.
+`.pairs`). `datasets` and `huggingface_hub` download into their own caches, so a data set is fetched once. Where the hub
+cannot be asked, what lies in the caches is read, also what `hf download` brought there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -54,22 +56,38 @@ def hub_file(path: Path, revision: str | None) -> Path | None:
 
 
 def hub_commit(path: Path, revision: str | None) -> str:
-    """The commit that `revision` (branch, tag or commit; None: the main branch) of a data set is at now.
+    """The commit that `revision` (branch, tag or commit; None: the main branch) of a data set is at.
 
-    A whole commit hash is taken as it is, without asking the hub; of a folder it is a digest of its files. Raises
-    FacError if the hub cannot be asked.
+    The hub is asked once in a process; if it cannot be, it is the commit in the cache. A whole commit hash is taken as
+    it is; of a folder it is a digest of its files. Raises FacError if neither the hub nor the cache has it.
     """
     name = hub_name(path).id
     if Path(name).is_dir():
         return _folder_digest(Path(name))
-    if revision and COMMIT.fullmatch(revision):
-        return revision
+    return revision if revision and COMMIT.fullmatch(revision) else _commit_now(name, revision)
+
+
+@cache
+def _commit_now(name: str, revision: str | None) -> str:
     import huggingface_hub
 
     try:
         return str(huggingface_hub.HfApi().dataset_info(name, revision=revision).sha)
     except _failures() as error:
+        if snapshot := _snapshot(name, revision):
+            return snapshot.name
         raise _unreachable(name, error) from None
+
+
+def _snapshot(name: str, revision: str | None) -> Path | None:
+    """The folder in the hub's cache that holds a data set, or the part of it that was fetched."""
+    import huggingface_hub
+
+    try:
+        options = {"repo_type": "dataset", "revision": revision, "local_files_only": True}
+        return Path(huggingface_hub.snapshot_download(name, **options))
+    except _failures():
+        return None
 
 
 def hub_rows(path: Path, subset: str | None, split: str | None, revision: str | None) -> Iterator[Mapping[str, Any]]:
@@ -79,7 +97,12 @@ def hub_rows(path: Path, subset: str | None, split: str | None, revision: str | 
     name = hub_name(path).id
     commit = None if Path(name).is_dir() else hub_commit(path, revision)
     try:
-        found = datasets.load_dataset(name, subset, revision=commit)
+        try:
+            found = datasets.load_dataset(name, subset, revision=commit)
+        except ConnectionError:
+            if (snapshot := _snapshot(name, commit)) is None:
+                raise
+            found = datasets.load_dataset(str(snapshot), subset)
     except _failures() as error:
         raise _unreachable(name, error) from None
     splits = [str(known) for known in found]

@@ -1,5 +1,6 @@
 """A folder in the hub's form is read by `datasets` as the hub itself is; no test asks the hub."""
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -121,3 +122,33 @@ def test_a_file_that_is_not_there(monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     with pytest.raises(FacError, match=r"owner/data/x.json cannot be loaded from the hub .no such entry"):
         list(read_examples(Source(Path("hub:owner/data/x.json"), revision="0" * 40)))
+
+
+@pytest.fixture
+def fetched(bench, tmp_path, monkeypatch):
+    """The commit of a data set `owner/fetched` that lies in the hub's cache, as `hf download` leaves it there."""
+    commit = "c" * 40
+    home = tmp_path / "hub" / "datasets--owner--fetched"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text(commit)
+    shutil.copytree(bench, home / "snapshots" / commit)
+    (home / "snapshots" / commit / "data" / "raw-00000-of-00001.parquet").unlink()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    return commit
+
+
+@pytest.mark.parametrize("revision", [None, "main", "c" * 40])
+def test_without_the_hub_what_was_fetched_before_is_read(fetched, revision):
+    held = Source(Path("hub:owner/fetched"), name="test", text="prompt", revision=revision)
+    assert fingerprint(held)["hub"][1] == fetched
+    assert [example.text for example in read_examples(held)] == ["hello 3", "hello 5"]
+
+
+def test_without_the_hub_what_was_not_fetched_is_said(fetched):
+    for other in (Source(Path("hub:owner/fetched"), revision="v2"), Source(Path("hub:owner/other"))):
+        with pytest.raises(FacError, match=r"cannot be loaded from the hub .*give a file"):
+            fingerprint(other)
+    with pytest.raises(FacError, match=r"cannot be loaded from the hub"):
+        list(read_examples(Source(Path("hub:owner/fetched"), revision="d" * 40)))
