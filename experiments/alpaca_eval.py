@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -31,10 +30,9 @@ from eval.alpaca import (
 )
 from experiments import config
 from experiments.engines import COMPARE
-from experiments.report import Page, render
+from experiments.report import Page
 from experiments.results import Cell, Scale, Table, measured, paper_table, provenance, versions
 from experiments.session import Session
-from experiments.walk import NotStored, current_walk
 from fac.errors import FacError
 from fac.jsonl import write_json_atomic
 from fac.llm.base import Sampling
@@ -93,7 +91,7 @@ class _Judging:
         self.engines.check([COMPARE])
 
     def judge(self, session: Session, pairs: Sequence[Mapping[str, str]]) -> tuple[Path, list[str]]:
-        """Annotations in alpaca_eval's format, in the run's folder; and who wrote them."""
+        """Annotations in alpaca_eval's format; and who wrote them."""
         with self.engines.open(self.model, session.say) as crew:
             judge = crew.annotators[COMPARE]
 
@@ -113,10 +111,7 @@ class _Judging:
                 "seed": self.seed,
             }
             artifact = session.store.stage("judged", build, params=params, resumable=True)
-        if current_walk() is not None:
-            raise NotStored("table")
-        path = session.out / ANNOTATIONS
-        shutil.copyfile(artifact.path / ANNOTATIONS, path)
+        path = artifact.path / ANNOTATIONS
         unreadable = sum(not a["readable"] for a in json.loads(path.read_text()))
         orders = "in both orders" if self.both_orders else "in an order drawn by the seed"
         return path, [f"Judged by {judge.identity}, {orders}; {unreadable} answers held no verdict and count as draws."]
@@ -141,7 +136,8 @@ def _finish(
         tables=[table],
         facts=_facts(annotations, rate, name),
     )
-    return session.finish(table, render(page), {cell.column: cell.mean for cell in table.cells}, files)
+    kept = {file.name: file.read_text() for file in files}
+    return session.finish(page, {cell.column: cell.mean for cell in table.cells}, texts=kept)
 
 
 def _length_control(annotations: Sequence[Annotation], calibration: str) -> tuple[dict[str, float], list[str]]:

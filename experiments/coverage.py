@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from experiments import config, parity
-from experiments.report import Feature, Figure, Page, Series, Span, render
+from experiments.report import Feature, Figure, Page, Series, Span
 from experiments.results import Cell, Table, measured, provenance, versions
 from experiments.session import Session
 from fac.coverage import bootstrap, counts, fac_ratio, rarefaction
@@ -58,14 +58,12 @@ def run(cfg: DictConfig) -> Path:
             facts=_facts(gap, reports),
             figures=_figures(gap),
             features=_missing(shop, gap, listed, spans, features.max_tokens),
-            stage_seconds=[(t.name, t.seconds) for t in session.times()],
         )
-        (session.out / f"{variety.experiment}.json").write_text(variety.to_json())
         at = str(gap.grid.thresholds[gap.at])
         metrics = {"missing": float(gap.missing().sum())}
         if (cell := table.cell(at, "ratio")) is not None:
             metrics["fac"] = cell.mean / 100
-        return session.finish(table, render(page), metrics, [session.out / f"{variety.experiment}.json"])
+        return session.finish(page, metrics)
 
 
 def _table(session: Session, gap: Gap, replicates: int) -> Table:

@@ -21,7 +21,7 @@ from experiments import config, lab_truth, parity
 from experiments.cells import Cells, Scored, default_workers, track
 from experiments.lab_page import Row
 from experiments.main_results import PROTOCOL_NOTES, TaskPlan, jobs_of, material_for, task_plans, write_row
-from experiments.report import Page, render
+from experiments.report import Page
 from experiments.results import Cell, Table, measured, paired, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks.data import Sources, task_data
@@ -103,21 +103,16 @@ def _finish(
 ) -> Path:
     table = _table(session, plan, coverage, trained, scored, world)
     tables = [table]
-    files = []
     if len(mined) > 1 and plan.task.name == "toxicity" and not isinstance(plan.origin, Sources):  # the truth is known
-        agreement = _agreement(session, mined)
-        tables.append(agreement)
-        files.append(session.out / f"{agreement.experiment}.json")
-        files[0].write_text(agreement.to_json())
+        tables.append(_agreement(session, mined))
     page = Page(
         title=table.title,
         subtitle="Features mined with one model, data written by a second, a third one trained.",
         tables=tables,
         facts=[(f"{name}: features missing in seed", str(int(m.gap.missing().sum()))) for name, m in mined.items()],
-        stage_seconds=[(t.name, t.seconds) for t in session.times()],
     )
     metrics = {f"{cell.column}/{cell.row}": cell.mean for cell in table.cells}
-    return session.finish(table, render(page), metrics, files)
+    return session.finish(page, metrics)
 
 
 def _table(

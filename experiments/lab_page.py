@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments import lab_truth
-from experiments.report import Feature, Figure, Page, Sample, Series, Span, render
+from experiments.report import Feature, Figure, Page, Sample, Series, Span
 from experiments.results import Cell, Table, measured, paper_table
 from experiments.session import Session
 from fac.coverage import Fac, bootstrap, counts, covered_missing, fac_ratio, overlap, own_counts, rarefaction
@@ -62,9 +62,6 @@ def finish(found: Findings) -> Path:
     missing = missing_by_threshold(found)
     by_name = {row.name: row for row in found.rows}
     files = []
-    for table in (covered, missing):
-        files.append(session.out / f"{table.experiment}.json")
-        files[-1].write_text(table.to_json())
     for row in found.rows:
         if row.outcome.samples:
             files.append(session.out / f"samples-{row.name}.jsonl")
@@ -81,15 +78,10 @@ def finish(found: Findings) -> Path:
         samples=_samples(by_name.get("fac")),
         sample_note="Written by a small language model to train detectors of harmful requests; labels say what the "
         "sample was written for, not what it is.",
-        stage_seconds=[(t.name, t.seconds) for t in session.times()],
     )
     metrics = {f"fac/{row.name}": row.any.binary for row in found.rows if row.any}
     metrics |= {f"auprc/{c.row}/{c.column}": c.mean for c in found.table.cells if c.column.startswith("auprc")}
-    for t in session.times():
-        session.say(
-            f"{t.name:12s} {t.built:3d} built in {t.seconds:7.1f} s ({t.cpu_seconds:.1f} CPU s), {t.reused} reused"
-        )
-    return session.finish(found.table, render(page), {**metrics, "missing": int(gap.missing().sum())}, files)
+    return session.finish(page, {**metrics, "missing": int(gap.missing().sum())}, files)
 
 
 def coverage_of(shop: Workshop, gap: Gap, row: Row) -> Row:

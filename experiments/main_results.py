@@ -22,7 +22,7 @@ from experiments.cells import Cells, Scored, default_workers, track
 from experiments.engines import COMPARE, Judge
 from experiments.job import Job
 from experiments.lab_page import Row, coverage_of
-from experiments.report import Figure, Page, Series, render
+from experiments.report import Figure, Page, Series
 from experiments.results import Cell, Table, measured, paired, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS, Task
@@ -263,16 +263,9 @@ def _finish(session: Session, found: Findings) -> Path:
         tables=[table, details],
         facts=facts,
         figures=[_figure(table, found)],
-        stage_seconds=[(t.name, t.seconds) for t in session.times()],
     )
-    path = session.out / f"{details.experiment}.json"
-    path.write_text(details.to_json())
-    for t in session.times():
-        session.say(
-            f"{t.name:12s} {t.built:3d} built in {t.seconds:7.1f} s ({t.cpu_seconds:.1f} CPU s), {t.reused} reused"
-        )
     metrics = {f"{cell.column}/{cell.row}": cell.mean for cell in table.cells}
-    return session.finish(table, render(page), metrics, [path])
+    return session.finish(page, metrics)
 
 
 def _table(session: Session, findings: Findings) -> Table:

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
 from experiments import config
-from experiments.report import Figure, Page, Series, render
+from experiments.report import Figure, Page, Series
 from experiments.results import Cell, Table, measured, provenance, versions
 from experiments.session import Session
 from experiments.tasks.data import draw_world
@@ -101,12 +101,10 @@ def run(cfg: DictConfig) -> Path:
             tables=[table],
             facts=[("Texts", described), ("A match", f"each other's best, r ≥ {at_least}")],
             figures=[_figure(pair) for pair in pairs],
-            stage_seconds=[(t.name, t.seconds) for t in session.times()],
         )
-        listed = session.out / "matches.jsonl"
-        listed.write_text("".join(json.dumps(record) + "\n" for pair in pairs for record in records(pair, at_least)))
+        listed = "".join(json.dumps(record) + "\n" for pair in pairs for record in records(pair, at_least))
         metrics = {f"matched/{pair.a.name}/{pair.b.name}": float(len(mutual(pair.match, at_least))) for pair in pairs}
-        return session.finish(table, render(page), metrics, [listed])
+        return session.finish(page, metrics, texts={"matches.jsonl": listed})
 
 
 def shared_corpus(cfg: DictConfig, store: Store) -> tuple[Artifact, str]:

@@ -386,18 +386,12 @@ def _unwritable(out: Path, error: OSError) -> FacError:
     )
 
 
-def write_outputs(out: Path, table: Table, report_html: str, config_yaml: str) -> None:
-    """Write `config.yaml`, `table.md`, `report.html` and, last, `table.json` to `out`, each whole or not at all.
+def write_outputs(out: Path, texts: Mapping[str, str]) -> None:
+    """Write files to `out` by their names, in this order, each whole or not at all.
 
     Raises:
         FacError: the folder cannot be written (full disk, read-only, a file in the way).
     """
-    texts = {
-        "config.yaml": config_yaml,
-        "table.md": table.to_markdown(),
-        "report.html": report_html,
-        "table.json": table.to_json(),
-    }
     drafts = {out / name: out / f".{name}.{os.getpid()}.tmp" for name in texts}
     try:
         out.mkdir(parents=True, exist_ok=True)

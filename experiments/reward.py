@@ -18,7 +18,7 @@ from pydantic import PositiveInt
 from experiments import config
 from experiments.cells import Cells, Scored, default_workers, track
 from experiments.job import Job
-from experiments.report import Page, render
+from experiments.report import Page
 from experiments.results import Cell, Table, measured, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS
@@ -59,9 +59,8 @@ def run(cfg: DictConfig) -> Path:
             subtitle="Share of pairs whose chosen reply scores higher, by section.",
             tables=[table],
             facts=[(role, f"{sources[role].path}: {report}") for role, (_, report) in found.items()],
-            stage_seconds=[(t.name, t.seconds) for t in session.times()],
         )
-        return session.finish(table, render(page), {c.column: c.mean for c in table.cells})
+        return session.finish(page, {c.column: c.mean for c in table.cells})
 
 
 def pairs_artifact(store: Store, source: Source) -> tuple[Artifact, LoadReport]:

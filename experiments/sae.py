@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
 from experiments import config
-from experiments.report import Figure, Page, Series, render
+from experiments.report import Figure, Page, Series
 from experiments.results import Cell, Table, measured, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks.data import source_of
@@ -68,10 +68,9 @@ def run(cfg: DictConfig) -> Path:
                 ("The SAE", str(shop.sae)),
             ],
             figures=[_figure(curve, name) for name in CURVES] if curve else [],
-            stage_seconds=[(t.name, t.seconds) for t in session.times()],
         )
         files = [Path(str(shop.sae.path)) / CURVE] if curve else []
-        return session.finish(table, render(page), {f"held_out/{name}": float(found[name]) for name in COLUMNS}, files)
+        return session.finish(page, {f"held_out/{name}": float(found[name]) for name in COLUMNS}, files)
 
 
 def _parts(cfg: DictConfig) -> dict[str, Part]:

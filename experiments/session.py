@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from experiments import results
 from experiments.config import plain, value
+from experiments.report import Page, render
 from experiments.tracking import Tracker
 from experiments.walk import NotStored, current_walk
 from fac.sae.recipe import OnStep
@@ -104,16 +105,33 @@ class Session:
             table.append(StageTime(name, len(built), reused, round(seconds, 1), round(cpu, 1)))
         return table
 
-    def finish(self, table: results.Table, html: str, metrics: Mapping[str, float], files: Sequence[Path] = ()) -> Path:
-        """Write the four files of `out` and hand them, with `files`, to the tracker; returns `out`.
+    def finish(
+        self,
+        page: Page,
+        metrics: Mapping[str, float],
+        files: Sequence[Path] = (),
+        texts: Mapping[str, str] | None = None,
+    ) -> Path:
+        """Write the results to `out` and hand them, with `files`, to the tracker; returns `out`.
 
-        A dry run ends here.
+        The page's first table is table.json and table.md, the others are named after themselves; `texts` are more
+        files, by name. A dry run ends here.
         """
         if current_walk() is not None:
             raise NotStored("table")
-        results.write_outputs(self.out, table, html, OmegaConf.to_yaml(self.cfg, resolve=True))
-        names = ("config.yaml", "table.json", "table.md", "report.html")
-        self.tracker.log(metrics=metrics, artifacts=[*(self.out / name for name in names), *files])
+        times = self.times()
+        page = replace(page, stage_seconds=[(t.name, t.seconds) for t in times])
+        written = {"config.yaml": OmegaConf.to_yaml(self.cfg, resolve=True), **(texts or {})}
+        named = [*((table.experiment, table) for table in page.tables[1:]), ("table", page.tables[0])]
+        written["report.html"] = render(page)
+        written |= {f"{name}.md": table.to_markdown() for name, table in named}
+        written |= {f"{name}.json": table.to_json() for name, table in named}
+        results.write_outputs(self.out, written)
+        self.tracker.log(metrics=metrics, artifacts=[*(self.out / name for name in written), *files])
+        for t in times:
+            if t.built:
+                cost = f"{t.seconds:7.1f} s ({t.cpu_seconds:.1f} CPU s)"
+                self.say(f"{t.name:16s} {t.built:3d} new in {cost}, {t.reused} reused")
         return self.out
 
     def __enter__(self) -> Session:

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from eval.steering import Answers, Score, evaluate, score, scr
 from experiments import config
-from experiments.report import Figure, Page, Series, render
+from experiments.report import Figure, Page, Series
 from experiments.results import Cell, PaperNumber, Table, measured, paired, paper_table, provenance, versions
 from experiments.session import Session
 from fac.backbone import Backbone, ModelRef, load_causal_lm, model_depth
@@ -113,9 +113,8 @@ def run(cfg: DictConfig) -> Path:
             tables=[table],
             facts=_facts(behaviors, norms, settings),
             figures=[_figure(name, by_seed) for name, by_seed in curves.items()],
-            stage_seconds=[(t.name, t.seconds) for t in session.times()],
         )
-        return session.finish(table, render(page), {f"scr/{name}": _mean_scr(c) for name, c in curves.items()})
+        return session.finish(page, {f"scr/{name}": _mean_scr(c) for name, c in curves.items()})
 
 
 def _behaviors(cfg: DictConfig, settings: Settings) -> list[Behavior]:

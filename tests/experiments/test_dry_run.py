@@ -174,6 +174,17 @@ def test_an_experiment_without_cells_shows_its_stages(tmp_path: Path):
     }  # fmt: skip
 
 
+def test_a_plan_of_what_is_all_stored_writes_nothing(tmp_path: Path):
+    (tmp_path / "texts.txt").write_text("\n".join(f"a text about the number {n}" for n in range(40)))
+    run = ["experiment=coverage", "data.anchor.path=texts.txt", "data.seed.path=texts.txt", "data.seed.limit=20",
+           "experiment.bootstrap=2", "tracking.enabled=false", "out=out"]  # fmt: skip
+    done = fac_here(*run, cwd=tmp_path)
+    assert done.code == 0, done.err
+    shutil.rmtree(tmp_path / "out")
+    found = states(plan(tmp_path, *run).out)
+    assert found == {"corpus": "stored", "sae": "-", "features": "stored", "diversity": "stored", "table": "to do"}
+
+
 def test_every_experiment_has_a_plan():
     names = {file.stem for file in (CONF / "experiment").glob("*.yaml")}
     assert names == {*LAYOUTS, *MEASURING}

@@ -97,7 +97,7 @@ def test_the_paper_s_numbers_stand_beside(table: Table):
 def test_the_folder_holds_all_that_was_promised(unbroken: tuple[Path, Finished], table: Table):
     out = unbroken[0] / "out"
     names = {"table.json", "table.md", "report.html", "config.yaml", "coverage_by_threshold.json",
-             "missing_by_threshold.json"}  # fmt: skip
+             "coverage_by_threshold.md", "missing_by_threshold.json", "missing_by_threshold.md"}  # fmt: skip
     names |= {f"samples-{row}.jsonl" for row in ("random_features", "fac_one_step", "fac")}
     assert {path.name for path in out.iterdir()} == names
     assert unbroken[1].out.splitlines()[-1] == f"results: {out}"
@@ -184,6 +184,6 @@ def test_kill_9_at_any_moment_changes_nothing(table: Table, tmp_path: Path):
     assert done.code == 0, done.err
     mended = Table.from_json((tmp_path / "out" / "table.json").read_text())
     assert mended.to_json(with_provenance=False) == table.to_json(with_provenance=False)
-    built = sum(map(int, re.findall(r"(\d+) built in .* reused", done.err)))
+    built = sum(map(int, re.findall(r"(\d+) new in .* reused", done.err)))
     assert built == finished_stages(store) - lost[-1]  # what was finished was not done again
     assert not list(store.glob("*/.partial-*"))

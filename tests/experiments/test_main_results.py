@@ -72,8 +72,8 @@ def test_a_second_run_computes_nothing_and_says_the_same(run: tuple[Path, Finish
     first = (folder / "out" / "table.json").read_text()
     again = fac_here(*REDUCED, cwd=folder)
     assert again.code == 0, again.err
-    assert "built in     0.0 s" not in again.err.split("results:")[0] or " 0 built" in again.err
-    assert all(" 0 built" in line for line in again.err.splitlines() if "reused" in line)
+    assert "built in" not in again.err
+    assert " new in " not in again.err
     assert (folder / "out" / "table.json").read_text() == first
 
 

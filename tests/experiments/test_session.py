@@ -1,9 +1,13 @@
 """experiments.session: what a run shows, records and leaves in its folder, and how a failed one ends."""
 
+import json
+from dataclasses import replace
+
 import hydra
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.report import Page
 from experiments.results import Table, measured
 from experiments.run import CONF
 from experiments.session import Session, StageTime
@@ -39,18 +43,22 @@ def small_table(session: Session) -> Table:
     return Table("lab", "lab", "A table", ("fac",), ("auprc",), cells, session.config_hash, {"fac": "0"})
 
 
-def test_a_run_leaves_four_files_and_a_record(cfg, outputs, tmp_path, capsys):
+def test_a_run_leaves_its_results_and_a_record(cfg, outputs, tmp_path, capsys):
     extra = tmp_path / "samples.jsonl"
     extra.write_text("{}\n")
     with Session.open(cfg) as session:
         one = session.store.stage("features", lambda folder: (folder / "x").write_text("1"), params={"text": 1})
         session.store.stage("features", lambda folder: pytest.fail("built twice"), params={"text": 1})
         parent = session.tracker.run_id
-        assert session.finish(small_table(session), "<p>page</p>", {"missing": 3.0}, [extra]) == tmp_path / "out"
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "config.yaml", "table.json", "table.md", "report.html",
-    }  # fmt: skip
-    assert (tmp_path / "out" / "report.html").read_text() == "<p>page</p>"
+        table = small_table(session)
+        page = Page("A page", "of two tables", [table, replace(table, experiment="details")])
+        assert session.finish(page, {"missing": 3.0}, [extra], {"matches.jsonl": "{}"}) == tmp_path / "out"
+    names = {"config.yaml", "table.json", "table.md", "details.json", "details.md", "report.html", "matches.jsonl"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert json.loads((tmp_path / "out" / "details.json").read_text())["experiment"] == "details"
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "A page" in html
+    assert "features" in html  # where the time went
     kept = OmegaConf.load(tmp_path / "out" / "config.yaml")
     assert OmegaConf.select(kept, "model.path") == "lab:llama"  # resolved
     assert f"features {one.key[:8]} built in" in capsys.readouterr().err
@@ -64,9 +72,7 @@ def test_a_run_leaves_four_files_and_a_record(cfg, outputs, tmp_path, capsys):
     (nested,) = [run for run in found if run.data.tags.get("mlflow.parentRunId") == parent]
     assert nested.data.tags["stage"] == "features"
     assert nested.data.params["key"] == one.key
-    assert {file.path for file in client.list_artifacts(parent)} == {
-        "config.yaml", "table.json", "table.md", "report.html", "samples.jsonl",
-    }  # fmt: skip
+    assert {file.path for file in client.list_artifacts(parent)} == {*names, "samples.jsonl"}
 
 
 def test_a_run_that_fails_is_recorded_as_failed(cfg, outputs):
