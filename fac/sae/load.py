@@ -126,9 +126,10 @@ def load(ref: SaeRef, backbone: Backbone, rule: str = "paper") -> Sae:
             module = SAE.from_pretrained(ref.path.removeprefix(HUB), ref.sae_id or ".", device=device)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _unloadable(ref, error) from None
-    _check_metadata(module, record, backbone, str(ref))
+    name = str(record.get("imported", ref))
+    _check_metadata(module, record, backbone, name)
     # Measured before Top-K is switched off: the recorded figures were.
-    _check_probe(Sae(module, record), backbone, str(ref))
+    _check_probe(Sae(module, record), backbone, name)
     return Sae(module, record, rule)
 
 
@@ -236,9 +237,10 @@ def _check_probe(sae: Sae, backbone: Backbone, name: str) -> None:
     residual = content_residual(backbone, probe["chats"] if probe else [as_chat(text) for text in _PROBE_SENTENCES])
     variance, _ = sae.explained_variance(residual)
     least = probe["explained_variance"] - _PROBE_TOLERANCE if probe else _LEAST_VARIANCE
+    texts = "the texts it was measured on" if probe else "plain English sentences"
     if not variance >= least:
         raise FacError(
             f"The SAE {name} explains {variance:.2f} of the variance of layer {backbone.layer} of {backbone.ref.path}, "
-            f"where at least {least:.2f} was expected, so it was made for another model, layer or chat template: "
-            f"use the model it was trained on, or train one with sae=train."
+            f"on {texts}, where at least {least:.2f} was expected, so it was made for another model, layer or chat "
+            f"template: use the model it was trained on, or train one with sae=train."
         )
