@@ -95,13 +95,12 @@ def run(cfg: DictConfig) -> Path:
         backbone, loaded = cache(lambda: Backbone(model, layer)), cache(lambda: load_causal_lm(model))
         encoder = {"model": model.identity(), "layer": layer}
         curves: dict[str, dict[int, Curve]] = {behavior.name: {} for behavior in behaviors}
-        norms: dict[str, list[float]] = {behavior.name: [] for behavior in behaviors}
+        found: dict[tuple[str, int], SteeringVector] = {}
         for seed in settings.seeds:
             made = [_vector(session.store, backbone, encoder, b, seed, settings) for b in behaviors]
             vectors = equalise([SteeringVector.load(artifact.path) for artifact in made])
             for behavior, artifact, vector in zip(behaviors, made, vectors, strict=True):
-                vector.save(session.out / "vectors" / behavior.name / str(seed))
-                norms[behavior.name].append(vector.norm)
+                found[behavior.name, seed] = vector
                 curves[behavior.name][seed] = {
                     m: _answers(session.store, loaded, model, behavior, artifact, vector, m, settings)
                     for m in settings.multipliers
@@ -111,10 +110,13 @@ def run(cfg: DictConfig) -> Path:
             title=table.title,
             subtitle=f"{cfg.model.name}, layer {layer}: what it answers while a multiple of the vector is added.",
             tables=[table],
-            facts=_facts(behaviors, norms, settings),
+            facts=_facts(behaviors, found, settings),
             figures=[_figure(name, by_seed) for name, by_seed in curves.items()],
         )
-        return session.finish(page, {f"scr/{name}": _mean_scr(c) for name, c in curves.items()})
+        out = session.finish(page, {f"scr/{name}": _mean_scr(c) for name, c in curves.items()})
+        for (name, seed), vector in found.items():
+            vector.save(out / "vectors" / name / str(seed))
+        return out
 
 
 def _behaviors(cfg: DictConfig, settings: Settings) -> list[Behavior]:
@@ -311,11 +313,12 @@ def _notes(session: Session, behaviors: Sequence[Behavior], layer: int, settings
 
 
 def _facts(
-    behaviors: Sequence[Behavior], norms: Mapping[str, Sequence[float]], settings: Settings
+    behaviors: Sequence[Behavior], vectors: Mapping[tuple[str, int], SteeringVector], settings: Settings
 ) -> list[tuple[str, str]]:
     facts = []
     for b in behaviors:
-        low, high = min(norms[b.name]), max(norms[b.name])
+        norms = [vector.norm for (name, _), vector in vectors.items() if name == b.name]
+        low, high = min(norms), max(norms)
         norm = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
         pairs = len(b.pairs) if settings.n_train is None else f"{settings.n_train} of {len(b.pairs)}"
         facts.append((b.name, f"{pairs} pairs, {len(b.test)} questions, vector of norm {norm}"))

@@ -120,6 +120,14 @@ def test_running_again_computes_nothing(world: Path, run: Run):
     assert again.table.to_json(with_provenance=False) == run.table.to_json(with_provenance=False)
 
 
+def test_a_dry_run_of_what_is_stored_writes_nothing(world: Path, run: Run):
+    given = ["behavior=caa/generate/sycophancy", "experiment.n_train=5", "experiment.seeds=[42,43]"]
+    dry = steering(world, *given, "dry_run=true", out="dry").done
+    assert dry.code == 0, dry.err
+    assert re.search(r"stored +steering_answers .*\n +to do +table ", dry.out)
+    assert not (world / "dry").exists()
+
+
 def test_without_the_vector_seeds_share_their_answers(run: Run):
     kept = (run.folder / "outputs" / "store" / "steering_answers").glob("*/stage.json")
     stages = [json.loads(path.read_text()) for path in kept]
