@@ -157,14 +157,17 @@ def _walked(cfg: DictConfig, settings: Mapping[str, Any]) -> tuple[Walk, str | N
 def _measuring(cfg: DictConfig) -> list[str]:
     """The stages of an experiment without a layout, with what is stored before the first that is not."""
     walk, stop, reason = _walked(cfg, {})
-    found = [event.name for event in walk.found]
+    found, lacking = [event.name for event in walk.found], {stop}
+    for job, left in walk.cells:
+        lacking.update(left)
+        found += [stage for stage in (TASKS[job.task].stage, "scores") if stage not in left]
     nodes = MEASURING[cfg.experiment.name]
-    reached = max((place for place, node in enumerate(nodes) if node.name in (*found, stop)), default=-1)
+    reached = max((place for place, node in enumerate(nodes) if node.name in (*found, *lacking)), default=-1)
     rows = []
     for place, node in enumerate(nodes):
-        count = found.count(node.name)
-        unused = place < reached and not count
-        rows.append(["-" if unused else STORED if count and node.name != stop else OPEN, node.name, node.what])
+        count, lacks = found.count(node.name), node.name in lacking
+        unused = place < reached and not count and not lacks
+        rows.append(["-" if unused else STORED if count and not lacks else OPEN, node.name, node.what])
         rows[-1][2] += f" ({count} stored)" if count else ""
     refused = [] if reason is None else [f"  here it would stop: {reason}"]
     head = f"Plan of {_told(cfg)}. Store: {config.plain(cfg, 'paths.store')}"

@@ -1,6 +1,8 @@
 """experiments.reward: a reward model on files of pairs, and what is said of files that hold none."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,3 +49,19 @@ def test_a_file_without_pairs_is_said_in_one_sentence(tmp_path: Path):
 def test_a_missing_file_is_said_in_one_sentence(tmp_path: Path):
     done = fac_here(*QUICK, "data.train.path=nowhere.jsonl", "data.test.path=nowhere.jsonl", cwd=tmp_path)
     assert "nowhere.jsonl" in done.failure
+
+
+@pytest.mark.slow
+def test_a_dry_run_tells_what_is_trained_from_what_is_tested(tmp_path: Path):
+    rows = ({"prompt": f"how do i do thing {n}", "chosen": "sure here is how", "rejected": "no"} for n in range(8))
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [*QUICK, "data.train.path=pairs.jsonl", "data.test.path=pairs.jsonl"]
+    done = fac_here(*command, cwd=tmp_path)
+    assert done.code == 0, done.err
+    states = {"pairs": "stored", "reward": "stored", "scores": "stored", "table": "to do"}
+    for tested in ("stored", "to do"):
+        text = fac_here(*command, "dry_run=true", cwd=tmp_path).out
+        found = {name: state for state, name in re.findall(r"^  (stored|to do) +(\w+) ", text, re.MULTILINE)}
+        assert found == {**states, "scores": tested}
+        shutil.rmtree(tmp_path / "outputs" / "store" / "scores")
+        (tmp_path / "outputs" / "store" / "scores").mkdir()
