@@ -6,12 +6,14 @@ used before transformers, datasets or huggingface_hub are imported: they read th
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import urllib.error
 import urllib.request
 
 OFFLINE = "HF_HUB_OFFLINE"
+log = logging.getLogger(__name__)
 
 
 def reach_hub(seconds: float = 3.0) -> bool:
@@ -38,5 +40,6 @@ def reach_hub(seconds: float = 3.0) -> bool:
     asking.start()
     asking.join(seconds)
     if not answered.is_set():
+        log.warning("the Hugging Face hub does not answer, so only what lies in its cache here is used.")
         os.environ[OFFLINE] = "1"
     return answered.is_set()

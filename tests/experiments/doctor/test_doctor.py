@@ -240,3 +240,12 @@ def test_what_the_hub_has_is_told_from_what_it_keeps_behind_a_gate(tmp_path: Pat
     assert found["data nvidia/HelpSteer2"][0] == "ok"
     assert "gated: accept its licence" in found["data lmsys/toxic-chat"][1]
     assert "not on the hub" in found["data Anthropic/hh-rlhf"][1]
+
+
+@pytest.mark.slow
+def test_a_hub_that_does_not_answer_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    finished = run_fac("doctor", *PAPER, "experiment.tasks=[survival]", cwd=tmp_path)
+    assert finished.code == 1
+    assert finished.err == "fac: the Hugging Face hub does not answer, so only what lies in its cache here is used.\n"
