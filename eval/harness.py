@@ -92,7 +92,7 @@ def run_tasks(
     return {task: _metrics(values) for task, values in done["results"].items()}
 
 
-def hub_data(task: str) -> tuple[str, str | None] | None:
+def data_set_of(task: str) -> tuple[str, str | None] | None:
     """The hub data set, and its subset, of one of lm-eval's own tasks; None if it reads none.
 
     Raises FacError for an unknown task.

@@ -27,6 +27,8 @@ from fac.jsonl import write_json_atomic
 from fac.processes import die_with
 from fac.store import Artifact, StageEvent, Store, stage_key
 
+SCORES = "scores"  # the stage that tests a cell
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -48,7 +50,7 @@ def run_job(job: Job) -> Scored:
         (folder / "metrics.json").write_text(json.dumps(task.test(job, trained.path, folder)))
 
     trained = store.stage(task.stage, lambda folder: task.train(job, folder), params=job.params, inputs=job.train)
-    scored = store.stage("scores", test, params=_test_params(job), inputs=_tested_on(job, trained))
+    scored = store.stage(SCORES, test, params=_test_params(job), inputs=_tested_on(job, trained))
     return Scored(job, json.loads((scored.path / "metrics.json").read_text()), trained, tuple(events))
 
 
@@ -61,14 +63,19 @@ def _test_params(job: Job) -> dict[str, object]:
     return {"judge": job.judge.identity(), "protocol": 2} if job.judge and job.others else {}
 
 
+def stages_of(job: Job) -> tuple[str, str]:
+    """Training and testing of a cell, as their stages are called."""
+    return TASKS[job.task].stage, SCORES
+
+
 def stages_left(job: Job) -> tuple[str, ...]:
     """The stages of a cell that are not in the store: none, testing, or training and testing."""
     store, stage = Store(job.store), TASKS[job.task].stage
     if not store.has(stage, params=job.params, inputs=job.train):
-        return (stage, "scores")
+        return stages_of(job)
     key = stage_key(stage, 1, job.params, job.train)
-    tested = store.has("scores", params=_test_params(job), inputs=_tested_on(job, key))
-    return () if tested else ("scores",)
+    tested = store.has(SCORES, params=_test_params(job), inputs=_tested_on(job, key))
+    return () if tested else (SCORES,)
 
 
 def track(session: Session, cell: Scored) -> tuple[Scored, str]:

@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import config
+from experiments.cells import stages_of
 from experiments.job import Job
 from experiments.tasks import TASKS
 from experiments.walk import NotStored, Walk, walking
@@ -38,6 +39,7 @@ class Node:
     what: str
 
 
+WRITTEN = "table.json, table.md, report.html"
 GRAPH = (
     Node("data", "", "the corpora and rows of the task"),
     Node("sae", "data", "trained on the anchor (sae=train), otherwise given"),
@@ -49,45 +51,39 @@ GRAPH = (
     Node("coverage", "rows, sae", "g_i of the added rows"),
     Node("train", "data, rows", "one classifier, reward model, vector or adapter per cell"),
     Node("test", "train, data", "one set of metrics per cell"),
-    Node("table", "test, coverage", "table.json, table.md, report.html"),
+    Node("table", "test, coverage", WRITTEN),
 )
-TABLE = Node("table", "", "table.json, table.md, report.html")
-GIVEN = Node("sae", "", "trained on these texts (sae=train) or imported, otherwise given")
-MEASURING: Mapping[str, Sequence[Node]] = {  # experiments without a layout, in order of their stages
-    "alpaca_eval": (Node("judged", "", "preferences of the judge, where no annotations are given"), TABLE),
-    "coverage": (
-        Node("corpus", "", "the anchor and the seed texts"),
-        GIVEN,
-        Node("features", "", "g_i of both, top spans"),
-        Node("diversity", "", "the other measures of variety"),
-        TABLE,
-    ),
-    "matching": (
-        Node("world", "", "the shared texts, drawn"),
-        Node("corpus", "", "the shared texts, from a data set"),
-        GIVEN,
-        Node("features", "", "g_i of every model"),
-        Node("matching", "", "every pair of models, and its control"),
-        TABLE,
-    ),
-    "reward": (
-        Node("pairs", "", "the pairs to train on and to test on"),
-        Node("reward", "", "one reward model per seed"),
-        Node("scores", "", "its accuracy by section"),
-        TABLE,
-    ),
-    "sae": (
-        Node("mixture", "", "the texts of all parts, each once"),
-        Node("mixture_split", "", "nine tenths to train on, one held out"),
-        GIVEN,
-        Node("sae_quality", "", "reconstruction of the held-out texts"),
-        TABLE,
-    ),
-    "steering": (
-        Node("steering_vector", "", "one vector per behaviour and seed"),
-        Node("steering_answers", "", "its answers at every multiplier"),
-        TABLE,
-    ),
+GIVEN = "trained on these texts (sae=train) or imported, otherwise given"
+MEASURING: Mapping[str, Mapping[str, str]] = {  # experiments without a layout: their stages before the table, in order
+    "alpaca_eval": {"judged": "preferences of the judge, where no annotations are given"},
+    "coverage": {
+        "corpus": "the anchor and the seed texts",
+        "sae": GIVEN,
+        "features": "g_i of both, top spans",
+        "diversity": "the other measures of variety",
+    },
+    "matching": {
+        "world": "the shared texts, drawn",
+        "corpus": "the shared texts, from a data set",
+        "sae": GIVEN,
+        "features": "g_i of every model",
+        "matching": "every pair of models, and its control",
+    },
+    "reward": {
+        "pairs": "the pairs to train on and to test on",
+        "reward": "one reward model per seed",
+        "scores": "its accuracy by section",
+    },
+    "sae": {
+        "mixture": "the texts of all parts, each once",
+        "mixture_split": "nine tenths to train on, one held out",
+        "sae": GIVEN,
+        "sae_quality": "reconstruction of the held-out texts",
+    },
+    "steering": {
+        "steering_vector": "one vector per behaviour and seed",
+        "steering_answers": "its answers at every multiplier",
+    },
 }
 ORDER = {node.name: place for place, node in enumerate(GRAPH)}
 
@@ -160,15 +156,14 @@ def _measuring(cfg: DictConfig) -> list[str]:
     found, lacking = [event.name for event in walk.found], {stop}
     for job, left in walk.cells:
         lacking.update(left)
-        found += [stage for stage in (TASKS[job.task].stage, "scores") if stage not in left]
-    nodes = MEASURING[cfg.experiment.name]
-    reached = max((place for place, node in enumerate(nodes) if node.name in (*found, *lacking)), default=-1)
+        found += [stage for stage in stages_of(job) if stage not in left]
+    stages = {**MEASURING[cfg.experiment.name], "table": WRITTEN}
+    reached = max((place for place, stage in enumerate(stages) if stage in (*found, *lacking)), default=-1)
     rows = []
-    for place, node in enumerate(nodes):
-        count, lacks = found.count(node.name), node.name in lacking
-        unused = place < reached and not count and not lacks
-        rows.append(["-" if unused else STORED if count and not lacks else OPEN, node.name, node.what])
-        rows[-1][2] += f" ({count} stored)" if count else ""
+    for place, (stage, what) in enumerate(stages.items()):
+        count = found.count(stage)
+        state = OPEN if stage in lacking or place > reached else STORED if count else "-"  # -: done without
+        rows.append([state, stage, f"{what} ({count} stored)" if count else what])
     refused = [] if reason is None else [f"  here it would stop: {reason}"]
     head = f"Plan of {_told(cfg)}. Store: {config.plain(cfg, 'paths.store')}"
     return [head, "", "stages", *_aligned(rows), *refused, "", "Nothing was run or written."]

@@ -14,7 +14,7 @@ import nltk
 from omegaconf import DictConfig, OmegaConf
 
 from eval.alpaca import HUB_FILE, HUB_REPOSITORY
-from eval.harness import hub_data as data_of_task
+from eval.harness import data_set_of
 from experiments import config
 from experiments.doctor import workload
 from experiments.doctor.base import Finding, checked
@@ -33,19 +33,17 @@ CLONES = {"CAA": "git clone https://github.com/nrimsky/CAA"}  # data in reposito
 
 def data_sets(cfg: DictConfig, online: bool) -> Iterator[Finding]:
     """Every data set that the configuration names, each once, with all that it is for."""
-    on_hub: dict[tuple[str, str | None], list[str]] = {}
+    repositories: dict[tuple[str, str | None], list[str]] = {}
     in_files: dict[str, dict[str, Mapping[str, Any]]] = {}
     for key, values in workload.sources(cfg):
-        if values["path"] in (None, "???"):
-            continue  # not used, or said already
         path = Path(str(values["path"]))
         if is_hub(path) and not Path(hub_name(path).id).is_dir():
-            on_hub.setdefault((hub_name(path).id, values.get("revision")), []).append(key)
+            repositories.setdefault((hub_name(path).id, values.get("revision")), []).append(key)
         else:
             in_files.setdefault(str(path), {})[key] = values
     for name, uses in in_files.items():
         yield from checked(f"data {name}", lambda n=name, u=uses: data_files(n, u))
-    for (name, revision), keys in on_hub.items():
+    for (name, revision), keys in repositories.items():
         yield from checked(f"data {name}", lambda n=name, r=revision, k=keys: hub_data(n, r, k, online))
 
 
@@ -124,7 +122,7 @@ def calibration(key: str, value: str | None, online: bool) -> Iterator[Finding]:
 def benchmark(name: str, file: str | None, key: str, online: bool) -> Iterator[Finding]:
     """A task of lm-eval: its data, from `file` or the hub, and what its metrics need."""
     what = f"benchmark {name}"
-    held = None if file else data_of_task(name)
+    held = None if file else data_set_of(name)
     if file:
         yield named_file(f"{key}.{name}", file)
     elif held and cached(held[0], None, "dataset") is None:

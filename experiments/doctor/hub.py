@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.doctor.base import Finding, short
+from fac.hub import snapshot
 
 
 def cached(name: str, revision: str | None, kind: Literal["model", "dataset"]) -> Path | None:
     """The folder of a hub repository in the cache, if anything of it is there."""
-    import huggingface_hub
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        folder = Path(huggingface_hub.snapshot_download(name, repo_type=kind, revision=revision, local_files_only=True))
-    except (OSError, HFValidationError):
-        return None
-    return folder if kind == "dataset" or any(folder.rglob("*.json")) else None
+    folder = snapshot(name, revision, kind)
+    return folder if kind == "dataset" or (folder and any(folder.rglob("*.json"))) else None
 
 
 def on_hub(what: str, name: str, revision: str | None, kind: str, online: bool, way: str) -> Finding:

@@ -53,15 +53,25 @@ def uses_model(cfg: DictConfig) -> bool:
 
 
 def sources(cfg: DictConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(key, values) of every data set that the configuration names, such as ("data.seed", {"path": ...})."""
+    """(key, values) of every data set that the configuration names, such as ("data.seed", {"path": ...}).
+
+    One whose path is not set is not used, or said elsewhere.
+    """
     for key in ("data", *(f"tasks.{task}.data" for task in tasks(cfg))):
         held = OmegaConf.select(cfg, key)
-        roles = OmegaConf.to_container(held, resolve=True) if isinstance(held, DictConfig) else None
-        for role, values in roles.items() if isinstance(roles, dict) else ():
-            parts = {f".{name}": part for name, part in values.items()} if role == "parts" and values else {"": values}
-            for name, part in parts.items():
-                if isinstance(part, Mapping) and "path" in part:
-                    yield f"{key}.{role}{name}", part
+        if isinstance(held, DictConfig):
+            yield from _within(key, OmegaConf.to_container(held, resolve=True))
+
+
+def _within(key: str, held: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The data sets at or below a key."""
+    if not isinstance(held, Mapping):
+        return
+    if "path" not in held:
+        for name, values in held.items():
+            yield from _within(f"{key}.{name}", values)
+    elif held["path"] not in (None, "???"):
+        yield key, held
 
 
 def as_source(key: str, values: Mapping[str, Any]) -> Source:
@@ -96,8 +106,7 @@ def sae_tokens(cfg: DictConfig, loads: Sequence[TaskLoad]) -> int:
 
 def given_texts(cfg: DictConfig) -> int:
     """About how many texts all data sets that are named have together."""
-    named = [(key, values) for key, values in sources(cfg) if values["path"] not in (None, "???")]
-    return sum(values.get(SAMPLE) or texts_of(as_source(key, values)) for key, values in named)
+    return sum(values.get(SAMPLE) or texts_of(as_source(key, values)) for key, values in sources(cfg))
 
 
 def loads(cfg: DictConfig) -> list[TaskLoad]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from fac.errors import FacError, closest
+from fac.hub import snapshot
 
 HUB = "hub:"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -74,20 +75,9 @@ def _commit_now(name: str, revision: str | None) -> str:
     try:
         return str(huggingface_hub.HfApi().dataset_info(name, revision=revision).sha)
     except _failures() as error:
-        if snapshot := _snapshot(name, revision):
-            return snapshot.name
+        if held := snapshot(name, revision, "dataset"):
+            return held.name
         raise _unreachable(name, error) from None
-
-
-def _snapshot(name: str, revision: str | None) -> Path | None:
-    """The folder in the hub's cache that holds a data set, or the part of it that was fetched."""
-    import huggingface_hub
-
-    try:
-        options = {"repo_type": "dataset", "revision": revision, "local_files_only": True}
-        return Path(huggingface_hub.snapshot_download(name, **options))
-    except _failures():
-        return None
 
 
 def hub_rows(path: Path, subset: str | None, split: str | None, revision: str | None) -> Iterator[Mapping[str, Any]]:
@@ -100,9 +90,9 @@ def hub_rows(path: Path, subset: str | None, split: str | None, revision: str | 
         try:
             found = datasets.load_dataset(name, subset, revision=commit)
         except ConnectionError:
-            if (snapshot := _snapshot(name, commit)) is None:
+            if (held := snapshot(name, commit, "dataset")) is None:
                 raise
-            found = datasets.load_dataset(str(snapshot), subset)
+            found = datasets.load_dataset(str(held), subset)
     except _failures() as error:
         raise _unreachable(name, error) from None
     splits = [str(known) for known in found]
