@@ -49,8 +49,10 @@ def run_job(job: Job) -> Scored:
     def test(folder: Path) -> None:
         (folder / "metrics.json").write_text(json.dumps(task.test(job, trained.path, folder)))
 
-    trained = store.stage(task.stage, lambda folder: task.train(job, folder), params=job.params, inputs=job.train)
-    scored = store.stage(SCORES, test, params=_test_params(job), inputs=_tested_on(job, trained))
+    trained = store.stage(
+        task.stage, lambda folder: task.train(job, folder), params=job.params, inputs=job.train, resumable=True
+    )
+    scored = store.stage(SCORES, test, params=_test_params(job), inputs=_tested_on(job, trained), resumable=True)
     return Scored(job, json.loads((scored.path / "metrics.json").read_text()), trained, tuple(events))
 
 

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from fac.chat import Message, encode
 from fac.errors import FacError
+from fac.train.checkpoints import remove_checkpoints
 from fac.train.sequence import (
     BATCH,
     PROJECTIONS,
@@ -100,9 +101,13 @@ def train_classifier(
     folder: Path,
     progress: Progress | None = None,
 ) -> TrainLog:
-    """`fit_classifier`, then save to `folder`, from where `load_classifier` reads."""
-    classifier, log = fit_classifier(model_path, revision, examples, settings, seed, progress)
+    """`fit_classifier`, then save to `folder`, from where `load_classifier` reads.
+
+    A long training that was stopped goes on from the checkpoint that it left in `folder`.
+    """
+    classifier, log = fit_classifier(model_path, revision, examples, settings, seed, progress, folder)
     classifier.save(folder)
+    remove_checkpoints(folder)
     return log
 
 
@@ -113,12 +118,13 @@ def fit_classifier(
     settings: ClassifierSettings,
     seed: int,
     progress: Progress | None = None,
+    folder: Path | None = None,
 ) -> tuple[Classifier, TrainLog]:
     """Fine-tune the causal LM at `model_path` (folder or hub id) to tell class 1 from class 0.
 
     `seed` sets the head, the adapters, the dropout and the order of the data: on a CPU the same seed gives the same
     bits. It seeds the global generators of random, numpy and torch. Raises FacError if there are no examples or only
-    one class, or if the model cannot be loaded or has no chat template.
+    one class, or if the model cannot be loaded or has no chat template. Checkpoints go to `folder`, if it is given.
     """
     labels = [label for _, label in examples]
     if set(labels) != {0, 1}:
@@ -136,13 +142,13 @@ def fit_classifier(
         model = with_adapters(network, settings, pad)
         inputs = [{"input_ids": ids, "label": label} for ids, label in zip(rows, labels, strict=True)]
         collate = partial(_collate_ids, pad=pad)
-        log = train_head(model, inputs, collate, settings, seed, progress, grouped=settings.group_by_length)
+        log = train_head(model, inputs, collate, settings, seed, progress, folder, settings.group_by_length)
     else:
         # A frozen backbone without dropout answers the same in every epoch: it runs once, the head trains on that.
         model = network
         hidden = at_last_token(network, nn.Identity(), rows, BATCH)
         inputs = [{"hidden": vector, "label": label} for vector, label in zip(hidden, labels, strict=True)]
-        log = train_head(Head(network.score), inputs, collate_hidden, settings, seed, progress)
+        log = train_head(Head(network.score), inputs, collate_hidden, settings, seed, progress, folder)
     return Classifier(model, tokenizer, settings, base, revision, seed), log
 
 

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from fac.chat import Message, encode
 from fac.data.pairs import Pair
 from fac.errors import FacError
+from fac.train.checkpoints import remove_checkpoints
 from fac.train.sequence import (
     BATCH,
     PROJECTIONS,
@@ -97,9 +98,13 @@ def train_reward(
     folder: Path,
     progress: Progress | None = None,
 ) -> TrainLog:
-    """`fit_reward`, then save to `folder`, from where `load_reward` reads."""
-    model, log = fit_reward(model_path, revision, pairs, settings, seed, progress)
+    """`fit_reward`, then save to `folder`, from where `load_reward` reads.
+
+    A long training that was stopped goes on from the checkpoint that it left in `folder`.
+    """
+    model, log = fit_reward(model_path, revision, pairs, settings, seed, progress, folder)
     model.save(folder)
+    remove_checkpoints(folder)
     return log
 
 
@@ -110,13 +115,14 @@ def fit_reward(
     settings: RewardSettings,
     seed: int,
     progress: Progress | None = None,
+    folder: Path | None = None,
 ) -> tuple[RewardModel, TrainLog]:
     """Fine-tune the causal LM at `model_path` (folder or hub id) to score chosen replies above rejected ones.
 
     The loss is Bradley-Terry's -log sigmoid(r(chosen) - r(rejected)) (paper App. J). `seed` sets the head, the
     adapters, the dropout and the order of the pairs: on a CPU the same seed gives the same bits. It seeds the global
     generators of random, numpy and torch. Raises FacError if there are no pairs, or if the model cannot be loaded or
-    has no chat template.
+    has no chat template. Checkpoints go to `folder`, if it is given.
     """
     if not pairs:
         raise FacError("A reward model needs preference pairs, but the training set has none: add seed data.")
@@ -128,14 +134,14 @@ def fit_reward(
     if settings.mode == "lora":
         pad = pad_id(tokenizer)
         model = with_adapters(network, settings, pad)
-        log = _train_adapters(model, tokenizer, pad, rows, settings, seed, progress)
+        log = _train_adapters(model, tokenizer, pad, rows, settings, seed, progress, folder)
     else:
         # A frozen backbone without dropout answers the same in every epoch: it runs once, the head trains on that.
         # Bradley-Terry is cross-entropy over the two rewards of a pair, of which the first (label 0) is chosen.
         model = network
         hidden = at_last_token(network, nn.Identity(), rows, BATCH).unflatten(0, (len(pairs), 2))
         inputs = [{"hidden": states, "label": 0} for states in hidden]
-        log = train_head(Head(network.score), inputs, collate_hidden, settings, seed, progress)
+        log = train_head(Head(network.score), inputs, collate_hidden, settings, seed, progress, folder)
     return RewardModel(model, tokenizer, settings, base, revision, seed), log
 
 
@@ -156,6 +162,7 @@ def _train_adapters(
     settings: RewardSettings,
     seed: int,
     progress: Progress | None,
+    folder: Path | None,
 ) -> TrainLog:
     """Train `model` in place with trl; `rows` are the ids of chosen and rejected chats in turn.
 
@@ -173,7 +180,7 @@ def _train_adapters(
         ) from None
     padding: Any = copy.deepcopy(tokenizer)  # from which trl takes the padding token; the model's own stays as it is
     padding.pad_token = padding.convert_ids_to_tokens(pad)
-    with training_arguments(settings, seed) as told:
+    with training_arguments(settings, seed, folder) as told:
         arguments = RewardConfig(
             **told,
             max_length=None,

@@ -35,6 +35,7 @@ from transformers.utils import logging as hf_logging
 
 from fac.backbone import ModelRef, load_pretrained, load_tokenizer
 from fac.errors import FacError
+from fac.train.checkpoints import FOLDER, keep_checkpoints
 
 Progress = Callable[[int, int], None]  # (optimizer steps done, steps in all)
 
@@ -77,7 +78,7 @@ class TrainLog:
 
     losses: list[float]  # mean loss of each optimizer step, in nats
     steps: int
-    seconds: float  # wall time of the optimisation, without loading and saving
+    seconds: float  # wall time of the optimisation, without loading and saving, since it last went on
 
 
 @dataclass(frozen=True)
@@ -265,12 +266,15 @@ def cross_entropy(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | Non
 
 
 @contextmanager
-def training_arguments(settings: SequenceSettings, seed: int) -> Iterator[dict[str, Any]]:
-    """What every Trainer is told: nothing is printed, reported or kept (its scratch folder goes with the context)."""
+def training_arguments(settings: SequenceSettings, seed: int, folder: Path | None) -> Iterator[dict[str, Any]]:
+    """What every Trainer is told: nothing is printed or reported.
+
+    Checkpoints of a long training go to `folder` (None: to a scratch folder that goes with the context).
+    """
     on_gpu = torch.cuda.is_available()
     with tempfile.TemporaryDirectory() as scratch:
         yield {
-            "output_dir": scratch,
+            "output_dir": scratch if folder is None else str(folder / FOLDER),
             "num_train_epochs": settings.epochs,
             "learning_rate": settings.learning_rate,
             "lr_scheduler_type": settings.schedule,
@@ -282,7 +286,8 @@ def training_arguments(settings: SequenceSettings, seed: int) -> Iterator[dict[s
             "use_cpu": not on_gpu,
             "seed": seed,
             "logging_steps": 1,
-            "save_strategy": "no",
+            "save_strategy": "no",  # but see `keep_checkpoints`
+            "save_total_limit": 1,
             "report_to": [],
             "disable_tqdm": True,
             "dataloader_pin_memory": on_gpu,
@@ -302,10 +307,14 @@ def train_head(
     settings: SequenceSettings,
     seed: int,
     progress: Progress | None,
+    folder: Path | None = None,
     grouped: bool = False,
 ) -> TrainLog:
-    """Train `model` in place on `inputs` by `cross_entropy`; `grouped` batches inputs of like length."""
-    with training_arguments(settings, seed) as told:
+    """Train `model` in place on `inputs` by `cross_entropy`; `grouped` batches inputs of like length.
+
+    With a `folder`, a long training that was stopped goes on from its last checkpoint there.
+    """
+    with training_arguments(settings, seed, folder) as told:
         sampling = "group_by_length" if grouped else "random"
         arguments = TrainingArguments(**told, remove_unused_columns=False, train_sampling_strategy=sampling)
         trainer = Trainer(
@@ -323,8 +332,9 @@ def run(trainer: Trainer, progress: Progress | None) -> TrainLog:
     trainer.remove_callback(PrinterCallback)
     if progress:
         trainer.add_callback(_Report(progress))
+    checkpoint = keep_checkpoints(trainer)
     start = time.perf_counter()
-    trainer.train()
+    trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - start
     model: Any = trainer.model
     model.eval()

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from fac.backbone import ModelRef, load_pretrained, load_tokenizer
 from fac.chat import Message, encode_lesson
 from fac.errors import FacError
+from fac.train.checkpoints import remove_checkpoints
 from fac.train.sequence import Progress, TrainLog, on_one_gpu, run, training_arguments
 
 RECORD = "sft.json"
@@ -60,7 +61,8 @@ def train_sft(
 
     The loss is the mean over all trained tokens of an effective batch, so 4 x 4 is the same as 16 x 1. `seed` sets the
     adapter and the order of the data: on a CPU the same seed gives the same bits. It seeds the global generators of
-    random, numpy and torch. Raises FacError if there is no chat, if a chat has no reply within `max_tokens`, or if the
+    random, numpy and torch. A long training that was stopped goes on from the checkpoint that it left in `folder`.
+    Raises FacError if there is no chat, if a chat has no reply within `max_tokens`, or if the
     model cannot be loaded, has no chat template or one that ends the assistant's turns with no special token.
     """
     from datasets import Dataset
@@ -75,7 +77,7 @@ def train_sft(
     on_gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if on_gpu and settings.bf16 else torch.float32
     options: Any = settings
-    with training_arguments(options, seed) as told:
+    with training_arguments(options, seed, folder) as told:
         arguments = SFTConfig(
             **told,
             max_grad_norm=settings.clip,
@@ -102,6 +104,7 @@ def train_sft(
     tokenizer.save_pretrained(folder)
     record = {"base": base, "revision": revision, "seed": seed, "settings": asdict(settings)}
     (folder / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
+    remove_checkpoints(folder)
     return log
 
 
