@@ -8,17 +8,14 @@ cannot be asked, what lies in the caches is read, also what `hf download` brough
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from fac.errors import FacError, closest
-from fac.hub import snapshot
+from fac.hub import failures, resolved_commit, snapshot
 
 HUB = "hub:"
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubName(NamedTuple):
@@ -52,32 +49,19 @@ def hub_file(path: Path, revision: str | None) -> Path | None:
 
     try:
         return Path(huggingface_hub.hf_hub_download(name, file, repo_type="dataset", revision=commit))
-    except _failures() as error:
+    except failures() as error:
         raise _unreachable(f"{name}/{file}", error) from None
 
 
 def hub_commit(path: Path, revision: str | None) -> str:
     """The commit that `revision` (branch, tag or commit; None: the main branch) of a data set is at.
 
-    The hub is asked once in a process; if it cannot be, it is the commit in the cache. A whole commit hash is taken as
-    it is; of a folder it is a digest of its files. Raises FacError if neither the hub nor the cache has it.
+    Of a folder it is a digest of its files. Raises FacError if neither the hub nor the cache has it.
     """
     name = hub_name(path).id
     if Path(name).is_dir():
         return _folder_digest(Path(name))
-    return revision if revision and COMMIT.fullmatch(revision) else _commit_now(name, revision)
-
-
-@cache
-def _commit_now(name: str, revision: str | None) -> str:
-    import huggingface_hub
-
-    try:
-        return str(huggingface_hub.HfApi().dataset_info(name, revision=revision).sha)
-    except _failures() as error:
-        if held := snapshot(name, revision, "dataset"):
-            return held.name
-        raise _unreachable(name, error) from None
+    return resolved_commit(name, revision, "dataset")
 
 
 def hub_rows(path: Path, subset: str | None, split: str | None, revision: str | None) -> Iterator[Mapping[str, Any]]:
@@ -93,7 +77,7 @@ def hub_rows(path: Path, subset: str | None, split: str | None, revision: str | 
             if (held := snapshot(name, commit, "dataset")) is None:
                 raise
             found = datasets.load_dataset(str(held), subset)
-    except _failures() as error:
+    except failures() as error:
         raise _unreachable(name, error) from None
     splits = [str(known) for known in found]
     if split is None and len(splits) > 1:
@@ -108,13 +92,6 @@ def _folder_digest(folder: Path) -> str:
     for file in sorted(f for f in folder.rglob("*") if f.is_file()):
         digest.update(str(file.relative_to(folder)).encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """Not there or no network (OSError, HTTPError); no such name or subset (ValueError); a loading script."""
-    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
-
-    return OSError, HTTPError, ValueError, RuntimeError
 
 
 def _unreachable(name: str, error: Exception) -> FacError:
