@@ -31,7 +31,7 @@ from eval.alpaca import (
 from experiments import config
 from experiments.engines import COMPARE
 from experiments.report import Page
-from experiments.results import Cell, Scale, Table, measured, paper_table, provenance, versions
+from experiments.results import Cell, Scale, Table, observed, paper_table, provenance, versions
 from experiments.session import Session
 from fac.errors import FacError
 from fac.jsonl import write_json_atomic
@@ -176,8 +176,8 @@ def _table(
         f"count half."
     )
     numbers = {**controlled, "wr": rate.rate, "sd": rate.standard_error}
-    cells: list[Cell] = [measured(model, column, {0: value}) for column, value in numbers.items()]
-    cells.append(measured(model, "n", {0: rate.n}, unit="count"))
+    cells: list[Cell] = [observed(model, column, value) for column, value in numbers.items()]
+    cells.append(observed(model, "n", rate.n, unit="count"))
     return Table(
         "alpaca_eval",
         scale,

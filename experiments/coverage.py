@@ -21,7 +21,7 @@ from pydantic import PositiveInt
 
 from experiments import config, parity
 from experiments.report import Feature, Figure, Page, Series, Span
-from experiments.results import Cell, Table, measured, provenance, versions
+from experiments.results import Cell, Table, observed, provenance, versions
 from experiments.session import Session
 from fac.coverage import bootstrap, counts, fac_ratio, rarefaction
 from fac.data.examples import LoadReport
@@ -91,7 +91,7 @@ def _table(session: Session, gap: Gap, replicates: int) -> Table:
                 replicates=replicates,
             ).ratio
             numbers |= {"low": (100 * interval.low, "percent"), "high": (100 * interval.high, "percent")}
-        cells += [measured(row, key, {0: value}, unit=unit) for key, (value, unit) in numbers.items()]
+        cells += [observed(row, key, value, unit=unit) for key, (value, unit) in numbers.items()]
     notes = [
         "FAC = |F(Q)| / |F(P)|: P the anchor, Q the seed data, F all features that the anchor activates above δ.",
         "Frequency and magnitude weigh features by the share of anchor texts that activate them and by their mean "
@@ -130,7 +130,7 @@ def _diversity(session: Session, shop: Workshop, gap: Gap, n_texts: int) -> Tabl
             if name not in rows:
                 rows.append(name)
             if math.isfinite(value):
-                cells.append(measured(name, role, {0: value}, unit=""))
+                cells.append(observed(name, role, value, unit=""))
     note = f"Of the first {n_texts} texts; embeddings are mean content residuals of layer {shop.layer}."
     return Table(
         "diversity", session.cfg.scale.name, "Diversity of both data sets", tuple(rows), ("anchor", "seed"),

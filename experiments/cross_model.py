@@ -22,7 +22,7 @@ from experiments.cells import Cells, Scored, default_workers, track
 from experiments.lab_page import Row
 from experiments.main_results import PROTOCOL_NOTES, TaskPlan, jobs_of, material_for, task_plans, write_row
 from experiments.report import Page
-from experiments.results import Cell, Table, measured, paired, paper_table, provenance, versions
+from experiments.results import Cell, Table, measured, observed, paired, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks.data import Sources, task_data
 from fac.errors import FacError
@@ -181,7 +181,7 @@ def _agreement(session: Session, mined: Mapping[str, Mined]) -> Table:
     for first, second in combinations(named, 2):
         for column, one, other in zip(("concepts", "wordings"), named[first], named[second], strict=True):
             share = 100 * len(one & other) / max(len(one | other), 1)
-            cells.append(measured(f"{first}+{second}", column, {0: share}))
+            cells.append(observed(f"{first}+{second}", column, share))
     return Table(
         experiment="agreement",
         scale=session.cfg.scale.name,

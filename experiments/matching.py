@@ -23,7 +23,7 @@ from pydantic import Field, PositiveInt
 
 from experiments import config
 from experiments.report import Figure, Page, Series
-from experiments.results import Cell, Table, measured, provenance, versions
+from experiments.results import Cell, Table, observed, provenance, versions
 from experiments.session import Session
 from experiments.tasks.data import draw_world
 from fac.coverage import overlap
@@ -198,8 +198,7 @@ def _table(session: Session, pairs: Sequence[Pair], at_least: float, min_active:
     cells: list[Cell] = []
     for side in rows:
         cells += [
-            measured(side.key, column, {SHUFFLE_SEED: value}, unit=unit)
-            for column, (value, unit) in numbers(side, at_least).items()
+            observed(side.key, column, value, unit=unit) for column, (value, unit) in numbers(side, at_least).items()
         ]
     notes = [
         f"Row A → B: features of A against those of B. Matched: each other's best match, r ≥ {at_least} (Pearson over "

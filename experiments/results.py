@@ -124,15 +124,15 @@ def _split(key: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One measured number of a table: mean and sample standard deviation over seeds. Made by `measured` or `paired`."""
+    """One number of a table, with its spread over seeds. Made by `measured`, `paired` or `observed`."""
 
     row: str
     column: str
     mean: float
-    std: float | None  # ddof = 1; None for a single seed
+    std: float | None  # sample standard deviation, ddof = 1; None for a single value
     n: int
-    seeds: tuple[int, ...]  # increasing
-    values: tuple[float, ...]  # one per seed, in the order of `seeds`
+    seeds: tuple[int, ...]  # increasing; none for a number that no seed has a part in
+    values: tuple[float, ...]  # one per seed, in the order of `seeds`; without seeds, the number itself
     unit: str  # "percent", "points" (a difference of percentages), "count", "seconds", "correlation", ...
     paper: PaperNumber | None = None
     run_ids: tuple[str, ...] = ()
@@ -174,12 +174,27 @@ def measured(
     values = tuple(float(by_seed[seed]) for seed in seeds)
     for seed, value in zip(seeds, values, strict=True):
         if not math.isfinite(value):
-            raise FacError(
-                f"The cell {row} / {column} is {value} at seed {seed}; look at that run (a learning rate that is too "
-                "high, a test set with one class only), mend it, and run again: the other cells are kept."
-            )
+            raise _not_finite(f"The cell {row} / {column} is {value} at seed {seed}")
     std = statistics.stdev(values) if len(values) > 1 else None
     return Cell(row, column, statistics.fmean(values), std, len(values), seeds, values, unit, paper, tuple(run_ids))
+
+
+def observed(row: str, column: str, value: float, *, unit: str = "percent", paper: PaperNumber | None = None) -> Cell:
+    """A number that no seed has a part in, such as a count over given files; it has no spread.
+
+    Raises:
+        FacError: the value is not finite.
+    """
+    if not math.isfinite(value):
+        raise _not_finite(f"The cell {row} / {column} is {value}")
+    return Cell(row, column, float(value), None, 1, (), (float(value),), unit, paper)
+
+
+def _not_finite(what: str) -> FacError:
+    return FacError(
+        f"{what}; look at that run (a learning rate that is too high, a test set with one class only), mend it, and "
+        "run again: the other cells are kept."
+    )
 
 
 def paired(ours: Cell, other: Cell, row: str, paper: PaperNumber | None = None) -> Cell:
@@ -216,6 +231,7 @@ class Table:
     notes: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)  # commit and machine; no part of the result
+    label: str | None = None  # what to know before any number is read; None: by the scale
 
     def __post_init__(self) -> None:
         places = [(cell.row, cell.column) for cell in self.cells]
@@ -274,25 +290,33 @@ class Table:
     def to_markdown(self) -> str:
         """The table for people: the paper's number stands in the same cell, after ours."""
         lines = [f"# {self.title}", ""]
-        if self.scale == "lab":
-            lines += [f"> **{LAB_LABEL}**", ""]
+        if told := self.told():
+            lines += [f"> **{told}**", ""]
         lines.append("| | " + " | ".join(_escape(self.heading(c)) for c in self.columns) + " |")
         lines.append("|---|" + "---:|" * len(self.columns))
         for row in self.rows:
             lines.append(
                 f"| {_escape(self.name(row))} | " + " | ".join(self._entry(row, c) for c in self.columns) + " |"
             )
-        lines += ["", self.reading_aid(), ""]
+        lines.append("")
+        if aid := self.reading_aid():
+            lines += [aid, ""]
         lines += [f"- {note}" for note in self.notes]
         versions = ", ".join(f"{name} {version}" for name, version in sorted(self.versions.items()))
         return "\n".join(
             [*lines, "", f"Experiment `{self.experiment}`, configuration `{self.config_hash}`. {versions}.", ""]
         )
 
+    def told(self) -> str:
+        """The label above the table, such as LAB_LABEL; empty if there is none."""
+        return (LAB_LABEL if self.scale == "lab" else "") if self.label is None else self.label
+
     def reading_aid(self) -> str:
-        """One line that says what `±` and n are."""
-        seeds = self.seeds()
-        return f"Mean ± sample standard deviation (ddof 1) over seeds {', '.join(map(str, seeds))}." if seeds else ""
+        """One line that says what `±` is; empty where no seed has a part in any number."""
+        seeds = ", ".join(map(str, self.seeds()))
+        if any(cell.n > 1 for cell in self.cells):
+            return f"Mean ± sample standard deviation (ddof 1) over seeds {seeds}."
+        return f"Of one seed, {seeds}." if seeds else ""
 
     def _entry(self, row: str, column: str) -> str:
         cell = self.cell(row, column)

@@ -90,6 +90,6 @@ class Page:
     stage_seconds: Sequence[tuple[str, float]] = ()
 
     @property
-    def lab(self) -> bool:
-        """Whether any number comes from the lab and not from the paper's scale."""
-        return any(table.scale == "lab" for table in self.tables)
+    def labels(self) -> list[str]:
+        """What the tables say has to be known before any number is read, each once."""
+        return list(dict.fromkeys(told for table in self.tables if (told := table.told())))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from experiments.report.chart import draw
 from experiments.report.page import Page
-from experiments.results import LAB_LABEL
 
 SHOWN_AT_ONCE = 8  # of features and of samples; the rest unfolds
 
@@ -31,7 +30,7 @@ def render(page: Page) -> str:
     times = [(stage, duration(seconds)) for stage, seconds in page.stage_seconds]
     if times:
         times.append(("all stages", duration(sum(seconds for _, seconds in page.stage_seconds))))
-    return template.render(page=page, charts=charts, times=times, lab_label=LAB_LABEL, shown=SHOWN_AT_ONCE)
+    return template.render(page=page, charts=charts, times=times, shown=SHOWN_AT_ONCE)
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from experiments.results import (
     check_writable,
     config_hash,
     measured,
+    observed,
     paired,
     paper_table,
     provenance,
@@ -325,6 +327,32 @@ def test_markdown() -> None:
     assert "seeds 42, 43" in text
     assert "0123456789ab" in text
     assert LAB_LABEL not in example("paper").to_markdown()
+
+
+def test_a_table_without_seeds_speaks_of_none() -> None:
+    """What is counted over given files has no seed, and no spread over seeds is promised under it."""
+    cells = (observed("a", "n", 12.0, unit="count"), observed("a", "share", 25.0))
+    table = Table("e", "paper", "t", ("a",), ("n", "share"), cells, "0123456789ab", {}, ("A note.",))
+    assert (cells[0].seeds, cells[0].values, cells[0].n, cells[0].std) == ((), (12.0,), 1, None)
+    assert table.seeds() == ()
+    assert table.reading_aid() == ""
+    assert "seed" not in table.to_markdown()
+    assert "| a | 12 | 25.0 |\n\n- A note.\n" in table.to_markdown()
+    assert Table.from_json(table.to_json()) == table
+    with pytest.raises(FacError, match="a / n is nan"):
+        observed("a", "n", float("nan"))
+
+
+def test_a_table_of_one_seed_promises_no_spread() -> None:
+    table = Table("e", "paper", "t", ("a",), ("c",), (measured("a", "c", {42: 1.0}),), "", {})
+    assert table.reading_aid() == "Of one seed, 42."
+
+
+@pytest.mark.parametrize(("label", "told"), [(None, LAB_LABEL), ("", ""), ("Model x, not the lab's", "Model x, not")])
+def test_a_table_may_say_itself_what_it_is(label: str | None, told: str) -> None:
+    text = dataclasses.replace(example(), label=label).to_markdown()
+    assert (LAB_LABEL in text) == (label is None)
+    assert told in text
 
 
 # Versions, hash, files -----------------------------------------------------------------------------------------------
