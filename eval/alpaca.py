@@ -384,13 +384,13 @@ def annotate(
     replies = ask(judge, requests, sampling, log, "compare")
     annotations = []
     for number, (pair, swap) in enumerate(zip(pairs, swapped, strict=True)):
-        answers = [replies[f"{number}-turned" if turned else str(number)].text for turned in orders]
-        verdicts = [parse_verdict(answer) for answer in answers]
+        answers = [replies[f"{number}-turned" if turned else str(number)] for turned in orders]
+        verdicts = [parse_verdict(answer.text) if answer.finished else "" for answer in answers]
         preferences = [_preference(verdict, swap != turned) for verdict, turned in zip(verdicts, orders, strict=True)]
         annotations.append(
             {name: pair[name] for name in TEXTS}
             | {"annotator": judge.identity, "preference": sum(preferences) / len(preferences)}
-            | {"raw_completion": "\n".join(answers), "readable": all(verdicts), "model_first": swap}
+            | {"raw_completion": "\n".join(answer.raw for answer in answers), "readable": all(verdicts), "model_first": swap}
         )
     return Judged(annotations, sum(not a["readable"] for a in annotations))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fac.llm.base import ChatModel, Request, Sampling, ask, request_seed
+from fac.llm.base import ChatModel, Completion, Request, Sampling, ask, request_seed
 from fac.prompts import Prompts
 
 SCALE = ("Yes", "Probably", "Maybe", "No")
@@ -66,7 +66,9 @@ def read_features(
             role
         ]
         replies = ask(annotators[role], requests, sampling, folder / f"replies-{role}.jsonl", what)
-        return {f: replies[str(f)].text for f in features}
+        # A verdict that was cut off may have been about to change.
+        whole = {f: replies[str(f)] for f in features}
+        return {f: reply.text if reply.finished or role == "explain" else "" for f, reply in whole.items()}
 
     texts = said("explain", list(spans), lambda f: prompts.render("explain", spans=spans[f]))
     clear = [f for f, text in texts.items() if text and not _CANNOT_TELL.match(text)]
@@ -102,6 +104,6 @@ def with_analyses(readings: Mapping[int, Reading], folder: Path) -> dict[int, Re
     explanation as it is. `folder` is that of `read_features`.
     """
     lines = (folder / "replies-judge.jsonl").read_text().splitlines()
-    replies = {int(record["id"]): record["reply"]["text"] for record in map(json.loads, lines)}
+    replies = {int(record["id"]): Completion(**record["reply"]).text for record in map(json.loads, lines)}
     told = {feature: _VERDICT.sub(" ", text).strip() for feature, text in replies.items()}
     return {f: replace(reading, explanation=told.get(f) or reading.explanation) for f, reading in readings.items()}

@@ -6,6 +6,7 @@ Knows: requests, seeds, the log of finished replies. Does not know: engines, pro
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,12 +38,58 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """A reply. `finished` is False if it was cut at `max_new_tokens`."""
+    """A reply. `raw` is all that the model wrote, `text` what it said; `finished` is False if it was cut."""
 
-    text: str
+    raw: str
     prompt_tokens: int
     completion_tokens: int
     finished: bool
+
+    @property
+    def text(self) -> str:
+        return spoken(self.raw)
+
+
+# Marks of thoughts: <think> and its like, Mistral's [THINK], Kimi's ◁think▷; a group that is not empty closes
+_MARKS = re.compile(r"<(/?)(?:\w+:)?(?i:think|thinking|thoughts?|reasoning)>|\[(/?)THINK\]|◁(/?)think▷")
+_CHANNELS = re.compile(r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>")
+_ENDS = re.compile(r"<\|(?:end|return|start|call)\|>.*", re.DOTALL)
+
+
+def spoken(raw: str) -> str:
+    """What a reply says: `raw` without the thoughts that reasoning models write before or between their words.
+
+    A thought stands between <think> and </think> (or <thinking>, [THINK] and their like), or in another channel than
+    the final one. What stands before a </think> that nothing opened is a thought, too, since many templates open it in
+    the prompt; and so is all that follows a <think> that was never closed.
+    """
+    if channels := list(_CHANNELS.finditer(raw)):
+        final = next((c for c in reversed(channels) if c[1].lower() == "final"), None)
+        return _ENDS.sub("", raw[final.end() :]).strip() if final else ""
+    said, end, depth = "", 0, 0
+    for mark in _MARKS.finditer(raw):
+        if any(mark.groups()):
+            said, depth = ("" if depth == 0 else said), 0
+        elif depth == 0:
+            said, depth = said + raw[end : mark.start()], 1
+        end = mark.end()
+    return (said if depth else said + raw[end:]).strip()
+
+
+def marks_thought(token: str) -> bool:
+    """Whether a special token is one that `spoken` goes by."""
+    return bool(_MARKS.search(token)) or token in ("<|channel|>", "<|message|>")
+
+
+def opens_thought(prompt: str) -> bool:
+    """Whether a rendered prompt ends in a thought that it opens, so that the reply begins inside it."""
+    marks = list(_MARKS.finditer(prompt.rstrip()))
+    return bool(marks) and marks[-1].end() == len(prompt.rstrip()) and not any(marks[-1].groups())
+
+
+def thought(text: str) -> str:
+    """A thought that a server sent apart from the reply, marked as `spoken` knows it."""
+    return f"<think>\n{_MARKS.sub('', text).strip()}\n</think>\n"
 
 
 class ChatModel(Protocol):

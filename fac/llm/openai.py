@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from fac.errors import FacError
-from fac.llm.base import Completion, Request, Sampling
+from fac.llm.base import Completion, Request, Sampling, thought
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -264,15 +264,40 @@ def read_reply(text: str, prompt_tokens: int) -> Completion:
         answer = json.loads(text)
         choice = answer["choices"][0]
         message, usage = choice["message"], answer.get("usage") or {}
-        said = str(message.get("content") or message.get("refusal") or "").strip()
+        raw = _raw(message)
+        counted = usage.get("completion_tokens")
         return Completion(
-            said,
-            int(usage.get("prompt_tokens", prompt_tokens)),
-            int(usage.get("completion_tokens", estimated_tokens([{"content": said}]))),
+            raw,
+            int(usage.get("prompt_tokens") or prompt_tokens),
+            int(estimated_tokens([{"content": raw}]) if counted is None else counted),
             choice.get("finish_reason") != "length",
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise _UnreadableError(str(error)) from None
+
+
+def _raw(message: Mapping[str, Any]) -> str:
+    """All that a message holds: the thoughts that a server sends apart, marked as such, then the words.
+
+    Content is a text, or a list of parts that are texts or thoughts; of other parts (images, sounds) nothing is read.
+    """
+    thoughts = [text for key in ("reasoning_content", "reasoning") if isinstance(text := message.get(key), str)][:1]
+    content, words = message.get("content"), []
+    for part in [content] if isinstance(content, str | dict) else content or []:
+        kind = "text" if isinstance(part, str) else str(part.get("type", "text"))
+        if "think" in kind or "reason" in kind:
+            thoughts.append(_thought_of(part))
+        elif kind in ("text", "output_text", "refusal"):
+            words.append(part if isinstance(part, str) else str(part.get("text") or part.get("refusal") or ""))
+    said = "".join(words).strip() or str(message.get("refusal") or "").strip()
+    return ("".join(thought(text) for text in thoughts if text.strip()) + said).strip()
+
+
+def _thought_of(part: Mapping[str, Any]) -> str:
+    """The text of a part that thinks: under its own name, or a list of parts again (Mistral's)."""
+    held = next((part[key] for key in ("thinking", "reasoning", "text", "summary") if part.get(key)), "")
+    parts = [held] if isinstance(held, str) else held
+    return "".join(part if isinstance(part, str) else str(part.get("text") or "") for part in parts)
 
 
 class PaidReplies:

@@ -20,6 +20,7 @@ from transformers import (
 from fac.backbone import ModelRef, load_causal_lm
 from fac.chat import encode
 from fac.llm.base import Completion, Request, Sampling
+from fac.llm.local import completion
 
 
 class TransformersChat:
@@ -60,12 +61,8 @@ class TransformersChat:
         )
         stops = model.generation_config.eos_token_id
         stops = set(stops if isinstance(stops, list) else [stops])
-        completions = []
-        for row, prompt in zip(out[:, width:].tolist(), prompts, strict=True):
-            length = next((i for i, token in enumerate(row) if token in stops), len(row))
-            text = tokenizer.decode(row[:length], skip_special_tokens=True).strip()
-            completions.append(Completion(text, len(prompt), length, length < len(row)))
-        return completions
+        rows = out[:, width:].tolist()
+        return [completion(tokenizer, prompt, row, stops) for prompt, row in zip(prompts, rows, strict=True)]
 
     def close(self) -> None:
         self._loaded = None

@@ -24,6 +24,7 @@ from fac.backbone import ModelRef, load_pretrained, load_tokenizer
 from fac.chat import encode
 from fac.errors import FacError
 from fac.llm.base import Completion, Request, Sampling
+from fac.llm.local import completion
 from fac.processes import die_with
 
 if TYPE_CHECKING:
@@ -92,12 +93,7 @@ class VllmChat:
             "detokenize": False,
         }
         drawn = self._ask((prompts, [{**shared, "seed": r.seed % SEEDS} for r in requests]))
-        completions = []
-        for prompt, row in zip(prompts, drawn, strict=True):
-            length = next((i for i, token in enumerate(row) if token in stops), len(row))
-            text = tokenizer.decode(row[:length], skip_special_tokens=True).strip()
-            completions.append(Completion(text, len(prompt), length, length < len(row)))
-        return completions
+        return [completion(tokenizer, prompt, row, stops) for prompt, row in zip(prompts, drawn, strict=True)]
 
     def close(self) -> None:
         """End the child; its memory is free when this returns."""

@@ -163,9 +163,9 @@ def _write(
         samples = []
         for request in requests:
             feature, attempt = map(int, request.id.split("-"))
-            reply = replies[request.id].text
+            reply = replies[request.id]
             samples.append(
-                Sample(feature, step, attempt, desk.form.parse(reply), reply, desk.prompts.digest(role),
+                Sample(feature, step, attempt, desk.form.parse(reply.text), reply.raw, desk.prompts.digest(role),
                        desk.writer.identity, request.seed)
             )  # fmt: skip
         samples = _measured(desk, samples, folder)

@@ -125,7 +125,7 @@ def test_a_real_model_reads_features(tmp_path):
     said = {}
     for role in ROLES:
         lines = (tmp_path / f"replies-{role}.jsonl").read_text().splitlines()
-        said[role] = {int(r["id"]): r["reply"]["text"] for r in map(json.loads, lines)}
+        said[role] = {int(r["id"]): r["reply"]["raw"] for r in map(json.loads, lines)}
     for reading in readings:
         assert reading.explanation == said["explain"][reading.feature] != ""
         assert reading.verification == parse_decision(said["verify"][reading.feature])
@@ -147,7 +147,7 @@ def test_a_real_model_reads_features(tmp_path):
     ],
 )
 def test_the_judge_s_analysis_may_stand_for_the_explanation(tmp_path, reply, told):
-    record = {"id": "3", "reply": {"text": reply, "prompt_tokens": 1, "completion_tokens": 1, "finished": True}}
+    record = {"id": "3", "reply": {"raw": reply, "prompt_tokens": 1, "completion_tokens": 1, "finished": True}}
     (tmp_path / "replies-judge.jsonl").write_text(json.dumps(record) + "\n")
     judged, silent = Reading(3, ("steal a bike",), "stealing things", "Yes", "Yes"), Reading(7, ("at noon",), "")
     found = with_analyses({3: judged, 7: silent}, tmp_path)

@@ -8,11 +8,12 @@ import textwrap
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fac
-from fac.llm.base import Completion, Request, Sampling, ask, request_seed
+from fac.llm.base import Completion, Request, Sampling, ask, opens_thought, request_seed, spoken, thought
 
 REPO = Path(fac.__file__).parents[1]
 
@@ -114,3 +115,45 @@ def test_a_seed_is_a_hash_of_all_its_parts(one, two):
 
 def test_seeds_are_the_same_in_every_process():
     assert request_seed(42, 7, 1, 0) == 951827506870066643
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ("  what is left\n", "what is left"),
+        ("<think>\na draft\n</think>\n\nthe reply", "the reply"),
+        ("a draft\n</think>\nthe reply", "the reply"),  # the template opened it in the prompt
+        ("<think>a draft [[first]] that was cut", ""),
+        ("a word <think>a draft that was cut", "a word"),
+        ("<think>one</think>first <think>two</think>and second", "first and second"),
+        ("<think>one <think> in it </think> still </think> the reply", "the reply"),
+        ("<think></think>the reply", "the reply"),
+        ("<Thinking>a draft</Thinking>the reply", "the reply"),
+        ("<thought>a draft</thought>the reply", "the reply"),
+        ("<seed:think>a draft</seed:think>the reply", "the reply"),
+        ("[THINK]a draft[/THINK]the reply", "the reply"),
+        ("i was [thinking] of 2 < 3 and <b>that</b>", "i was [thinking] of 2 < 3 and <b>that</b>"),
+        ("◁think▷a draft◁/think▷the reply", "the reply"),
+        (
+            "<|channel|>analysis<|message|>a draft<|end|><|start|>assistant<|channel|>final<|message|>reply<|return|>",
+            "reply",
+        ),
+        ("<|channel|>analysis<|message|>a draft that was cut", ""),
+        (thought("a </think> in a thought <think>") + "the reply", "the reply"),
+    ],
+)
+def test_thoughts_are_no_part_of_what_is_said(raw, said):
+    assert spoken(raw) == said
+    assert Completion(raw, 1, 1, True).text == said
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="<[◁")))
+def test_a_reply_without_marks_is_said_whole(raw):
+    assert spoken(raw) == raw.strip()
+    assert spoken(thought("a draft") + raw) == raw.strip()
+
+
+def test_a_prompt_opens_a_thought_only_at_its_end():
+    assert opens_thought("what is <b>? <assistant> <think>\n")
+    assert not opens_thought("<think>\n\n</think>\n\n")
+    assert not opens_thought("what does <think> mean? <assistant>")

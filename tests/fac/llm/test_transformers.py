@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fac.backbone import ModelRef
 from fac.chat import as_chat, encode
-from fac.llm.base import Request, Sampling, request_seed
+from fac.llm.base import Completion, Request, Sampling, request_seed
+from fac.llm.local import completion
 from fac.llm.transformers import TransformersChat, _SeededChoice
 
 FAMILIES = ("llama", "mistral", "qwen2")
@@ -158,3 +159,20 @@ def test_identity_names_engine_and_weights(models):
     identities = {TransformersChat(ModelRef(str(folder))).identity for folder in models.values()}
     assert len(identities) == 3
     assert all(identity.startswith("transformers:") for identity in identities)
+
+
+def test_a_thought_that_the_template_opens_is_no_reply_and_marks_that_are_special_are_kept(models):
+    tokenizer = AutoTokenizer.from_pretrained(models["llama"])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+
+    def ids(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    stop = tokenizer.eos_token_id
+    assert completion(tokenizer, ids("hi <think>\n"), ids("a draft"), {stop}).text == ""
+    assert completion(tokenizer, ids("hi <think>\n"), [*ids("a draft</think>bread"), stop], {stop}).text == "bread"
+    marked = [*ids("[THINK]a draft[/THINK]bread"), stop]
+    assert completion(tokenizer, ids("hi"), marked, {stop}) == Completion(
+        "[THINK]a draft[/THINK]bread", len(ids("hi")), len(marked) - 1, True
+    )
+    assert completion(tokenizer, ids("hi"), marked, {stop}).text == "bread"
