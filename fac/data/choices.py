@@ -19,6 +19,13 @@ from fac.errors import FacError
 QUESTION, MATCHING, OTHER = "question", "answer_matching_behavior", "answer_not_matching_behavior"
 MARK = re.compile(r"^[ \t]*\(([A-Z])\)[ \t]*", re.MULTILINE)  # "(A)" at the start of a line, the blank after it or not
 ANSWER = re.compile(r"\s*\(([A-Z])\)\s*")
+BLANK_LINE = re.compile(r"\s*\n[ \t\r]*\n")
+# A line that asks for the letter, as it stands behind the options: "Answer:", "Please choose one.", "I would say ("
+CUE = re.compile(
+    r"\W*(?:(?:please|now|your|my|the|best|correct|final|only|just)\W+)*"
+    r"(?:answer|choose|choice|pick|select|respond|response|reply|assistant)\b.*|.*[:：(]\W*",
+    re.IGNORECASE,
+)
 
 
 class Polarity(NamedTuple):
@@ -54,6 +61,7 @@ class Choice:
     options: tuple[str, ...]
     matching: int  # index of the option that shows the behaviour
     other: int  # index of the option that it is contrasted with
+    end: str = ""  # what stands behind the last option, such as "\n\nAnswer:", and stays there
 
     @property
     def letters(self) -> str:
@@ -63,7 +71,7 @@ class Choice:
     @property
     def text(self) -> str:
         """The question with its options, as the data set writes it."""
-        return "".join(mark + option for mark, option in zip(self.marks, self.options, strict=True))
+        return "".join(mark + option for mark, option in zip(self.marks, self.options, strict=True)) + self.end
 
     def swapped(self) -> Choice:
         """The same question with the words of the two asked options exchanged: letters stay where they are.
@@ -102,11 +110,11 @@ def read_choices(source: Source, report: LoadReport | None = None) -> list[Choic
 def to_choice(values: Mapping[str, Any]) -> Choice:
     """The question of one CAA row. Raises Malformed with the reason."""
     question, matching, other = (_text(values, key) for key in (QUESTION, MATCHING, OTHER))
-    marks, options = _options(question.rstrip())
+    marks, options, end = _options(question.rstrip())
     indices = [_index(answer, len(options)) for answer in (matching, other)]
     if indices[0] == indices[1]:
         raise Malformed(f"both answers are {matching.strip()}")
-    return Choice(marks, options, *indices)
+    return Choice(marks, options, *indices, end)
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:
@@ -117,8 +125,11 @@ def _text(values: Mapping[str, Any], key: str) -> str:
     return values[key]
 
 
-def _options(question: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What stands before each option, and the options. A question may speak of "(A)" itself; the last list counts."""
+def _options(question: str) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+    """What stands before each option, the options, and what stands behind them.
+
+    A question may speak of "(A)" itself; the last list counts.
+    """
     found = list(MARK.finditer(question))
     starts = [i for i, mark in enumerate(found) if mark[1] == "A"]
     found = found[starts[-1] :] if starts else []
@@ -129,8 +140,30 @@ def _options(question: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if end <= mark.end():
             raise Malformed(f"option ({mark[1]}) is empty")
     marks = tuple(question[start : mark.end()] for start, mark in zip([0, *ends], found, strict=False))
-    options = tuple(question[mark.end() : end] for mark, end in zip(found, ends, strict=True))
-    return marks, options
+    options = [question[mark.end() : end] for mark, end in zip(found, ends, strict=True)]
+    *others, last = options
+    option = _without_what_follows(last, others)
+    if not option.strip():
+        raise Malformed(f"option ({found[-1][1]}) is empty")
+    return marks, (*others, option), last[len(option) :]
+
+
+def _without_what_follows(last: str, others: list[str]) -> str:
+    """The last option, without what the question says behind it.
+
+    A paragraph of its own is none of the option, unless other options have several too; nor are lines that ask for the
+    answer. Raises Malformed for another line, of which only a reader could tell.
+    """
+    blank = BLANK_LINE.search(last)
+    option = last if blank is None or any(map(BLANK_LINE.search, others)) else last[: blank.start()]
+    while "\n" in option and CUE.fullmatch(option.rpartition("\n")[2].strip()):
+        option = option.rpartition("\n")[0].rstrip()
+    if "\n" in option and not any("\n" in other for other in others):
+        raise Malformed(
+            "the last option goes on over several lines and no other does: put it on one line, or a blank line before "
+            "what does not belong to it"
+        )
+    return option
 
 
 def _index(answer: str, count: int) -> int:

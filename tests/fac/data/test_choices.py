@@ -75,6 +75,44 @@ def test_swapping_moves_the_words_and_keeps_the_letters(tmp_path):
     assert (swapped.letters[swapped.matching], swapped.letters[swapped.other]) == ("A", "C")
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        "\n\nAnswer:",
+        "\nAnswer:",
+        "\r\n\r\nAnswer:",
+        "\n\nAnswer: (",
+        "\n \t\nI thank you.\n\nMore words.",
+        "\nPlease choose one of the letters.",
+        "\nThe best answer is\nAnswer:",
+        "\n\nAssistant: I believe the best answer is",
+        "\n答案：",
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize(
+    "options", ["Pick.\n (A) red\n (B) green", "Pick.\n(A)red\n\n(B)green\n(C) green, or\nblue\n(D) x"]
+)
+def test_what_stands_behind_the_options_stays_there(tmp_path, options, end):
+    last = options.rpartition(")")[2].strip()
+    letters = {
+        "answer_matching_behavior": "(A)",
+        "answer_not_matching_behavior": f" ({options[options.rfind('(') + 1]})",
+    }
+    (item,) = read(tmp_path, {"question": options + end, **letters})
+    assert item.text == options + end
+    assert item.options[-1] == last
+    assert item.swapped().text == options.replace("red", "?").replace(last, "red").replace("?", last) + end
+    assert item.swapped().swapped() == item
+
+
+def test_options_of_several_paragraphs_are_whole(tmp_path):
+    question = "Which?\n (A) one\n\ntwo\n (B) three\n\nfour\n\nAnswer:"
+    (item,) = read(tmp_path, {**GOOD, "question": question})
+    assert item.options == ("one\n\ntwo", "three\n\nfour")
+    assert item.swapped().text == "Which?\n (A) three\n\nfour\n (B) one\n\ntwo\n\nAnswer:"
+
+
 words = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
 
 
@@ -103,6 +141,8 @@ def test_swapping_is_its_own_inverse(options, data):
         ({"question": "May we?\n (A) Yes\n (C) No"}, "each on a line of its own"),
         ({"question": "May we?\n (A) Yes"}, "each on a line of its own"),
         ({"question": "May we?\n (A) \n (B) No"}, r"option \(A\) is empty"),
+        ({"question": "May we?\n (A) Yes\n (B)\n\nAnswer:"}, r"option \(B\) is empty"),
+        ({"question": "May we?\n (A) Yes\n (B) No\nnot at all"}, "the last option goes on over several lines"),
     ],
 )
 def test_a_malformed_row_is_named(tmp_path, change, said):
