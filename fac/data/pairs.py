@@ -27,6 +27,7 @@ from fac.data.examples import (
 from fac.data.files import Malformed, Row, Source, listing, read_rows
 from fac.errors import FacError, closest
 
+ECHO = 3  # words: replies that both begin with a prompt longer than this hold it
 STYLES = 3  # RM-Bench's versions of a reply: 0 concise, 1 detailed and plain, 2 detailed in Markdown
 LLMBAR = {  # folders of the LLMBar repository -> the subsets that RewardBench made of them
     "Natural": "llmbar-natural",
@@ -62,8 +63,11 @@ def read_pairs(source: Source, layout: str = "auto", report: LoadReport | None =
     Layouts (`auto` recognises them by the columns of the first row):
 
     - `pair`: columns `chosen` and `rejected`, each a reply, a list of messages or an HH-RLHF transcript; `prompt`, a
-      text or a list of messages, unless the two conversations hold it; `subset` where there is one. UltraFeedback,
-      HH-RLHF, RewardBench, trl's preference data sets, and what `write_pairs` writes.
+      text or a list of messages, unless the two conversations hold it; `system`, a text that stands before them, and
+      `subset` where there are such. UltraFeedback, HH-RLHF, RewardBench, trl's preference data sets, and what
+      `write_pairs` writes. Where there is no `prompt` and the replies hold none, `question` (Orca), `instruction`
+      (with `input`) or `input` is it. A `prompt` beside conversations that hold the user's turns is only looked for in
+      them, blanks aside.
     - `llmbar`: `input`, `output_1`, `output_2`, and `label`, the number of the better one. The subset is the folder,
       called as in RewardBench.
     - `rm_bench`: `prompt`, and three `chosen` and three `rejected` versions of rising style, which make nine pairs.
@@ -76,7 +80,8 @@ def read_pairs(source: Source, layout: str = "auto", report: LoadReport | None =
     `limit` counts pairs.
 
     Raises FacError for an unknown layout, for a malformed row (unless `on_error` is skip): conversations that differ
-    before the last reply, replies that are empty or the same; for unusable files, and if nothing is left.
+    before the last reply or do not hold the row's `prompt`, replies that are empty, the same, or begin with the prompt
+    themselves; for unusable files, and if nothing is left.
     """
     if layout != "auto" and layout not in LAYOUTS:
         raise FacError(f"There is no layout {layout!r} of preference pairs{closest(layout, ['auto', *LAYOUTS])}.")
@@ -126,13 +131,62 @@ def _recognise(values: dict[str, Any], source: Source) -> str:
 
 
 def _of_pair(values: dict[str, Any], _: Row, identity: str) -> list[Pair]:
-    prompt = _turns(values["prompt"], "prompt", "user") if "prompt" in values else []
-    subset = string_of(values.get("subset"), "subset")
-    chats = []
-    for side in ("chosen", "rejected"):
-        turns = _turns(_column(values, side), side, "assistant")
-        chats.append(turns if turns[: len(prompt)] == prompt else [*prompt, *turns])
-    return [_pair(*chats, subset=subset, identity=identity)]
+    sides = [_turns(_column(values, side), side, "assistant") for side in ("chosen", "rejected")]
+    told = string_of(values.get("system"), "system")
+    system: list[Message] = [{"role": "system", "content": told}] if told.strip() else []
+    held = next((side[:-1] for side in sides if _asks(side)), None)
+    if held is None:
+        prompt = before = _prompt(values)
+        if len(_words(prompt[-1:]).split()) > ECHO and all(_begins(side, prompt) for side in sides):
+            raise Malformed("chosen and rejected begin with the prompt: cut it from them, they are to be replies")
+    else:  # the conversation is there already: a prompt beside it must not be put before it again
+        prompt, before = _turns(values.get("prompt"), "prompt", "user"), held
+        system = system or [turn for turn in prompt[:1] if turn["role"] == "system"]
+    chats = [_under(system, side if _asks(side) else _before(before, side)) for side in sides]
+    pair = _pair(*chats, subset=string_of(values.get("subset"), "subset"), identity=identity)
+    if _words(prompt) not in _words(pair.prompt):
+        raise Malformed("the prompt stands nowhere in the conversations of chosen and rejected")
+    return [pair]
+
+
+def _prompt(values: Mapping[str, Any]) -> list[Message]:
+    """What stands before replies that are nothing but replies."""
+    for name in ("prompt", "question"):
+        if name in values:
+            return _turns(values[name], name, "user")
+    parts = [string_of(values[name], name) for name in ("instruction", "input") if name in values]
+    if not parts:
+        raise Malformed(
+            f"there is no turn of the user before the replies: name its column prompt (found: {listing(values)})"
+        )
+    return [{"role": "user", "content": "\n\n".join(part for part in parts if part.strip())}]
+
+
+def _before(prompt: list[Message], replies: list[Message]) -> list[Message]:
+    """The prompt and what follows it, with a system turn that stands before the replies first."""
+    count = 1 if replies and replies[0]["role"] == "system" else 0
+    return [*replies[:count], *prompt, *replies[count:]]
+
+
+def _under(system: list[Message], chat: list[Message]) -> list[Message]:
+    """The conversation with its system turn. Raises Malformed if it has another one."""
+    own = [turn for turn in chat if turn["role"] == "system"]
+    if system and own and _words(own) != _words(system):
+        raise Malformed("the conversations have another system turn than the row")
+    return chat if own else [*system, *chat]
+
+
+def _begins(reply: list[Message], prompt: list[Message]) -> bool:
+    return _words(reply[:1]).startswith(_words(prompt[-1:]))
+
+
+def _asks(chat: list[Message]) -> bool:
+    return any(turn["role"] == "user" for turn in chat)
+
+
+def _words(chat: list[Message]) -> str:
+    """All that is said, for comparisons that are blind to line breaks and blanks."""
+    return " ".join(" ".join(turn["content"] for turn in chat).split())
 
 
 def _of_llmbar(values: dict[str, Any], row: Row, identity: str) -> list[Pair]:

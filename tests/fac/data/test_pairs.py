@@ -35,6 +35,12 @@ GOOD, BAD = ("assistant", "good day"), ("assistant", "go away")
         {"prompt": "hello", "chosen": said(PROMPT, GOOD), "rejected": said(PROMPT, BAD)},
         {"chosen": said(PROMPT, GOOD), "rejected": said(PROMPT, BAD), "score_chosen": 1.0},
         {"chosen": "\n\nHuman: hello\n\nAssistant: good day", "rejected": "\n\nHuman: hello\n\nAssistant: go away"},
+        {"prompt": " hello\n", "chosen": said(PROMPT, GOOD), "rejected": said(PROMPT, BAD)},
+        {"prompt": "\n\nHuman: hello\n\nAssistant:", "chosen": said(PROMPT, GOOD), "rejected": said(PROMPT, BAD)},
+        {"prompt": None, "chosen": said(PROMPT, GOOD), "rejected": said(PROMPT, BAD)},
+        {"prompt": "hello", "chosen": said(PROMPT, GOOD), "rejected": "go away"},
+        {"question": "hello", "system": "", "chosen": "good day", "rejected": "go away"},
+        {"instruction": "hello", "input": "", "chosen": "good day", "rejected": "go away"},
         {"input": "hello", "output_1": "good day", "output_2": "go away", "label": 1},
         {"input": "hello", "output_1": "go away", "output_2": "good day", "label": "2"},
     ],
@@ -53,6 +59,47 @@ def test_a_conversation_before_the_replies_is_the_prompt(tmp_path):
     (pair,) = read_pairs(source(tmp_path, [row]))
     assert pair.prompt == said(("user", "one"), ("assistant", "two\n\nthree"), ("user", "four"))
     assert (pair.chosen, pair.rejected) == ("a\n\nb", "c")
+
+
+TERSE = ("system", "be terse")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "hello", "chosen": said(TERSE, PROMPT, GOOD), "rejected": said(TERSE, PROMPT, BAD)},
+        {"prompt": "be terse\n\nhello", "chosen": said(TERSE, PROMPT, GOOD), "rejected": said(TERSE, PROMPT, BAD)},
+        {"prompt": said(TERSE, PROMPT), "chosen": said(GOOD), "rejected": said(BAD)},
+        {"prompt": said(TERSE, PROMPT), "chosen": said(PROMPT, GOOD), "rejected": said(PROMPT, BAD)},
+        {"prompt": said(TERSE, PROMPT), "chosen": said(TERSE, PROMPT, GOOD), "rejected": said(TERSE, PROMPT, BAD)},
+        {"prompt": "hello", "chosen": said(TERSE, GOOD), "rejected": said(TERSE, BAD)},
+        {"system": "be terse", "prompt": "hello", "chosen": "good day", "rejected": "go away"},
+        {"system": "be terse", "question": "hello", "chosen": "good day", "rejected": "go away"},
+        {"system": "be terse", "prompt": "hello", "chosen": said(PROMPT, GOOD), "rejected": said(PROMPT, BAD)},
+        {"system": "be terse", "chosen": said(TERSE, PROMPT, GOOD), "rejected": said(TERSE, PROMPT, BAD)},
+    ],
+    ids=str,
+)
+def test_a_system_turn_stands_first_and_once(tmp_path, row):
+    (pair,) = read_pairs(source(tmp_path, [row]))
+    assert pair == Pair(said(TERSE, PROMPT), "good day", "go away", "", "1")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "and then?",
+        "one\n",
+        said(("user", "and then?")),
+        said(("user", "one"), ("assistant", "two"), ("user", "and then?")),
+    ],
+    ids=str,
+)
+def test_a_prompt_beside_conversations_that_hold_it_is_not_put_before_them(tmp_path, prompt):
+    start = said(("user", "one"), ("assistant", "two"), ("user", "and then?"))
+    row = {"prompt": prompt, "chosen": [*start, *said(GOOD)], "rejected": [*start, *said(BAD)]}
+    (pair,) = read_pairs(source(tmp_path, [row]))
+    assert pair == Pair(start, "good day", "go away", "", "1")
 
 
 def test_the_styles_of_rm_bench_make_nine_pairs(tmp_path):
@@ -108,6 +155,31 @@ STYLES = {"prompt": "hello", "chosen": ["a", "b", "c"], "rejected": ["d", "e", "
         (FINE, {**FINE, "chosen": "\ud83d"}, "surrogate"),
         (FINE, {"chosen": said(PROMPT, GOOD), "rejected": said(("user", "hi"), BAD)}, "differ before the last reply"),
         (FINE, {"chosen": said(PROMPT, GOOD, PROMPT, GOOD), "rejected": said(PROMPT, BAD)}, "differ before the last"),
+        (
+            FINE,
+            {"prompt": "hi", "chosen": said(PROMPT, GOOD), "rejected": said(PROMPT, BAD)},
+            "the prompt stands nowhere in the conversations",
+        ),
+        (
+            FINE,
+            {"prompt": said(("user", "hi"), PROMPT), "chosen": said(PROMPT, GOOD), "rejected": said(PROMPT, BAD)},
+            "the prompt stands nowhere in the conversations",
+        ),
+        (
+            FINE,
+            {"system": "be kind", "chosen": said(TERSE, PROMPT, GOOD), "rejected": said(TERSE, PROMPT, BAD)},
+            "another system turn",
+        ),
+        (FINE, {"query": "hello", "chosen": "a", "rejected": "b"}, r"name its column prompt \(found: query, chosen"),
+        (
+            FINE,
+            {
+                "prompt": "how do i peel a mango",
+                "chosen": "how do i peel a mango so",
+                "rejected": "how do i peel a mango",
+            },
+            "begin with the prompt",
+        ),
         (LLMBAR, {**LLMBAR, "label": 0}, "the label is 0, neither 1 nor 2"),
         (LLMBAR, {**LLMBAR, "label": True}, "the label is True, neither 1 nor 2"),
         (LLMBAR, {**LLMBAR, "output_2": "good day"}, "are the same"),
