@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from eval.statistics import Replicates, resampled, resampled_auprc
 from fac.errors import FacError
 
 if TYPE_CHECKING:
@@ -29,40 +30,26 @@ def auprc(labels: ArrayLike, scores: ArrayLike) -> float:
     return float(average_precision_score(*_checked(labels, scores)))
 
 
-def bootstrap_auprc(labels: ArrayLike, scores: ArrayLike, seed: int, n: int = 1000) -> tuple[float, float]:
-    """95 % percentile interval of `auprc` over `n` resamplings of the test texts, as fractions (low, high).
-
-    Texts of each class are resampled among themselves: the prevalence, on which AUPRC depends, stays that of the test.
-    """
-    truth, ranks = _checked(labels, scores)
-    positive, negative = np.flatnonzero(truth), np.flatnonzero(truth == 0)
-    rng = np.random.default_rng(seed)
-    values = np.empty(n)
-    for i in range(n):
-        pick = np.concatenate([rng.choice(positive, len(positive)), rng.choice(negative, len(negative))])
-        values[i] = average_precision_score(truth[pick], ranks[pick])
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def evaluate(
     classifier: Classifier, corpus: Iterable[tuple[Sequence[Message], int]], batch_size: int = 32
-) -> dict[str, float]:
+) -> tuple[dict[str, float], Replicates]:
     """Score every (chat, label) of `corpus`: auprc, auroc and prevalence, as fractions, and n, the number of chats.
 
-    Raises FacError if the corpus holds one class only.
+    Beside them the bootstrap replicates of auprc over the texts, each class resampled among itself (the prevalence, on
+    which AUPRC depends, stays that of the test). Raises FacError if the corpus holds one class only.
     """
     chats, labels = [], []
     for chat, label in corpus:
         chats.append(chat)
         labels.append(label)
     truth, scores = _checked(labels, classifier.scores(chats, batch_size))
-    return {
+    metrics = {
         "auprc": float(average_precision_score(truth, scores)),
         "auroc": float(roc_auc_score(truth, scores)),
         "prevalence": float(truth.mean()),
         "n": len(truth),
     }
+    return metrics, {"auprc": resampled_auprc(truth, scores, resampled(truth))}
 
 
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

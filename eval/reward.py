@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from eval.statistics import Replicates, resampled, resampled_means
 from fac.data.pairs import Pair
 from fac.errors import FacError
 
@@ -93,10 +94,29 @@ def section_accuracies(pairs: Sequence[Pair], chosen_scores: ArrayLike, rejected
     return {**sections, "average": float(np.mean(list(sections.values())))}
 
 
-def evaluate(model: RewardModel, pairs: Iterable[Pair], batch_size: int = 32) -> dict[str, float]:
+def pair_weights(subsets: Sequence[str]) -> NDArray[np.float64]:
+    """What each pair counts in the `average` of `section_accuracies`: shape [pairs], sum 1.
+
+    `subsets` [pairs] names each pair's subset ("" as `UNNAMED`).
+    """
+    names = np.array([subset or UNNAMED for subset in subsets])
+    sizes = dict(zip(*np.unique(names, return_counts=True), strict=True))
+    weight: dict[str, float] = {}  # of a subset
+    for members in SECTIONS.values():
+        present = [subset for subset in members if subset in sizes]
+        total = sum(members[subset] for subset in present)
+        weight |= {subset: members[subset] / total for subset in present}
+    sections = sum(any(subset in sizes for subset in members) for members in SECTIONS.values())
+    alone = [str(name) for name in sizes if name not in weight]
+    weight |= dict.fromkeys(alone, 1.0)
+    return np.array([weight[str(name)] / sizes[name] for name in names]) / (sections + len(alone))
+
+
+def evaluate(model: RewardModel, pairs: Iterable[Pair], batch_size: int = 32) -> tuple[dict[str, float], Replicates]:
     """Score both replies of each pair: `section_accuracies`, `subset/NAME` of each part of a section, and n, the pairs.
 
-    Raises FacError if there are no pairs.
+    Beside them the bootstrap replicates of `average` over the pairs, each subset resampled among itself. Raises
+    FacError if there are no pairs.
     """
     pairs = list(pairs)
     scores = model.rewards([chat for pair in pairs for chat in (pair.chosen_chat, pair.rejected_chat)], batch_size)
@@ -107,4 +127,7 @@ def evaluate(model: RewardModel, pairs: Iterable[Pair], batch_size: int = 32) ->
         for subset, accuracy in subset_accuracies(pairs, chosen, rejected).items()
         if subset not in sections
     }
-    return {**sections, **parts, "n": len(pairs)}
+    subsets = [pair.subset for pair in pairs]
+    counted = len(pairs) * pair_weights(subsets) * (chosen > rejected)
+    replicates = {"average": resampled_means(counted, resampled(subsets))}
+    return {**sections, **parts, "n": len(pairs)}, replicates

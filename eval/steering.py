@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from eval.statistics import Replicates, resampled, resampled_means
 from fac.errors import FacError
 
 if TYPE_CHECKING:
@@ -86,6 +87,20 @@ def scr(robust: Mapping[float, float]) -> float:
     if not {-1.0, 1.0} <= set(robust):
         raise FacError(f"SCR needs the multipliers -1 and 1, but there are {sorted(robust)}: add them.")
     return robust[1.0] - robust[-1.0]
+
+
+def replicates(low: Answers, high: Answers) -> Replicates:
+    """Bootstrap replicates, over the questions, of what the multipliers -1 (`low`) and +1 (`high`) differ by.
+
+    "scr" of robust accuracy, "matching_range" of the mean probability of the matching letter; fractions.
+    """
+    counts = resampled(np.zeros(low.matching.shape[1]))
+    robust = [np.logical_and(*map(right, a.p, a.matching)).astype(float) for a in (low, high)]
+    own = [np.take_along_axis(a.p, a.matching[..., None], axis=-1)[..., 0].mean(axis=0) for a in (low, high)]
+    return {
+        "scr": resampled_means(robust[1] - robust[0], counts),
+        "matching_range": resampled_means(own[1] - own[0], counts),
+    }
 
 
 def score(answers: Answers) -> Score:

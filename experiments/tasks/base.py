@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from eval.statistics import Replicates
 from experiments.job import Job
 from fac.backbone import ModelRef
 from fac.data.corpus import write_examples
@@ -25,6 +28,7 @@ from fac.synthesis.forms import Form
 from fac.synthesis.two_step import Settings
 
 ROWS = "rows.jsonl"
+REPLICATES = "replicates.npz"  # beside a cell's metrics: those of `Task.metric` and `Task.also` that have them
 ROLES = ("anchor", "seed", "human", "test")
 
 Labelled = tuple[str, int | None]  # a row, and the label that its data set gives it
@@ -85,6 +89,11 @@ def write_rows(form: Form, rows: Sequence[str], folder: Path) -> None:
     (folder / ROWS).write_text("".join(json.dumps(row) + "\n" for row in rows))
     chats = (chat for row in rows for chat in form.chats(row))
     write_examples((Example(chat, 1, str(i)) for i, chat in enumerate(chats, start=1)), folder)
+
+
+def keep_replicates(folder: Path, replicates: Replicates) -> None:
+    """Bootstrap replicates of the metrics over the test's items, [draws] each; every cell has the same draws."""
+    np.savez(folder / REPLICATES, **replicates)  # type: ignore[arg-type]
 
 
 def load_rows(artifacts: Iterable[Artifact]) -> list[str]:

@@ -14,9 +14,10 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from eval.statistics import resampled, resampled_means
 from experiments.engines import Judge
 from experiments.job import Job
-from experiments.tasks.base import Labelled, Task, TaskData, load_rows
+from experiments.tasks.base import Labelled, Task, TaskData, keep_replicates, load_rows
 from fac.backbone import ModelRef, load_tokenizer
 from fac.chat import as_chat, encode_lesson, exchange
 from fac.data.examples import LoadReport
@@ -93,11 +94,17 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
         )  # fmt: skip
     won = win_rate(judged.annotations)
     found = {"win_rate": won.rate / 100, "unreadable": judged.unreadable / len(rows)}
+    counts = resampled([0] * len(rows))
+    preferences = [annotation["preference"] - 1 for annotation in judged.annotations]
+    replicates = {"win_rate": resampled_means(preferences, counts)}
     if all("rules" in row for row in rows):
         for name, texts in (("followed", answers), ("reference_followed", reference)):
-            found[name] = sum(is_followed(row, text) for row, text in zip(rows, texts, strict=True)) / len(rows)
+            kept = [is_followed(row, text) for row, text in zip(rows, texts, strict=True)]
+            found[name] = sum(kept) / len(rows)
+            replicates[name] = resampled_means(kept, counts)
     else:
         found["standard_error"] = won.standard_error / 100
+    keep_replicates(folder, replicates)
     if settings.calibration:
         calibration = job.others["evaluation"].path / CALIBRATION
         found["length_controlled"] = length_controlled(judged.annotations, calibration).rate / 100

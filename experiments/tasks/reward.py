@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.job import Job
-from experiments.tasks.base import Labelled, Task, load_rows
+from experiments.tasks.base import Labelled, Task, keep_replicates, load_rows
 from fac.data.examples import LoadReport
 from fac.data.files import Source
 from fac.data.pairs import read_pairs
@@ -24,12 +24,15 @@ def train(job: Job, folder: Path) -> None:
     (folder / "losses.json").write_text(json.dumps(log.losses))
 
 
-def test(job: Job, trained: Path, _: Path) -> dict[str, float]:
+def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
     """Accuracy by section, and their mean."""
     from eval.reward import evaluate
     from fac.train.reward import load_reward
 
-    return evaluate(load_reward(trained, job.model.path), [pair_of(row) for row in load_rows([job.test])])
+    model = load_reward(trained, job.model.path)
+    metrics, replicates = evaluate(model, [pair_of(row) for row in load_rows([job.test])])
+    keep_replicates(folder, replicates)
+    return metrics
 
 
 def read(source: Source, report: LoadReport) -> Iterator[Labelled]:

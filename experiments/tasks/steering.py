@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.job import Job
-from experiments.tasks.base import Labelled, Task, load_rows
+from experiments.tasks.base import Labelled, Task, keep_replicates, load_rows
 from fac.data.choices import Choice, read_choices, to_choice
 from fac.data.examples import LoadReport
 from fac.data.files import Source
@@ -66,17 +66,19 @@ def train(job: Job, folder: Path) -> None:
 
 def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
     """Robust accuracy and mean probability of the matching answer at every multiplier, and SCR."""
-    from eval.steering import MULTIPLIERS, evaluate, score, scr
+    from eval.steering import MULTIPLIERS, evaluate, replicates, score, scr
     from fac.backbone import load_causal_lm
     from fac.train.steering import SteeringVector
 
     vector = SteeringVector.load(trained)
     model, tokenizer = load_causal_lm(job.model)
     items = [as_choice(row) for row in load_rows([job.test])]
-    scores = {}
-    for multiplier in MULTIPLIERS:
-        answers = evaluate(model, tokenizer, items, vector, multiplier, job.settings.positions, batch_size=32)
-        scores[multiplier] = score(answers)
+    answers = {
+        multiplier: evaluate(model, tokenizer, items, vector, multiplier, job.settings.positions, batch_size=32)
+        for multiplier in MULTIPLIERS
+    }
+    keep_replicates(folder, replicates(answers[-1.0], answers[1.0]))
+    scores = {multiplier: score(found) for multiplier, found in answers.items()}
     robust = {multiplier: found.robust for multiplier, found in scores.items()}
     curve = {f"robust@{m:+g}": found.robust for m, found in scores.items()}
     curve |= {f"matching@{m:+g}": found.p_matching for m, found in scores.items()}

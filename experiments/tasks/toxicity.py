@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.job import Job
-from experiments.tasks.base import ROLES, Labelled, Task
+from experiments.tasks.base import ROLES, Labelled, Task, keep_replicates
 from fac.data.corpus import Corpus
 from fac.data.examples import LoadReport, read_examples
 from fac.data.files import Source
@@ -25,7 +25,7 @@ def train(job: Job, folder: Path) -> None:
     (folder / "losses.json").write_text(json.dumps(log.losses))
 
 
-def test(job: Job, trained: Path, _: Path) -> dict[str, float]:
+def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
     """AUPRC, AUROC and prevalence on a labelled corpus."""
     from eval.classification import evaluate
     from fac.train.classifier import load_classifier
@@ -33,7 +33,10 @@ def test(job: Job, trained: Path, _: Path) -> dict[str, float]:
     corpus = Corpus.load(job.test.path)
     if corpus.labels() is None:
         raise FacError("The test set has no labels: name their column.")
-    return evaluate(load_classifier(trained, job.model.path), ((e.messages, int(e.label or 0)) for e in corpus))
+    classifier = load_classifier(trained, job.model.path)
+    metrics, replicates = evaluate(classifier, ((e.messages, int(e.label or 0)) for e in corpus))
+    keep_replicates(folder, replicates)
+    return metrics
 
 
 def read(source: Source, report: LoadReport) -> Iterator[Labelled]:

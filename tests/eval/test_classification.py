@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 from support.models import tiny_model
 
-from eval.classification import auprc, bootstrap_auprc, evaluate
+from eval.classification import auprc, evaluate
+from eval.statistics import resampled
 from fac.chat import as_chat
 from fac.errors import FacError
 from fac.train.classifier import ClassifierSettings, fit_classifier
@@ -42,34 +44,10 @@ def test_only_the_order_of_scores_counts(rows):
     assert auprc(labels, [math.exp(score) for score in scores]) == auprc(labels, scores)
 
 
-def test_the_bootstrap_interval_holds_the_estimate_and_narrows_with_more_texts():
-    rng = np.random.default_rng(0)
-
-    def sample(n):
-        labels = (np.arange(n) % 5 == 0).astype(int)
-        return labels, rng.normal(size=n) + labels
-
-    widths = []
-    for n in (100, 1600):
-        labels, scores = sample(n)
-        low, high = bootstrap_auprc(labels, scores, seed=1, n=300)
-        assert 0 <= low < auprc(labels, scores) < high <= 1
-        widths.append(high - low)
-    assert widths[1] < widths[0] / 2
-
-
-def test_the_bootstrap_repeats_with_its_seed():
-    labels, scores = [0, 1, 0, 1, 0, 0], [0.1, 0.4, 0.5, 0.9, 0.2, 0.3]
-    assert bootstrap_auprc(labels, scores, seed=3, n=50) == bootstrap_auprc(labels, scores, seed=3, n=50)
-    assert bootstrap_auprc([0, 1], [0.1, 0.9], seed=3, n=50) == (1.0, 1.0)  # two texts cannot lose a class
-
-
 @pytest.mark.parametrize("labels", [[], [0, 0], [1, 1], [0, 1, 2]])
 def test_labels_of_one_class_are_refused(labels):
     with pytest.raises(FacError, match="classes 0 and 1"):
         auprc(labels, np.zeros(len(labels)))
-    with pytest.raises(FacError, match="classes 0 and 1"):
-        bootstrap_auprc(labels, np.zeros(len(labels)), seed=0)
 
 
 def test_scores_that_are_not_numbers_are_refused():
@@ -86,11 +64,15 @@ def test_evaluate_reports_the_metrics_of_the_classifier_s_own_scores(tmp_path):
     scores = classifier.scores([chat for chat, _ in corpus])
     positive, negative = scores[np.array(labels) == 1], scores[np.array(labels) == 0]
 
-    result = evaluate(classifier, iter(corpus), batch_size=2)
+    result, replicates = evaluate(classifier, iter(corpus), batch_size=2)
 
     assert result["auprc"] == pytest.approx(auprc(labels, scores))
     assert result["auroc"] == pytest.approx(np.mean(positive[:, None] > negative[None, :]))
     assert result["prevalence"] == pytest.approx(2 / 5)
     assert result["n"] == 5
+    counts = resampled(labels)
+    expected = [average_precision_score(labels, scores, sample_weight=drawn) for drawn in counts[:20]]
+    assert replicates["auprc"][:20] == pytest.approx(expected)
+    assert len(replicates["auprc"]) == len(counts)
     with pytest.raises(FacError, match="classes 0 and 1"):
         evaluate(classifier, examples[:1])

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.models import tiny_model
 
-from eval.reward import SECTIONS, evaluate, section_accuracies, subset_accuracies
+from eval.reward import SECTIONS, evaluate, pair_weights, section_accuracies, subset_accuracies
+from eval.statistics import resampled
 from fac.chat import as_chat
 from fac.data.files import Source
 from fac.data.pairs import Pair, read_pairs
@@ -69,6 +70,15 @@ def test_a_tie_is_wrong_and_pairs_without_a_subset_are_one_section():
     }
 
 
+def test_the_average_is_a_weighted_mean_over_pairs():
+    subsets = ["math-prm", "hep-go", "hep-go", "", "xstest-should-refuse", "donotanswer", "lab", "lab", ""]
+    right = np.array([1, 0, 1, 1, 0, 1, 1, 0, 0])
+    weights = pair_weights(subsets)
+    assert weights.sum() == pytest.approx(1)
+    expected = section_accuracies([pair(subset) for subset in subsets], right, 1 - right)["average"]
+    assert weights @ right == pytest.approx(expected)
+
+
 def test_what_cannot_be_judged_is_said_in_one_sentence():
     with pytest.raises(FacError, match="no preference pairs"):
         section_accuracies([], [], [])
@@ -83,7 +93,7 @@ def test_a_model_is_judged_on_real_pairs(tmp_path, real_data):
     pairs = [p for file in files for p in read_pairs(Source(file / "dataset.json", limit=6))]
     settings = RewardSettings("head", epochs=1, max_tokens=48)
     model, _ = fit_reward(tiny_model(tmp_path), None, pairs, settings, seed=0)
-    found = evaluate(model, pairs, batch_size=5)
+    found, replicates = evaluate(model, pairs, batch_size=5)
 
     right = [(model.rewards([p.chosen_chat]) > model.rewards([p.rejected_chat])).item() for p in pairs]
     natural, manual = np.mean(right[:6]), np.mean(right[6:])
@@ -96,5 +106,9 @@ def test_a_model_is_judged_on_real_pairs(tmp_path, real_data):
             "n": 12,
         }
     )
+    again = np.repeat(np.arange(12), resampled([p.subset for p in pairs])[7])  # the pairs of one draw
+    chosen, rejected = (model.rewards([getattr(p, side) for p in pairs]) for side in ("chosen_chat", "rejected_chat"))
+    drawn = section_accuracies([pairs[i] for i in again], chosen[again], rejected[again])
+    assert replicates["average"][7] == pytest.approx(drawn["average"])
     with pytest.raises(FacError, match="no preference pairs"):
         evaluate(model, [])

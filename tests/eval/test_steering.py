@@ -9,11 +9,13 @@ from support.caa import write_caa
 from support.models import tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from eval.statistics import resampled
 from eval.steering import (
     MULTIPLIERS,
     Answers,
     evaluate,
     mean_matching,
+    replicates,
     right,
     robust_accuracy,
     score,
@@ -95,3 +97,13 @@ def test_every_item_is_asked_in_both_orders_and_kept(tmp_path):
     again = Answers.load(tmp_path)
     assert all(np.array_equal(value, vars(again)[name]) for name, value in vars(asked).items())
     assert score(again) == score(asked)
+
+
+def test_replicates_are_the_scores_of_the_drawn_questions():
+    rng = np.random.default_rng(0)
+    low, high = (Answers(rng.random((2, 30, 2)), rng.integers(0, 2, (2, 30)), rng.random((2, 30))) for _ in range(2))
+    found = replicates(low, high)
+    drawn = np.repeat(np.arange(30), resampled([0] * 30)[3])
+    a, b = (Answers(x.p[:, drawn], x.matching[:, drawn], x.mass[:, drawn]) for x in (low, high))
+    assert found["scr"][3] == pytest.approx(score(b).robust - score(a).robust)
+    assert found["matching_range"][3] == pytest.approx(score(b).p_matching - score(a).p_matching)
