@@ -250,7 +250,8 @@ def _engine(values: dict[str, Any], name: str, writer: Engine | None) -> Engine:
         raise FacError(f"There is no {name}.engine={kind}{closest(str(kind), KINDS)}.")
     positive = {"batch", "max_model_len", "tensor_parallel_size", "gpu_memory_utilization", "cpu_cache_gib"}
     held = positive & {field.name for field in fields(KINDS[kind])}
-    made = typed(KINDS[kind], values, name, held)
+    placed = {"place": name} if kind == "openai" else {}
+    made = typed(KINDS[kind], values | placed, name, held)
     return Engine(made, None if path is None else ModelRef(_local(str(path)), revision))
 
 

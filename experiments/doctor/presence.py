@@ -297,7 +297,7 @@ def engines(cfg: DictConfig, online: bool) -> Iterator[Finding]:
 def _engine(engine: Engine, roles: str, online: bool) -> Iterator[Finding]:
     settings = engine.settings
     if isinstance(settings, OpenAISettings):
-        yield Finding("ok", f"engine of {roles}", f"openai: {settings.model} at {settings.host}")
+        yield Finding("ok", f"engine of {roles}", f"openai: {settings.model} at {settings.base}")
         if settings.key_env is not None:
             there = bool(os.environ.get(settings.key_env, "").strip())
             said = "set in the environment" if there else f"not in the environment: export {settings.key_env}=..."

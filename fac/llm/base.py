@@ -38,12 +38,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """A reply. `raw` is all that the model wrote, `text` what it said; `finished` is False if it was cut."""
+    """A reply. `raw` is all that the model wrote, `text` what it said; `finished` is False if it was cut.
+
+    `refused` is True where the server itself says so (a refusal beside the content, a content filter).
+    """
 
     raw: str
     prompt_tokens: int
     completion_tokens: int
     finished: bool
+    refused: bool = False
 
     @property
     def text(self) -> str:

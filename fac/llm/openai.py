@@ -1,8 +1,7 @@
 """The `openai` engine: any server that speaks OpenAI's chat completions, a hosted API or a `vllm serve` of one's own.
 
-Knows: HTTP (through the openai package: time limits, retries with jitter, Retry-After), prices, the budget, and the
-file of paid replies. Does not know: prompts. Such a server takes messages, not ids: it renders them with its own
-template. The key is read from the environment and goes into the Authorization header, and nowhere else.
+Such a server takes messages, not ids: it renders them with its own template. The key is read from the environment and
+goes into the Authorization header, and nowhere else. What was answered is kept in a file (`fac.llm.replies`).
 """
 
 from __future__ import annotations
@@ -10,32 +9,35 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
+import random
 import re
-import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from fac.errors import FacError
-from fac.llm.base import Completion, Request, Sampling, thought
+from fac.llm.answers import LIMITS, Problem, estimated_tokens, read_answer
+from fac.llm.base import Completion, Request, Sampling
+from fac.llm.refusals import way_out
+from fac.llm.replies import PaidReplies
+from fac.llm.threads import in_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import openai
 
 SEEDS = 1 << 31  # servers take seeds below it; the vllm engine takes them modulo the same
 KEPT = "replies so far are kept"
+GRACE = 5.0  # seconds for what is under way when a run is interrupted
+LONGEST_WAIT = 120.0  # seconds of a Retry-After that are kept to
+PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,18 @@ class OpenAISettings:
     concurrency: int = 16  # requests under way at once
     timeout: float = 120.0  # seconds for one reply
     retries: int = 8  # of one request, at growing intervals; a server's Retry-After is kept to, up to two minutes
-    seeds: bool = True  # False for a server that refuses them
+    leave_out: tuple[Literal["temperature", "top_p", "seed"], ...] = ()  # what the server refuses: it has its own
     budget_usd: float | None = None  # what all replies in the file may have cost together
     prices: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # USD per million tokens: prompt, reply
+    place: str = field(default="llm", compare=False)  # in the configuration, for sentences that name its keys
 
     def __post_init__(self) -> None:
-        address = urlsplit(self.url)
-        if address.scheme not in ("http", "https") or not address.hostname:
+        try:
+            address = urlsplit(self.url.strip())
+            usable = address.scheme in PORTS and address.hostname and (address.port or True)
+        except ValueError:  # a port that is none, brackets without an address
+            usable = False
+        if not usable:
             raise FacError(f"The url {self.url} is none: give the server's base, such as http://localhost:8000/v1.")
         if address.username or address.password or address.query:
             raise FacError("The url of the openai engine holds a name, a password or a query: put the key in key_env.")
@@ -69,16 +76,27 @@ class OpenAISettings:
             )
 
     @property
-    def host(self) -> str:
-        return str(urlsplit(self.url).hostname)
+    def base(self) -> str:
+        """The url in one spelling, so that one server has one name: no endpoint, no usual port, no final slash."""
+        address = urlsplit(self.url.strip())
+        host = f"[{address.hostname}]" if ":" in str(address.hostname) else str(address.hostname)
+        port = "" if address.port in (None, PORTS[address.scheme]) else f":{address.port}"
+        path = address.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+        return f"{address.scheme}://{host}{port}{path}"
+
+    @property
+    def identity(self) -> str:
+        """For store keys and provenance: the model, where it is asked, and what of a request is left to the server."""
+        left = f" without {', '.join(sorted(self.leave_out))}" if self.leave_out else ""
+        return f"openai:{self.model}@{self.base}{left}"
 
     def key(self) -> str:
         """The key, from the environment. Raises FacError if it is not there."""
         key = "none" if self.key_env is None else os.environ.get(self.key_env, "").strip()
         if not key:
             raise FacError(
-                f"There is no key for {self.host}: export {self.key_env}=..., or set key_env=null for a server that "
-                f"asks for none."
+                f"There is no key for {self.base}: export {self.key_env}=..., or set {self.place}.key_env=null for a "
+                f"server that asks for none."
             )
         return key
 
@@ -92,33 +110,30 @@ class OpenAISettings:
         return (prompt * prompt_tokens + reply * reply_tokens) / 1e6
 
 
-def estimated_tokens(messages: Iterable[Mapping[str, str]]) -> int:
-    """Tokens of a prompt by its characters, on the high side for English: three a token, and ten for every turn."""
-    return sum(math.ceil(len(message["content"]) / 3) + 10 for message in messages)
-
-
 class OpenAIChat:
-    """A ChatModel behind a URL. `say` is told what the requests will cost, before they are made."""
+    """A ChatModel behind a URL. `say` is told what the requests will cost, and how many replies are here already."""
 
     batch = 1_000_000  # replies are kept one by one, so a stage need not be cut
 
     def __init__(self, settings: OpenAISettings, file: Path, say: Callable[[str], None] | None = None) -> None:
         """`file` holds the paid replies; engines and processes may share it."""
         self.settings = settings
-        self.identity = f"openai:{settings.model}@{settings.host}"
+        self.identity = settings.identity
         self._say = say or logging.getLogger(__name__).info
         self._file = file
         self._lock = threading.Lock()
         self._reserved = 0.0  # USD that requests under way may cost at most
+        self._limit = LIMITS[0]  # the name of the limit that the server takes, once it has refused the other
+        self._told: set[str] = set()  # what befell requests that are tried again
 
     def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         bodies = [self._body(request, sampling) for request in requests]
-        keys = [_digest(self.settings.host, body) for body in bodies]
+        keys = [_digest(self.settings.base, body) for body in bodies]
         found = self._replies.find(keys)
         missing = {key: body for key, body in zip(keys, bodies, strict=True) if key not in found}
+        self._announce(missing.values(), len(found))
         if missing:
             _ = self._client  # made here, before many threads ask for it
-            self._announce(missing.values())
             found |= self._fetch(missing)
         return [found[key] for key in keys]
 
@@ -134,40 +149,49 @@ class OpenAIChat:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_new_tokens,
+            "seed": request.seed % SEEDS,
         }
-        return body | ({"seed": request.seed % SEEDS} if self.settings.seeds else {})
+        return {name: value for name, value in body.items() if name not in self.settings.leave_out}
 
-    def _announce(self, bodies: Iterable[Mapping[str, Any]]) -> None:
+    def _announce(self, bodies: Iterable[Mapping[str, Any]], reused: int) -> None:
         settings, bodies = self.settings, list(bodies)
-        told = f"{settings.model} at {settings.host}: {len(bodies)} requests"
-        if settings.model in settings.prices:
+        told = f"{settings.model} at {settings.base}: {len(bodies)} requests"
+        if reused:
+            told += f", {reused} replies reused from {self._file}"
+        if bodies and settings.model in settings.prices:
             told += f", at most about {sum(map(self._bound, bodies)):.2f} USD (an estimate: prompts by their length, "
             told += f"replies as long as allowed); {self._replies.spent():.2f} USD spent so far"
             told += "" if settings.budget_usd is None else f" of {settings.budget_usd:.2f}"
-        self._say(told)
+        if bodies or reused:
+            self._say(told)
 
     def _bound(self, body: Mapping[str, Any]) -> float:
         return self.settings.cost(estimated_tokens(body["messages"]), body["max_tokens"])
 
     def _fetch(self, bodies: Mapping[str, dict[str, Any]]) -> dict[str, Completion]:
+        def answer(key: str, stop: threading.Event) -> Completion:
+            return self._answer(key, bodies[key], stop)
+
+        def patience(error: BaseException, under_way: int) -> float:
+            if isinstance(error, Exception):  # what is under way is paid for: it is waited for
+                return self.settings.timeout
+            if under_way:
+                self._say(f"stopping: up to {GRACE:g} seconds for {under_way} replies under way")
+            return GRACE
+
         found: dict[str, Completion] = {}
         with (
             tqdm(total=len(bodies), desc=self.settings.model, unit="reply", leave=False) as bar,
-            ThreadPoolExecutor(self.settings.concurrency) as pool,
+            closing(in_threads(answer, bodies, self.settings.concurrency, patience)) as replies,
         ):
-            futures = {pool.submit(self._answer, key, body): key for key, body in bodies.items()}
-            try:
-                for future in as_completed(futures):
-                    found[futures[future]] = future.result()
-                    bar.update()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)  # what is under way is paid for: it is waited for
-                raise
+            for key, completion in replies:
+                found[key] = completion
+                bar.update()
         return found
 
-    def _answer(self, key: str, body: dict[str, Any]) -> Completion:
+    def _answer(self, key: str, body: dict[str, Any], stop: threading.Event) -> Completion:
         with self._budgeted(body):
-            completion = self._asked(body)
+            completion = self._asked(body, stop)
             usd = self.settings.cost(completion.prompt_tokens, completion.completion_tokens)
             self._replies.keep(key, completion, usd)
         return completion
@@ -181,7 +205,7 @@ class OpenAIChat:
             if budget is not None and spent + self._reserved + bound > budget:
                 raise FacError(
                     f"The budget of {budget:g} USD for {self.settings.model} is used up ({spent:.4f} spent): raise "
-                    f"budget_usd and run again; {KEPT}."
+                    f"{self.settings.place}.budget_usd and run again; {KEPT}."
                 )
             self._reserved += bound
         try:
@@ -190,48 +214,56 @@ class OpenAIChat:
             with self._lock:
                 self._reserved -= bound
 
-    def _asked(self, body: dict[str, Any]) -> Completion:
-        """One reply. openai tries again where the server or the wire fails, tenacity what cannot be read."""
+    def _asked(self, body: dict[str, Any], stop: threading.Event) -> Completion:
+        """One reply, tried again where the server or the wire fails, but not after a stop."""
+        failed = 0
+        while True:
+            limit = self._limit
+            answer = self._ask_once(body, limit)
+            if isinstance(answer, Completion):
+                return answer
+            if answer.is_filtered:
+                return Completion("", estimated_tokens(body["messages"]), 0, True, refused=True)
+            if limit == LIMITS[0] and answer.refuses(LIMITS[0]) and _is_name(answer):
+                self._limit = LIMITS[1]
+                continue
+            failed += 1
+            problem = way_out(answer, self.settings, failed)
+            if not answer.passes or failed > self.settings.retries:
+                break
+            self._tell(answer, problem)
+            if stop.wait(_pause(failed, answer)):
+                break
+        raise FacError(f"{self.settings.base} {problem}, and run again; {KEPT}.")
+
+    def _ask_once(self, body: dict[str, Any], limit: str) -> Completion | Problem:
         import openai
-        from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-        settings = self.settings
-        trying = Retrying(
-            retry=retry_if_exception_type(_UnreadableError),
-            stop=stop_after_attempt(settings.retries + 1),
-            wait=wait_random_exponential(multiplier=0.5, max=8),
-        )
+        wire = {limit if name == "max_tokens" else name: value for name, value in body.items()}
         try:
-            return trying(self._ask_once, body)
-        except RetryError:
-            problem = f"answered {settings.retries + 1} times with what is no chat completion: check url"
+            response = self._client.chat.completions.with_raw_response.create(**wire).http_response
         except openai.APITimeoutError:
-            problem = f"did not answer within {settings.timeout:g} seconds: raise timeout, or lower concurrency"
+            return Problem("timeout", "")
         except openai.APIConnectionError as error:
-            problem = f"cannot be reached ({error.__cause__ or error}): start the server, or set url"
+            return Problem("connection", self._without_key(" ".join(str(error.__cause__ or error).split())))
         except openai.APIStatusError as error:
-            problem = self._refusal(error)
-        problem = " ".join(self._without_key(problem).split())
-        raise FacError(f"{settings.url} {problem}, and run again; {KEPT}.")
+            response = error.response
+        text = self._without_key(response.text)
+        return read_answer(response.status_code, response.headers, text, estimated_tokens(body["messages"]))
 
-    def _ask_once(self, body: dict[str, Any]) -> Completion:
-        text = self._client.chat.completions.with_raw_response.create(**body).text
-        return read_reply(self._without_key(text), estimated_tokens(body["messages"]))
+    def _tell(self, problem: Problem, sentence: str) -> None:
+        """Say once for each kind of failure that requests are tried again: a long silence looks like a hang."""
+        name = f"{problem.kind} {problem.status}"
+        with self._lock:
+            if name in self._told:
+                return
+            self._told.add(name)
+        what = sentence.rpartition(": ")[0]
+        self._say(f"{self.settings.base} {what}: asked again, up to {self.settings.retries} times")
 
     def _without_key(self, text: str) -> str:
         """A server may say the key back. What is shorter than any key (none, EMPTY) is no secret."""
         return text.replace(self._key, "KEY") if len(self._key) >= 12 else text
-
-    def _refusal(self, error: openai.APIStatusError) -> str:
-        code, settings = error.status_code, self.settings
-        if code in (401, 403):
-            return f"refuses the key in {settings.key_env} (status {code}): export one that is valid"
-        reason = error.message[:300]
-        if code == 429:
-            return f"takes no more requests for now ({reason}): wait, or lower concurrency"
-        if code >= 500:
-            return f"fails (status {code}) even after {settings.retries} retries: wait until it is mended"
-        return f"refuses the request (status {code}, {reason}): set model, seeds or max_new_tokens to what it takes"
 
     @cached_property
     def _key(self) -> str:
@@ -242,114 +274,27 @@ class OpenAIChat:
         import openai
 
         settings = self.settings
-        return openai.OpenAI(
-            base_url=settings.url, api_key=self._key, timeout=settings.timeout, max_retries=settings.retries
-        )
+        return openai.OpenAI(base_url=settings.base, api_key=self._key, timeout=settings.timeout, max_retries=0)
 
     @cached_property
     def _replies(self) -> PaidReplies:
         return PaidReplies(self._file)
 
 
-class _UnreadableError(Exception):
-    """An answer that is no chat completion: cut off on its way, without choices, or something else altogether."""
+def _is_name(problem: Problem) -> bool:
+    """Whether a limit is refused for its name, not for how much it allows."""
+    told = f"{problem.said} {problem.code}".lower()
+    if problem.status >= 500:
+        return False
+    return LIMITS[1] in told or "unsupported" in told or "not supported" in told or "unrecognized" in told
 
 
-def read_reply(text: str, prompt_tokens: int) -> Completion:
-    """A chat completion's JSON as a Completion; `prompt_tokens` stands in where the server counts none.
-
-    Raises _UnreadableError for JSON that is cut or holds no choice.
-    """
-    try:
-        answer = json.loads(text)
-        choice = answer["choices"][0]
-        message, usage = choice["message"], answer.get("usage") or {}
-        raw = _raw(message)
-        counted = usage.get("completion_tokens")
-        return Completion(
-            raw,
-            int(usage.get("prompt_tokens") or prompt_tokens),
-            int(estimated_tokens([{"content": raw}]) if counted is None else counted),
-            choice.get("finish_reason") != "length",
-        )
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _UnreadableError(str(error)) from None
+def _pause(failed: int, problem: Problem) -> float:
+    """Seconds before the next try: what the server asks for, or twice as long each time, up to eight."""
+    if problem.retry_after is not None:
+        return min(problem.retry_after, LONGEST_WAIT)
+    return min(0.5 * 2 ** (failed - 1), 8.0) * random.uniform(0.5, 1.0)
 
 
-def _raw(message: Mapping[str, Any]) -> str:
-    """All that a message holds: the thoughts that a server sends apart, marked as such, then the words.
-
-    Content is a text, or a list of parts that are texts or thoughts; of other parts (images, sounds) nothing is read.
-    """
-    thoughts = [text for key in ("reasoning_content", "reasoning") if isinstance(text := message.get(key), str)][:1]
-    content, words = message.get("content"), []
-    for part in [content] if isinstance(content, str | dict) else content or []:
-        kind = "text" if isinstance(part, str) else str(part.get("type", "text"))
-        if "think" in kind or "reason" in kind:
-            thoughts.append(_thought_of(part))
-        elif kind in ("text", "output_text", "refusal"):
-            words.append(part if isinstance(part, str) else str(part.get("text") or part.get("refusal") or ""))
-    said = "".join(words).strip() or str(message.get("refusal") or "").strip()
-    return ("".join(thought(text) for text in thoughts if text.strip()) + said).strip()
-
-
-def _thought_of(part: Mapping[str, Any]) -> str:
-    """The text of a part that thinks: under its own name, or a list of parts again (Mistral's)."""
-    held = next((part[key] for key in ("thinking", "reasoning", "text", "summary") if part.get(key)), "")
-    parts = [held] if isinstance(held, str) else held
-    return "".join(part if isinstance(part, str) else str(part.get("text") or "") for part in parts)
-
-
-class PaidReplies:
-    """Replies on disk, each written as it arrives (SQLite): what was paid for is never asked for again.
-
-    Threads and processes may share a file. Failures are not kept. Raises FacError if the file cannot be used.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._clear_errors():
-            self._base = sqlite3.connect(path, timeout=60, check_same_thread=False)
-            with self._base:
-                self._base.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT)")
-                self._base.execute("CREATE TABLE IF NOT EXISTS spent (one INTEGER PRIMARY KEY, usd REAL)")
-                self._base.execute("INSERT OR IGNORE INTO spent VALUES (1, 0)")
-
-    def find(self, keys: Iterable[str]) -> dict[str, Completion]:
-        """Those that are there, by key."""
-        found = {}
-        with self._clear_errors():
-            for key in keys:
-                row = self._base.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
-                if row is not None:
-                    found[key] = Completion(**json.loads(row[0]))
-        return found
-
-    def keep(self, key: str, reply: Completion, usd: float) -> None:
-        """On disk when this returns."""
-        with self._clear_errors(), self._base:
-            self._base.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, json.dumps(asdict(reply))))
-            self._base.execute("UPDATE spent SET usd = usd + ?", (usd,))
-
-    def spent(self) -> float:
-        """What all replies have cost, in USD."""
-        with self._clear_errors():
-            return self._base.execute("SELECT usd FROM spent").fetchone()[0]
-
-    def close(self) -> None:
-        self._base.close()
-
-    @contextmanager
-    def _clear_errors(self) -> Iterator[None]:
-        try:
-            with self._lock:
-                yield
-        except sqlite3.Error as error:
-            raise FacError(
-                f"The file of paid replies, {self._path}, cannot be used ({error}): mend that, or move it away."
-            ) from None
-
-
-def _digest(host: str, body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps([host, body], sort_keys=True).encode()).hexdigest()
+def _digest(base: str, body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([base, body], sort_keys=True).encode()).hexdigest()

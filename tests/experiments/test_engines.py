@@ -44,7 +44,7 @@ def told(chat: ChatModel) -> tuple[type, str]:
 
 
 LLAMA_HERE = (TransformersChat, f"transformers:{MODEL.identity()}")
-MINI = (OpenAIChat, "openai:gpt-4o-mini-2024-07-18@api.openai.com")
+MINI = (OpenAIChat, "openai:gpt-4o-mini-2024-07-18@https://api.openai.com/v1")
 
 
 def test_without_a_choice_the_model_writes_and_annotates_itself():
@@ -59,7 +59,7 @@ def test_at_the_paper_s_scale_gpt_4o_mini_annotates_unless_another_is_chosen():
         assert told(crew.writer) == LLAMA_HERE
         assert {role: told(chat) for role, chat in crew.annotators.items()} == {
             **dict.fromkeys(("explain", "verify", "judge"), MINI),
-            "compare": (OpenAIChat, "openai:gpt-4-1106-preview@api.openai.com"),
+            "compare": (OpenAIChat, "openai:gpt-4-1106-preview@https://api.openai.com/v1"),
         }
     with engines("scale=paper", "annotator=writer", "llm=vllm").open(MODEL, print) as crew:
         assert told(crew.writer) == (VllmChat, f"vllm:{MODEL.identity()}")
@@ -107,7 +107,7 @@ def test_a_missing_key_stops_the_run_before_it_starts(tmp_path: Path, monkeypatc
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     for experiment in ("lab", "main_results", "cross_model"):
         done = fac_here(f"experiment={experiment}", "annotator=openai", "out=out", cwd=tmp_path)
-        assert "There is no key for api.openai.com: export OPENAI_API_KEY=..." in done.failure
+        assert "There is no key for https://api.openai.com/v1: export OPENAI_API_KEY=..." in done.failure
         assert not (tmp_path / "out").exists()
 
 

@@ -13,23 +13,31 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
 
 Body = dict[str, Any]
 
 
+class Answer(NamedTuple):
+    """An answer of its own kind; a text that is none of JSON goes as it is."""
+
+    status: int
+    content: object
+    headers: Mapping[str, str] = {}
+
+
 class FaultyServer:
-    """Answers POST /v1/chat/completions with `reply(body)`, as a context manager.
+    """Answers POST /v1/chat/completions with `reply(body)`, as a context manager; an `Answer` is sent as it is.
 
     `faults` maps the number of a request (from 0, as they arrive) to what befalls it: "timeout", "429" (with
     Retry-After: 1), "500", "truncated" (half of the JSON), "cut" (the connection breaks off in the body), "empty" (no
-    choices), "html"; "die" ends the server as a crash would, and `start` starts it again on the same port. Every error
-    says the key back that came with the request.
+    choices), "html", "hang" (no answer while the server lives); "die" ends the server as a crash would, and `start`
+    starts it again on the same port. Every error says the key back that came with the request.
     """
 
     def __init__(
         self,
-        reply: Callable[[Body], str | Body],
+        reply: Callable[[Body], str | Body | Answer],
         faults: Mapping[int, str] | None = None,
         always: str = "",
         pause: float = 0.0,
@@ -85,11 +93,19 @@ class FaultyServer:
             time.sleep(3)
             handler.connection.shutdown(socket.SHUT_RDWR)
             return
+        if fault == "hang":
+            while self._alive:
+                time.sleep(0.05)
+            return
         if fault.isdigit():
             problem = {"error": {"message": f"status {fault} for the key {key}", "type": "x", "code": None}}
             _send(handler, int(fault), json.dumps(problem), {"Retry-After": "1"} if fault == "429" else {})
             return
         told = self._reply(body)
+        if isinstance(told, Answer):
+            text = told.content if isinstance(told.content, str) else json.dumps(told.content)
+            _send(handler, told.status, text, told.headers)
+            return
         whole = json.dumps(told if isinstance(told, dict) else completion(body, told))
         if fault == "truncated":
             whole = whole[: len(whole) // 2]
@@ -110,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         try:
             if self.path != "/v1/chat/completions":
-                _send(self, 404, '{"error": {"message": "no such path"}}', {})
+                _send(self, 404, '{"detail": "Not Found"}', {})
             else:
                 self.server_under_test._answer(self)
         except OSError:

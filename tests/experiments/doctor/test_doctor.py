@@ -134,7 +134,7 @@ def test_a_key_is_found_and_never_shown(
 def test_a_server_of_one_s_own_needs_no_key(tmp_path: Path):
     own = ["llm.url=http://localhost:8000/v1", "llm.model=mine", "llm.key_env=null", "llm.budget_usd=null"]
     found = doctor(tmp_path, "llm=openai", *own, code=0)
-    assert found["engine of writer, explain, judge"] == ("ok", "openai: mine at localhost")
+    assert found["engine of writer, explain, judge"] == ("ok", "openai: mine at http://localhost:8000/v1")
     assert not any(what.startswith("key ") for what in found)
     assert found["cost write"][0] == "warning"  # no price is known
 

@@ -12,15 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from support.openai_server import FaultyServer, completion
+from support.openai_server import Answer, FaultyServer
 
 import fac
 from fac.chat import as_chat
 from fac.errors import FacError
-from fac.llm.base import Completion, Request, Sampling, request_seed
-from fac.llm.openai import OpenAIChat, OpenAISettings, _UnreadableError, estimated_tokens, read_reply
+from fac.llm.base import Request, Sampling, request_seed
+from fac.llm.openai import OpenAIChat, OpenAISettings
 
 REPO = Path(fac.__file__).parents[1]
 KEY = "sk-planted-4f9c1d7b2a"
@@ -82,7 +80,7 @@ def test_what_decides_a_reply_decides_whether_it_is_asked_for_again(tmp_path):
     with FaultyServer(reply) as server:
         for sampling in (SAMPLING, Sampling(0.7, max_new_tokens=8), Sampling(top_p=1.0, max_new_tokens=8), Sampling()):
             chat(server, tmp_path).chat(requests(2), sampling)
-        chat(server, tmp_path, seeds=False).chat(requests(1)[:0], SAMPLING)
+        chat(server, tmp_path, leave_out=("seed",)).chat(requests(1)[:0], SAMPLING)
         assert sum(server.asked.values()) == 8
         bodies = [json.loads(name) for name in server.asked]
     assert {b["temperature"] for b in bodies} == {0.8, 0.7}
@@ -91,13 +89,15 @@ def test_what_decides_a_reply_decides_whether_it_is_asked_for_again(tmp_path):
 
 def test_a_server_that_takes_no_seeds_gets_none(tmp_path):
     with FaultyServer(lambda body: "fine") as server:
-        chat(server, tmp_path, seeds=False).chat(requests(1), SAMPLING)
+        chat(server, tmp_path, leave_out=("seed",)).chat(requests(1), SAMPLING)
         assert "seed" not in next(iter(server.asked))
 
 
 def test_a_server_that_dies_midway_loses_nothing(tmp_path):
     with FaultyServer(reply, {12: "die"}) as server:
-        with pytest.raises(FacError, match=r"127.0.0.1:\d+/v1 cannot be reached .*start the server, or set url.*kept"):
+        with pytest.raises(
+            FacError, match=r"127.0.0.1:\d+/v1 cannot be reached .*start the server, or set llm.url.*kept"
+        ):
             chat(server, tmp_path, retries=1).chat(requests(30), SAMPLING)
         before = sum(server.answered.values())
         assert 0 < before < 30
@@ -142,7 +142,7 @@ def test_a_killed_run_pays_again_for_what_was_under_way_only(tmp_path):
 def test_the_budget_holds_even_for_what_is_under_way(tmp_path):
     # A request costs at most (4 + 10 tokens of prompt) x 0.001 + 8 x 0.002, and really 2 x 0.001 + 5 x 0.002.
     with FaultyServer(reply) as server:
-        with pytest.raises(FacError, match=r"budget of 0.2 USD for m is used up .*raise budget_usd and run again"):
+        with pytest.raises(FacError, match=r"budget of 0.2 USD for m is used up .*raise llm.budget_usd and run again"):
             chat(server, tmp_path, prices=PRICES, budget_usd=0.2).chat(requests(30), SAMPLING)
         paid = sum(server.answered.values())
         assert 0 < paid <= 0.2 / 0.012
@@ -160,27 +160,31 @@ def test_what_it_will_cost_is_said_before_and_not_below_what_it_does(tmp_path):
         chat(server, tmp_path, told.append, prices=PRICES, budget_usd=9).chat(requests(20), SAMPLING)
         chat(server, tmp_path, told.append, prices=PRICES, budget_usd=9).chat(requests(20), SAMPLING)  # nothing to ask
         chat(server, tmp_path, told.append).chat(requests(21), SAMPLING)
-    assert len(told) == 3
+    assert len(told) == 4
     assert re.fullmatch(
-        r"m at 127.0.0.1: 10 requests, at most about 0.30 USD \(an estimate: .*\); 0.00 USD spent so far of 9.00",
+        r"m at http://127.0.0.1:\d+/v1: 10 requests, at most about 0.30 USD \(an estimate: .*\); 0.00 USD spent so far "
+        r"of 9.00",
         told[0],
     )
     assert "10 requests" in told[1]
     assert "0.12 USD spent" in told[1]
-    assert told[2] == "m at 127.0.0.1: 1 requests"
+    assert told[2].startswith(f"m at {server.url}: 0 requests, 20 replies reused from ")
+    assert told[3].startswith(f"m at {server.url}: 1 requests, 20 replies reused from ")
 
 
 @pytest.mark.parametrize(
     ("always", "said"),
     [
-        ("401", "refuses the key in FAC_TEST_KEY (status 401): export one that is valid"),
-        ("404", "refuses the request (status 404, "),
-        ("400", "set model, seeds or max_new_tokens to what it takes"),
-        ("500", "fails (status 500) even after 1 retries"),
-        ("429", "takes no more requests for now"),
-        ("timeout", "did not answer within 0.2 seconds: raise timeout, or lower concurrency"),
-        ("html", "answered 2 times with what is no chat completion: check url"),
-        ("truncated", "answered 2 times with what is no chat completion: check url"),
+        ("401", "refuses the key in FAC_TEST_KEY (status 401: status 401 for the key KEY): export one that is valid"),
+        (
+            "400",
+            "refuses the request (status 400: status 400 for the key KEY): set llm.model, llm.url or llm.leave_out",
+        ),
+        ("500", "fails (status 500: status 500 for the key KEY) even after 1 retries: wait until it is mended"),
+        ("429", "takes no more requests for now (status 429: status 429 for the key KEY): wait, or lower llm.concurr"),
+        ("timeout", "did not answer within 0.2 seconds: raise llm.timeout, or lower llm.concurrency"),
+        ("html", 'answered 2 times with what is no chat completion ("<html>KEY</html>"): check llm.url'),
+        ("truncated", 'answered 2 times with what is no chat completion ("'),
     ],
 )
 def test_a_server_that_goes_on_failing_is_one_sentence_without_the_key(tmp_path, always, said):
@@ -197,6 +201,199 @@ def test_a_server_that_goes_on_failing_is_one_sentence_without_the_key(tmp_path,
     assert failure.value.__cause__ is None
     assert failure.value.__context__ is None
     assert OpenAIChat(engine.settings, tmp_path / "replies.sqlite")._replies.spent() == 0  # failures are not kept
+
+
+def error(message, **more):
+    return {"error": {"message": message, **more}}
+
+
+GPT5 = "Unsupported value: 'temperature' does not support 0.8 with this model. Only the default (1) value is supported."
+TOP_P = "`temperature` and `top_p` cannot both be specified for this model. Please use only one."
+LONG = "This model's maximum context length is 4096 tokens. However, you requested 9000 tokens (8000 in the messages)."
+LIMIT = "max_tokens is too large: 900. This model supports at most 512 completion tokens, whereas you provided 900."
+NO_MODEL = "The model `m` does not exist or you do not have access to it."
+REFUSALS = [
+    (Answer(400, error(GPT5, param="temperature", code="unsupported_value")), "set annotator.leave_out=[temperature]"),
+    (Answer(400, error(TOP_P)), "set annotator.leave_out=[top_p], or the top_p that it takes"),
+    (Answer(422, {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs"}]}), "set annotator.leave_out=[seed]"),
+    (Answer(400, error(LONG, code="context_length_exceeded")), "lower max_new_tokens of what is asked, or raise the"),
+    (Answer(400, error(LIMIT, param="max_tokens", code="invalid_value")), "lower max_new_tokens of what is asked"),
+    (Answer(413, "<html>too large</html>"), "lower max_new_tokens of what is asked, or raise the context length"),
+    (Answer(404, error(NO_MODEL, code="model_not_found")), "does not serve m"),
+    (Answer(404, {"object": "error", "message": "The model `m` does not exist.", "code": 404}), "set annotator.model"),
+    (Answer(400, error("m is not a valid model ID: no such model")), "set annotator.model to a model that it has"),
+    (Answer(405, {"detail": "Method Not Allowed"}), "set annotator.url to the server's base"),
+    (Answer(402, error("Insufficient credits")), "is not paid any more"),
+    (
+        Answer(429, error("You exceeded your current quota", code="insufficient_quota")),
+        "set annotator.key_env to another",
+    ),
+    (Answer(400, error("stream must be set to true")), "answers in streams only"),
+    (Answer(200, 'data: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: [DONE]\n'), "answers in a stream"),
+    (Answer(400, "Bad Request"), "refuses the request (status 400: Bad Request): set annotator.model, annotator.url"),
+    (Answer(418, [error("I am a teapot")]), "(status 418: I am a teapot)"),
+]
+
+
+@pytest.mark.parametrize(("answer", "said"), REFUSALS, ids=range(len(REFUSALS)))
+def test_every_refusal_is_said_once_in_the_server_s_words_with_what_mends_it(tmp_path, answer, said):
+    with FaultyServer(lambda body: answer) as server:
+        with pytest.raises(FacError) as failure:
+            chat(server, tmp_path, place="annotator", concurrency=1).chat(requests(2), SAMPLING)
+        assert len(server.times) == 1  # it would say the same again
+    assert said in str(failure.value)
+    words = answer.content if isinstance(answer.content, str) else ""
+    assert words.startswith(("data", "<html")) or (words or "(") in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (error("the quota of the upstream is used up"), '("the quota of the upstream is used up")'),
+        ({"error": "the upstream is away"}, 'answers with an error ("the upstream is away"): mend what it says'),
+        (
+            {"choices": None, "error": {"message": "slow down", "code": 429}},
+            "takes no more requests for now (status 429",
+        ),
+        ({"error": {"message": "upstream broke", "code": "502"}}, "fails (status 502: upstream broke) even after 1"),
+        ({"choices": [{"message": {"content": ""}, "error": {"message": "broke", "code": 502}}]}, "status 502: broke"),
+        ({"detail": "no workers"}, '("no workers")'),
+    ],
+)
+def test_an_error_that_comes_as_a_success_is_told_in_the_server_s_words(tmp_path, told, said):
+    with FaultyServer(lambda body: Answer(200, told)) as server:
+        with pytest.raises(FacError) as failure:
+            chat(server, tmp_path, retries=1, concurrency=1).chat(requests(1), SAMPLING)
+        assert len(server.times) == 2
+    assert said in str(failure.value)
+    assert "check llm.url" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("", "set llm.url=http://127.0.0.1:PORT/v1"), ("/api/x", "set llm.url to the server's base, such as http://loc")],
+)
+def test_a_url_that_is_not_the_server_s_base_is_named(tmp_path, path, said):
+    with FaultyServer(reply) as server:
+        server_url = server.url.removesuffix("/v1")
+        settings = OpenAISettings("m", server_url + path, key_env=None)
+        with pytest.raises(FacError) as failure:
+            OpenAIChat(settings, tmp_path / "r").chat(requests(1), SAMPLING)
+    message = str(failure.value)
+    assert message.startswith(f"{server_url}{path} has no chat completions there (status 404: Not Found): ")
+    assert said.replace("PORT", server_url.rpartition(":")[2]) in message
+
+
+def test_a_server_has_one_name_however_its_url_is_written(tmp_path):
+    spelt = ("HTTP://LocalHost:80/v1/", "http://localhost/v1", " http://localhost:80/v1/chat/completions")
+    assert {OpenAISettings("m", url).identity for url in spelt} == {"openai:m@http://localhost/v1"}
+    others = ("https://localhost/v1", "http://localhost:8000/v1", "http://localhost/v2", "http://[::1]:8000/v1")
+    names = {OpenAISettings("m", url).identity for url in (*others, spelt[0])}
+    assert len(names) == 5
+    assert "openai:m@http://[::1]:8000/v1" in names
+
+
+def test_replies_of_one_server_are_not_given_out_as_another_s(tmp_path):
+    told = []
+    with FaultyServer(lambda body: "first") as one, FaultyServer(lambda body: "second") as two:
+        for server, said in ((one, "first"), (two, "second"), (one, "first")):
+            engine = chat(server, tmp_path, told.append)
+            assert {r.text for r in engine.chat(requests(3), SAMPLING)} == {said}
+        assert sum(one.answered.values()) == sum(two.answered.values()) == 3
+    assert told[-1] == f"m at {one.url}: 0 requests, 3 replies reused from {tmp_path / 'replies.sqlite'}"
+
+
+def newer(body):
+    """As GPT-5 and the o-series do it."""
+    if "max_tokens" in body:
+        said = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
+        return Answer(400, error(said, param="max_tokens", code="unsupported_parameter"))
+    for name in ("temperature", "top_p"):
+        if name in body:
+            return Answer(400, error(f"Unsupported parameter: '{name}' is not supported with this model.", param=name))
+    return f"at most {body['max_completion_tokens']}"
+
+
+def test_a_model_that_calls_the_limit_otherwise_is_asked_its_way_from_then_on(tmp_path):
+    left = ("temperature", "top_p")
+    with FaultyServer(newer) as server:
+        engine = chat(server, tmp_path, concurrency=1, leave_out=left, retries=0)
+        assert [r.text for r in engine.chat(requests(5), SAMPLING)] == ["at most 8"] * 5
+        assert len(server.times) == 6  # one refusal
+        again = chat(server, tmp_path, leave_out=left)
+        assert [r.text for r in again.chat(requests(5), SAMPLING)] == ["at most 8"] * 5
+        assert len(server.times) == 6
+    assert engine.identity.endswith(" without temperature, top_p")
+
+
+def test_what_must_be_left_out_is_named_one_after_the_other(tmp_path):
+    with FaultyServer(newer) as server:
+        for left, said in (((), "[temperature]"), (("temperature",), "[temperature,top_p]")):
+            with pytest.raises(FacError, match=r"set llm.leave_out=" + re.escape(said)):
+                chat(server, tmp_path, leave_out=left).chat(requests(2), SAMPLING)
+
+
+def test_a_prompt_that_a_content_filter_stops_is_one_refused_reply(tmp_path):
+    def filtered(body):
+        if body["messages"][0]["content"] == "question 1":
+            return Answer(400, error("The response was filtered due to the prompt", code="content_filter"))
+        return "fine"
+
+    with FaultyServer(filtered) as server:
+        replies = chat(server, tmp_path).chat(requests(3), SAMPLING)
+        assert [(r.text, r.refused) for r in replies] == [("fine", False), ("", True), ("fine", False)]
+        assert chat(server, tmp_path).chat(requests(3), SAMPLING) == replies
+        assert len(server.times) == 3
+
+
+def test_that_requests_are_tried_again_is_said(tmp_path):
+    told = []
+    with FaultyServer(reply, {0: "503", 1: "503", 2: "timeout"}) as server:
+        chat(server, tmp_path, told.append, concurrency=1, timeout=0.3).chat(requests(3), SAMPLING)
+        assert f"{server.url} fails (status 503: status 503 for the key KEY) even after 3 retries" in told[1]
+        assert f"{server.url} did not answer within 0.3 seconds: asked again, up to 3 times" in told
+        assert len(told) == 3
+
+
+INTERRUPTED = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    from fac.chat import as_chat
+    from fac.llm.base import Request, Sampling
+    from fac.llm.openai import OpenAIChat, OpenAISettings
+
+    settings = OpenAISettings("m", sys.argv[1], key_env="FAC_TEST_KEY", concurrency=4)
+    requests = [Request(str(n), as_chat(f"question {n}"), n) for n in range(40)]
+    try:
+        OpenAIChat(settings, Path(sys.argv[2]), print).chat(requests, Sampling(max_new_tokens=8))
+    except KeyboardInterrupt:
+        print("stopped")
+        sys.exit(130)
+""")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_ends_a_run_whose_server_hangs_within_seconds(tmp_path, times):
+    faults = dict.fromkeys(range(2, 60), "hang")
+    with FaultyServer(reply, faults) as server:
+        command = [sys.executable, "-c", INTERRUPTED, server.url, str(tmp_path / "replies.sqlite")]
+        run = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(REPO)}, stdout=subprocess.PIPE, text=True)
+        while len(server.times) < 6:
+            time.sleep(0.02)
+        start, asked = time.monotonic(), len(server.times)
+        for _ in range(times):
+            run.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        said, _ = run.communicate(timeout=20)
+        assert run.returncode == 130
+        assert time.monotonic() - start < (10 if times == 1 else 4)
+        assert "stopping: up to 5 seconds for 4 replies under way" in said
+        assert said.endswith("stopped\n")
+        assert len(server.times) == asked
+    engine = OpenAIChat(OpenAISettings("m", server.url, key_env="FAC_TEST_KEY"), tmp_path / "replies.sqlite")
+    assert engine._replies._base.execute("SELECT count(*) FROM replies").fetchone() == (2,)
 
 
 def test_a_key_that_the_server_says_back_is_not_kept(tmp_path):
@@ -238,7 +435,9 @@ def test_a_missing_key_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.delenv("FAC_TEST_KEY")
     settings = OpenAISettings("m", key_env="FAC_TEST_KEY")
     for attempt in (settings.check, lambda: OpenAIChat(settings, tmp_path / "r").chat(requests(1), SAMPLING)):
-        with pytest.raises(FacError, match=r"no key for api.openai.com: export FAC_TEST_KEY=..., or set key_env=null"):
+        with pytest.raises(
+            FacError, match=r"no key for https://api.openai.com/v1: export FAC_TEST_KEY=..., or set llm.key_env=null"
+        ):
             attempt()
     OpenAISettings("m", key_env=None).check()
 
@@ -247,68 +446,3 @@ def test_a_file_of_replies_that_cannot_be_used_is_said(tmp_path):
     (tmp_path / "replies.sqlite").write_text("no database" * 100)
     with FaultyServer(reply) as server, pytest.raises(FacError, match=r"replies.sqlite, cannot be used .*move it away"):
         chat(server, tmp_path).chat(requests(1), SAMPLING)
-
-
-def test_a_reply_says_whether_it_is_whole_and_what_it_took():
-    body = {"model": "m", "messages": as_chat("a b c")}
-    whole, cut = (json.dumps(completion(body, "one two", finish)) for finish in ("stop", "length"))
-    assert read_reply(whole, 0) == Completion("one two", 3, 2, True)
-    assert read_reply(cut, 0) == Completion("one two", 3, 2, False)
-    refused = {"choices": [{"message": {"content": None, "refusal": " I will not. "}, "finish_reason": "stop"}]}
-    assert read_reply(json.dumps(refused), 9) == Completion(
-        "I will not.", 9, estimated_tokens([{"content": "I will not."}]), True
-    )
-
-
-PARTS = [
-    ([{"type": "text", "text": "one "}, {"type": "text", "text": "two"}], "one two"),
-    ([{"type": "thinking", "thinking": [{"type": "text", "text": "a draft"}]}, {"type": "text", "text": "two"}], "two"),
-    ([{"type": "thinking", "thinking": "a draft", "signature": "x"}, {"type": "text", "text": "two"}], "two"),
-    ([{"type": "reasoning", "summary": [{"type": "summary_text", "text": "a draft"}]}, "two"], "two"),
-    ([{"type": "image_url", "image_url": {"url": "x"}}, {"text": "two"}], "two"),
-    ({"type": "text", "text": "two"}, "two"),
-    ([{"type": "refusal", "refusal": "I will not."}], "I will not."),
-    ([{"type": "thinking", "thinking": "a draft that was cut"}], ""),
-    ([], ""),
-    (None, ""),
-]
-
-
-@pytest.mark.parametrize(("content", "said"), PARTS)
-def test_a_reply_of_parts_is_its_text(content, said):
-    answer = completion({"model": "m", "messages": as_chat("q")}, "x")
-    answer["choices"][0]["message"]["content"] = content
-    reply = read_reply(json.dumps(answer), 0)
-    assert reply.text == said
-    assert ("a draft" in reply.raw) == ("a draft" in str(content))  # kept, for who wants to read it
-
-
-@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
-def test_thoughts_that_a_server_sends_apart_are_kept_and_not_said(name):
-    answer = completion({"model": "m", "messages": as_chat("q")}, "the reply")
-    answer["choices"][0]["message"][name] = "first [[first]]"
-    assert read_reply(json.dumps(answer), 0).text == "the reply"
-    assert "first [[first]]" in read_reply(json.dumps(answer), 0).raw
-    answer["choices"][0]["message"]["content"] = None
-    assert read_reply(json.dumps(answer), 0).text == ""
-
-
-def test_a_reply_beside_counts_of_null_is_a_reply():
-    answer = completion({"model": "m", "messages": as_chat("q")}, "the reply")
-    answer["usage"] = {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None}
-    assert read_reply(json.dumps(answer), 9) == Completion(
-        "the reply", 9, estimated_tokens([{"content": "the reply"}]), True
-    )
-
-
-@given(st.integers(0, 10**6), st.text(max_size=20))
-def test_no_part_of_a_reply_is_taken_for_a_reply(at, text):
-    whole = json.dumps(completion({"model": "m", "messages": as_chat("q")}, text))
-    with pytest.raises(_UnreadableError):
-        read_reply(whole[: at % len(whole)], 0)
-
-
-@given(st.text(alphabet=st.characters(max_codepoint=127), max_size=300))
-def test_the_estimate_of_a_prompt_grows_with_it(text):
-    assert estimated_tokens([{"content": text}]) <= estimated_tokens([{"content": text + "abc"}]) - 1
-    assert estimated_tokens([{"content": text}] * 2) == 2 * estimated_tokens([{"content": text}])
