@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 from tqdm import tqdm
 
+from eval.statistics import Replicates
 from experiments.job import Job
+from experiments.results import Cell, PaperNumber, measured
 from experiments.session import Session
 from experiments.tasks import TASKS
+from experiments.tasks.base import load_replicates
 from experiments.walk import NotStored, current_walk
 from fac.errors import FacError
 from fac.jsonl import write_json_atomic
@@ -38,6 +41,23 @@ class Scored:
     metrics: dict[str, float]
     trained: Artifact
     events: tuple[StageEvent, ...]
+    replicates: Replicates = field(default_factory=dict)  # of metrics, over the test's items
+
+
+def percent_cell(
+    cells: Iterable[tuple[Scored, str]],
+    metric: str,
+    row: str,
+    column: str,
+    paper: PaperNumber | None = None,
+    unit: str = "percent",
+) -> Cell:
+    """One metric of finished cells that differ in their seed only, in percent, with their MLflow runs."""
+    found = sorted(cells, key=lambda cell: cell[0].job.seed)
+    drawn = [100 * cell.replicates[metric] for cell, _ in found if metric in cell.replicates]
+    by_seed = {cell.job.seed: 100 * cell.metrics[metric] for cell, _ in found}
+    runs = [run for _, run in found if run]
+    return measured(row, column, by_seed, paper=paper, run_ids=runs, replicates=drawn, unit=unit)
 
 
 def run_job(job: Job) -> Scored:
@@ -53,7 +73,8 @@ def run_job(job: Job) -> Scored:
         task.stage, lambda folder: task.train(job, folder), params=job.params, inputs=job.train, resumable=True
     )
     scored = store.stage(SCORES, test, params=_test_params(job), inputs=_tested_on(job, trained), resumable=True)
-    return Scored(job, json.loads((scored.path / "metrics.json").read_text()), trained, tuple(events))
+    metrics = json.loads((scored.path / "metrics.json").read_text())
+    return Scored(job, metrics, trained, tuple(events), load_replicates(scored.path))
 
 
 def _tested_on(job: Job, trained: Artifact | str) -> list[Artifact | str]:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from experiments import config, lab_truth, parity
-from experiments.cells import Cells, Scored, default_workers, track
+from experiments.cells import Cells, Scored, default_workers, percent_cell, track
 from experiments.lab_page import Row
 from experiments.main_results import PROTOCOL_NOTES, TaskPlan, jobs_of, material_for, task_plans, write_row
 from experiments.report import Page
@@ -130,16 +130,9 @@ def _table(
         for name in (BASELINE, *coverage):
             found = [(c, run) for c, run in scored if (c.job.group, c.job.row) == (target, name)]
             printed = {BASELINE: "baseline", "llama+llama": "fine_tuned"}.get(name)
-            by_row[name] = measured(
-                name,
-                target,
-                {c.job.seed: 100 * c.metrics[plan.task.metric] for c, _ in found},
-                unit=plan.task.unit,
-                paper=paper.get(PAPER_ROW[target], printed)
-                if printed and target in PAPER_ROW and plan.task.name == "toxicity"
-                else None,
-                run_ids=[run for _, run in sorted(found, key=lambda f: f[0].job.seed) if run],
-            )
+            known = printed and target in PAPER_ROW and plan.task.name == "toxicity"
+            number = paper.get(PAPER_ROW[target], printed) if known and printed else None
+            by_row[name] = percent_cell(found, plan.task.metric, name, target, number, unit=plan.task.unit)
         cells += by_row.values()
         cells += [
             replace(paired(cell, by_row[BASELINE], name), column=f"{target}_gain")

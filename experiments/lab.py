@@ -17,10 +17,10 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from experiments import config, lab_page, parity
-from experiments.cells import Cells, Scored, default_workers, track
+from experiments.cells import Cells, Scored, default_workers, percent_cell, track
 from experiments.job import Job
 from experiments.lab_page import Findings, Row, coverage_of
-from experiments.results import Cell, PaperNumber, Table, measured, paired, paper_table, provenance, versions
+from experiments.results import PaperNumber, Table, measured, paired, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS
 from experiments.tasks.base import TaskData, rows_artifact
@@ -162,18 +162,16 @@ def training_corpora(protocol: str, safe: Artifact, seed: Artifact, added: Artif
 def _table(
     plan: _Plan, session: Session, rows: Sequence[Row], scored: Sequence[tuple[Scored, str]], crew: str
 ) -> Table:
-    values: dict[tuple[str, str], dict[int, float]] = {}
-    runs: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    groups: dict[tuple[str, str], list[tuple[Scored, str]]] = {}
     for cell, run_id in scored:
         job = cell.job
         shared = job.row == "baseline"  # the same in every protocol
         for protocol in plan.protocols if shared else [job.group]:
-            values.setdefault((job.row, protocol), {})[job.seed] = 100 * cell.metrics["auprc"]
-            runs.setdefault((job.row, protocol), []).append((job.seed, run_id))
-    cells: dict[tuple[str, str], Cell] = {}
-    for (row, protocol), by_seed in values.items():
-        ids = [run_id for _, run_id in sorted(runs[row, protocol]) if run_id]
-        cells[row, protocol] = measured(row, f"auprc_{protocol}", by_seed, paper=_paper(row, "auprc"), run_ids=ids)
+            groups.setdefault((job.row, protocol), []).append((cell, run_id))
+    cells = {
+        (row, protocol): percent_cell(found, "auprc", row, f"auprc_{protocol}", _paper(row, "auprc"))
+        for (row, protocol), found in groups.items()
+    }
     differences = []
     for (row, protocol), cell in cells.items():
         base, ours = cells.get(("baseline", protocol)), cells.get(("fac", protocol))
@@ -208,7 +206,7 @@ def _table(
             *(f"{name}: {PROTOCOLS[name]}." for name in plan.protocols),
             "The paper prints one AUPRC per row (LoRA): its text says synthetic data augment the seed data, its code "
             "trains on them alone, so its number stands beside both.",
-            "Differences are paired by classifier seed (same seed, same safe texts).",
+            "Differences are taken seed by seed (same seed, same safe texts, same test).",
             "FAC of missing: share of missing features that the added texts activate (what the paper's tables print); "
             "FAC ratio: |F(Q)| / |F(P)| of seed data and added texts (its definition).",
             f"Scored on the {plan.test} set of the world.",

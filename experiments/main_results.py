@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from experiments import config, parity
-from experiments.cells import Cells, Scored, default_workers, track
+from experiments.cells import Cells, Scored, default_workers, percent_cell, track
 from experiments.engines import COMPARE, Judge
 from experiments.job import Job
 from experiments.lab_page import Row, coverage_of
@@ -280,18 +280,16 @@ def _table(session: Session, findings: Findings) -> Table:
         }
         by_row = {}
         for name in names:
-            values = {c.job.seed: 100 * c.metrics[task.metric] for c, _ in found[name]}
-            by_row[name] = measured(
-                name, task.name, values, unit=task.unit, paper=paper.get(name, task.column),
-                run_ids=[run for _, run in sorted(found[name], key=lambda f: f[0].job.seed) if run],
-            )  # fmt: skip
+            by_row[name] = percent_cell(
+                found[name], task.metric, name, task.name, paper.get(name, task.column), unit=task.unit
+            )
         cells += by_row.values()
         for metric, title in task.also.items():
             for name in names:
-                values = {c.job.seed: 100 * c.metrics[metric] for c, _ in found[name] if metric in c.metrics}
-                if values:
+                having = [(c, run) for c, run in found[name] if metric in c.metrics]
+                if having:
                     also[f"{task.name}_{metric}"] = title
-                    cells.append(measured(name, f"{task.name}_{metric}", values))
+                    cells.append(percent_cell(having, metric, name, f"{task.name}_{metric}"))
         if "baseline" in by_row:
             cells += [
                 replace(paired(cell, by_row["baseline"], name), column=f"{task.name}_gain")

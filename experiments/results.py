@@ -22,7 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 import fac
+from eval.statistics import interval
 from fac.errors import FacError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -136,10 +140,17 @@ class Cell:
     unit: str  # "percent", "points" (a difference of percentages), "count", "seconds", "correlation", ...
     paper: PaperNumber | None = None
     run_ids: tuple[str, ...] = ()
+    interval: tuple[float, float] | None = None  # 95 %, of the mean, over resampled test items
+    # The mean in each resampling of the test items, [draws]: in memory, so that rows are compared draw by draw.
+    replicates: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
     def shown(self) -> str:
-        """The number as a table prints it, such as `62.6 ± 4.4`."""
-        return _plus_minus(self.mean, self.std, self.unit, DECIMALS.get(self.unit, (3, 2))[0])
+        """The number as a table prints it, such as `62.6 ± 4.4 [57.9, 66.8]`."""
+        decimals = DECIMALS.get(self.unit, (3, 2))[0]
+        number = _plus_minus(self.mean, self.std, self.unit, decimals)
+        if self.interval is None:
+            return number
+        return f"{number} [{', '.join(_plus_minus(end, None, self.unit, decimals) for end in self.interval)}]"
 
     def paper_shown(self) -> str:
         """The paper's number with the paper's decimals, such as `62.60 ± 4.41`; empty where it has none."""
@@ -162,8 +173,11 @@ def measured(
     unit: str = "percent",
     paper: PaperNumber | None = None,
     run_ids: Iterable[str] = (),
+    replicates: Iterable[NDArray[np.float64]] = (),
 ) -> Cell:
     """Summarise one value per seed.
+
+    `replicates` hold the value in each resampling of the test items, [draws] for each seed, if they are known for all.
 
     Raises:
         FacError: no value, or one that is not finite (a training run that diverged, a metric without positives).
@@ -176,7 +190,10 @@ def measured(
         if not math.isfinite(value):
             raise _not_finite(f"The cell {row} / {column} is {value} at seed {seed}")
     std = statistics.stdev(values) if len(values) > 1 else None
-    return Cell(row, column, statistics.fmean(values), std, len(values), seeds, values, unit, paper, tuple(run_ids))
+    mean, drawn = statistics.fmean(values), list(replicates)
+    resampled = np.mean(drawn, axis=0) if len(drawn) == len(values) else None
+    bounds = None if resampled is None else tuple(interval(resampled))
+    return Cell(row, column, mean, std, len(values), seeds, values, unit, paper, tuple(run_ids), bounds, resampled)
 
 
 def observed(row: str, column: str, value: float, *, unit: str = "percent", paper: PaperNumber | None = None) -> Cell:
@@ -198,7 +215,10 @@ def _not_finite(what: str) -> FacError:
 
 
 def paired(ours: Cell, other: Cell, row: str, paper: PaperNumber | None = None) -> Cell:
-    """`ours - other`, seed by seed: the mean and spread of the differences, which share the noise of their seed.
+    """`ours - other`, seed by seed: the mean and spread of the differences, with the interval over the test's items.
+
+    Both were tested on the same items. What they share of their seed (head, order of the data) is little: the spread is
+    hardly smaller than that of unpaired differences.
 
     The unit of a difference of percentages is "points".
 
@@ -213,7 +233,11 @@ def paired(ours: Cell, other: Cell, row: str, paper: PaperNumber | None = None) 
     differences = {s: a - b for s, a, b in zip(ours.seeds, ours.values, other.values, strict=True)}
     unit = "points" if ours.unit == "percent" else ours.unit
     run_ids = dict.fromkeys(ours.run_ids + other.run_ids)
-    return measured(row, ours.column, differences, unit=unit, paper=paper, run_ids=run_ids)
+    found = measured(row, ours.column, differences, unit=unit, paper=paper, run_ids=run_ids)
+    if ours.replicates is None or other.replicates is None:
+        return found
+    resampled = ours.replicates - other.replicates
+    return dataclasses.replace(found, replicates=resampled, interval=tuple(interval(resampled)))
 
 
 @dataclass(frozen=True)
@@ -266,6 +290,8 @@ class Table:
         order = {place: i for i, place in enumerate((r, c) for r in self.rows for c in self.columns)}
         record = dataclasses.asdict(self)
         record["cells"] = sorted(record["cells"], key=lambda cell: order[cell["row"], cell["column"]])
+        for cell in record["cells"]:
+            del cell["replicates"]
         if not with_provenance:
             del record["provenance"]
             for cell in record["cells"]:
@@ -312,11 +338,14 @@ class Table:
         return (LAB_LABEL if self.scale == "lab" else "") if self.label is None else self.label
 
     def reading_aid(self) -> str:
-        """One line that says what `±` is; empty where no seed has a part in any number."""
+        """One line that says what `±` and brackets are; empty where no seed has a part in any number."""
         seeds = ", ".join(map(str, self.seeds()))
+        aid = f"Of one seed, {seeds}." if seeds else ""
         if any(cell.n > 1 for cell in self.cells):
-            return f"Mean ± sample standard deviation (ddof 1) over seeds {seeds}."
-        return f"Of one seed, {seeds}." if seeds else ""
+            aid = f"Mean ± sample standard deviation (ddof 1) over seeds {seeds}."
+        if any(cell.interval for cell in self.cells):
+            aid += " In brackets: 95 % interval of the mean over resampled test items."
+        return aid
 
     def _entry(self, row: str, column: str) -> str:
         cell = self.cell(row, column)
@@ -329,6 +358,8 @@ class Table:
 def _cell_from(raw: dict[str, Any]) -> Cell:
     paper = raw.pop("paper")
     lists = {key: tuple(raw.pop(key, ())) for key in ("seeds", "values", "run_ids")}
+    bounds = raw.pop("interval", None)
+    lists["interval"] = None if bounds is None else tuple(bounds)
     return Cell(paper=None if paper is None else PaperNumber(**paper), **lists, **raw)
 
 

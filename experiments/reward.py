@@ -16,10 +16,10 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from experiments import config
-from experiments.cells import Cells, Scored, default_workers, track
+from experiments.cells import Cells, Scored, default_workers, percent_cell, track
 from experiments.job import Job
 from experiments.report import Page
-from experiments.results import Cell, Table, measured, paper_table, provenance, versions
+from experiments.results import Table, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS
 from experiments.tasks.base import write_rows
@@ -79,10 +79,7 @@ def pairs_artifact(store: Store, source: Source) -> tuple[Artifact, LoadReport]:
 def _table(session: Session, scored: Sequence[tuple[Scored, str]], sources: Mapping[str, Source]) -> Table:
     paper = paper_table("table14")
     metrics = [name for name in scored[0][0].metrics if name != "n"]
-    cells: list[Cell] = []
-    for name in metrics:
-        values = {c.job.seed: 100 * c.metrics[name] for c, _ in scored}
-        cells.append(measured("trained", name, values, run_ids=[run for _, run in scored if run]))
+    cells = [percent_cell(scored, name, "trained", name) for name in metrics]
     full = [paper.get("full", name) for name in BEST]
     note = ", ".join(f"{name} {number.mean}" for name, number in zip(BEST, full, strict=True) if number)
     return Table(

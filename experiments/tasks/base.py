@@ -96,6 +96,14 @@ def keep_replicates(folder: Path, replicates: Replicates) -> None:
     np.savez(folder / REPLICATES, **replicates)  # type: ignore[arg-type]
 
 
+def load_replicates(folder: Path) -> Replicates:
+    """What `keep_replicates` wrote; nothing where a test keeps none."""
+    if not (folder / REPLICATES).is_file():
+        return {}
+    with np.load(folder / REPLICATES) as held:
+        return dict(held)
+
+
 def load_rows(artifacts: Iterable[Artifact]) -> list[str]:
     """The rows of several artifacts, one after the other."""
     return [json.loads(line) for part in artifacts for line in (part.path / ROWS).read_text().splitlines()]

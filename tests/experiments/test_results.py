@@ -455,3 +455,25 @@ except FacError as error:
     assert "free some space" in done.stderr
     assert "Traceback" not in done.stderr
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_score_stands_with_the_interval_over_resampled_test_items():
+    draws = [np.linspace(60, 70, 1001), np.linspace(62, 72, 1001)]  # of two seeds; their mean goes from 61 to 71
+    ours = measured("fac", "auprc", {1: 66.0, 2: 68.0}, replicates=draws)
+    assert ours.interval == pytest.approx((61.25, 70.75))
+    assert ours.shown() == "67.0 ± 1.4 [61.2, 70.8]"
+
+    other = measured("baseline", "auprc", {1: 60.0, 2: 60.0}, replicates=[draws[0] - 6, draws[1] - 8])
+    gain = paired(ours, other, "fac")  # draw by draw: what both share of the test's noise is gone
+    assert gain.interval == pytest.approx((7.0, 7.0))
+    assert gain.shown() == "+7.0 ± 1.4 [+7.0, +7.0]"
+    assert paired(ours, measured("baseline", "auprc", {1: 60.0, 2: 60.0}), "fac").interval is None
+
+    table = dataclasses.replace(example(), rows=("fac",), columns=("auprc",), cells=(ours,))
+    again = Table.from_json(table.to_json())
+    assert again.cells[0].interval == pytest.approx((61.25, 70.75))
+    assert "In brackets: 95 % interval of the mean over resampled test items." in table.to_markdown()
+
+
+def test_replicates_that_one_seed_lacks_give_no_interval():
+    assert measured("fac", "auprc", {1: 66.0, 2: 68.0}, replicates=[np.zeros(10)]).interval is None
