@@ -28,9 +28,11 @@ from experiments.walk import NotStored, current_walk
 from fac.errors import FacError
 from fac.jsonl import write_json_atomic
 from fac.processes import die_with
+from fac.steps import version_of
 from fac.store import Artifact, StageEvent, Store, stage_key
 
 SCORES = "scores"  # the stage that tests a cell
+RUNS = ".runs"  # folder of the store: which tracked run a cell is, by the key of its scores
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Scored:
     job: Job
     metrics: dict[str, float]
     trained: Artifact
+    scored: Artifact
     events: tuple[StageEvent, ...]
     replicates: Replicates = field(default_factory=dict)  # of metrics, over the test's items
 
@@ -74,7 +77,7 @@ def run_job(job: Job) -> Scored:
     )
     scored = store.stage(SCORES, test, params=_test_params(job), inputs=_tested_on(job, trained), resumable=True)
     metrics = json.loads((scored.path / "metrics.json").read_text())
-    return Scored(job, metrics, trained, tuple(events), load_replicates(scored.path))
+    return Scored(job, metrics, trained, scored, tuple(events), load_replicates(scored.path))
 
 
 def _tested_on(job: Job, trained: Artifact | str) -> list[Artifact | str]:
@@ -96,15 +99,15 @@ def stages_left(job: Job) -> tuple[str, ...]:
     store, stage = Store(job.store), TASKS[job.task].stage
     if not store.has(stage, params=job.params, inputs=job.train):
         return stages_of(job)
-    key = stage_key(stage, 1, job.params, job.train)
+    key = stage_key(stage, version_of(stage), job.params, job.train)
     tested = store.has(SCORES, params=_test_params(job), inputs=_tested_on(job, key))
     return () if tested else (SCORES,)
 
 
 def track(session: Session, cell: Scored) -> tuple[Scored, str]:
-    """Record a finished cell; the id of its MLflow run is kept with it, so a rerun's table is the same."""
+    """Record a finished cell; the id of its MLflow run is kept beside it, so a rerun's table is the same."""
     session.events += [event for event in cell.events if event.kind != "started"]
-    note = cell.trained.path / f"run-{cell.job.test.key}.json"
+    note = cell.job.store / RUNS / f"{cell.scored.key}.json"
     if not note.exists():
         job = cell.job
         run_id = session.tracker.stage(
@@ -114,6 +117,7 @@ def track(session: Session, cell: Scored) -> tuple[Scored, str]:
             metrics=cell.metrics,
             tags={"seed": job.seed, "method": job.row, "task": job.task},
         )
+        note.parent.mkdir(parents=True, exist_ok=True)
         write_json_atomic(note, run_id or "")
     return cell, json.loads(note.read_text())
 
@@ -165,11 +169,22 @@ class Cells:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            if kind is KeyboardInterrupt:  # do not wait for cells in hand: a stage is whole or not there
-                for process in multiprocessing.active_children():
-                    process.kill()
+        if self._pool is None:
+            return
+        if error is not None and not isinstance(error, Exception):  # a user who leaves does not wait for cells in hand
+            self._kill()
+        try:
             self._pool.shutdown(wait=True, cancel_futures=True)
+        except KeyboardInterrupt:  # while waiting, after an error
+            self._kill()
+            self._pool.shutdown(wait=True)
+            raise
+
+    def _kill(self) -> None:
+        """End the workers: a stage is whole or not there, and a long training goes on from its last checkpoint."""
+        assert self._pool is not None
+        for process in list((self._pool._processes or {}).values()):
+            process.kill()
 
 
 def default_workers() -> int:

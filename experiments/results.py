@@ -10,14 +10,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import statistics
-import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,27 +22,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-import fac
 from eval.statistics import interval
 from fac.errors import FacError
+from fac.provenance import DIRTY, REPOSITORY, commit_of_this_process, host
+from fac.provenance import versions as versions  # who writes a table names them, too
+from fac.store import Origin
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 PAPER_TABLES = REPOSITORY / "results" / "paper"
 LAB_LABEL = "LAB RESULT: small models and a written world; compare shapes, not values"
-LIBRARIES = (
-    "accelerate",
-    "hydra-core",
-    "lm-eval",
-    "mlflow",
-    "numpy",
-    "peft",
-    "sae-lens",
-    "scikit-learn",
-    "torch",
-    "transformers",
-    "trl",
-    "vllm",
-)
 # Where and how fast a run went, not what it computed. The first group counts only at the top of the configuration.
 UNHASHED_GROUPS = frozenset({"dry_run", "hydra", "launcher", "out", "paths", "tracking"})
 UNHASHED_KEYS = frozenset({"device", "n_jobs", "num_workers", "workers"})
@@ -53,6 +37,7 @@ UNHASHED_KEYS = frozenset({"device", "n_jobs", "num_workers", "workers"})
 DECIMALS = {"percent": (1, 2), "points": (1, 2), "count": (1, 1), "seconds": (1, 1), "features": (2, 2), "loss": (4, 4)}
 
 Scale = Literal["lab", "paper"]
+STEPS = "steps"  # of a table's provenance
 
 
 @dataclass(frozen=True)
@@ -254,7 +239,7 @@ class Table:
     versions: Mapping[str, str]
     notes: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
-    provenance: Mapping[str, str] = field(default_factory=dict)  # commit and machine; no part of the result
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # who wrote it and its steps; no part of the result
     label: str | None = None  # what to know before any number is read; None: by the scale
 
     def __post_init__(self) -> None:
@@ -328,10 +313,25 @@ class Table:
         if aid := self.reading_aid():
             lines += [aid, ""]
         lines += [f"- {note}" for note in self.notes]
-        versions = ", ".join(f"{name} {version}" for name, version in sorted(self.versions.items()))
-        return "\n".join(
-            [*lines, "", f"Experiment `{self.experiment}`, configuration `{self.config_hash}`. {versions}.", ""]
-        )
+        with_ = ", ".join(f"{name} {version}" for name, version in sorted(self.versions.items()))
+        written = f", written at commit {self.provenance['git_sha']}" if "git_sha" in self.provenance else ""
+        last = f"Experiment `{self.experiment}`, configuration `{self.config_hash}`{written}. {with_}."
+        return "\n".join([*lines, "", last, ""])
+
+    def told_provenance(self) -> list[tuple[str, str]]:
+        """Who wrote the table, and with what its steps were computed, as (name, text)."""
+        told = [(name, str(value)) for name, value in sorted(self.provenance.items()) if name != STEPS]
+        for origin in self.provenance.get(STEPS, ()):
+            with_ = ", ".join(f"{name} {version}" for name, version in sorted(origin["versions"].items()))
+            where = ", ".join(str(value) for value in origin["host"].values() if value is not None)
+            told.append((f"{origin['steps']} steps", f"commit {origin['commit']}; {where}; {with_}"))
+        return told
+
+    def computed_by(self, origins: Sequence[Origin]) -> Table:
+        """The table with the origins of the steps that its numbers come from; a mix of them is said in its notes."""
+        steps = [dataclasses.asdict(origin) for origin in origins]
+        notes = [*self.notes, *origin_notes(origins)]
+        return dataclasses.replace(self, notes=tuple(notes), provenance={**self.provenance, STEPS: steps})
 
     def told(self) -> str:
         """The label above the table, such as LAB_LABEL; empty if there is none."""
@@ -377,28 +377,47 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python, fac and the libraries that numbers depend on; those not installed are left out."""
-    found = {"python": platform.python_version(), "fac": fac.__version__}
-    for library in LIBRARIES:
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+def provenance() -> dict[str, Any]:
+    """Of the process that writes a table: its machine, and its commit (absent outside a checkout)."""
+    commit = commit_of_this_process()
+    return {**host(), **({} if commit is None else {"git_sha": commit})}
+
+
+def origin_notes(origins: Sequence[Origin]) -> list[str]:
+    """What a reader must know of the steps' origins: code that is in no commit, and a mix of any kind."""
+    notes = []
+    commits = _counted((_short(origin.commit), origin.steps) for origin in origins)
+    if len(commits) > 1:
+        notes.append(f"Its steps were computed by several versions of the code: {_listed(commits)}.")
+    elif any(commit.endswith(DIRTY) for commit in commits):
+        notes.append(f"Computed by code with changes that are in no commit ({', '.join(commits)}).")
+    for library in sorted({library for origin in origins for library in origin.versions}):
+        found = _counted((origin.versions.get(library, "none"), origin.steps) for origin in origins)
+        if len(found) > 1:
+            notes.append(f"Its steps were computed with several versions of {library}: {_listed(found)}.")
+    for what, name in (("device", "machines"), ("threads", "numbers of threads")):
+        found = _counted((str(value), origin.steps) for origin in origins if (value := origin.host[what]) is not None)
+        if len(found) > 1:
+            notes.append(f"Its steps were computed on several {name}: {_listed(found)}.")
+    return notes
+
+
+def _counted(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, count in pairs:
+        found[name] = found.get(name, 0) + count
     return found
 
 
-def provenance() -> dict[str, str]:
-    """Commit ("-dirty" with changes to tracked files; absent outside a checkout) and platform of this run."""
-    found = {"platform": f"{platform.system()} {platform.machine()}"}
-    if (REPOSITORY / ".git").exists():
-        command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        try:
-            done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=True)
-            found["git_sha"] = done.stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            pass  # no git, or no commit yet
-    return found
+def _listed(found: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count} step{'s' if count > 1 else ''})" for name, count in found.items())
+
+
+def _short(commit: str | None) -> str:
+    """Seven digits of a commit, and whether there were changes."""
+    if commit is None:
+        return "no checkout"
+    return commit.removesuffix(DIRTY)[:7] + (DIRTY if commit.endswith(DIRTY) else "")
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

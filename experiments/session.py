@@ -67,7 +67,13 @@ class Session:
             | {key: value for key, value in results.provenance().items() if key == "git_sha"},
             enabled=real and value(cfg, "tracking.enabled", bool),
         )
-        return cls(cfg, out, tracker, digest)
+        session = cls(cfg, out, tracker, digest)
+        if real and (outdated := session.store.outdated()):
+            session.say(
+                f"{outdated} steps in {session.store.root} were made by an older version of fac and are not used any "
+                f"more: to free their space, delete that folder when no run needs it."
+            )
+        return session
 
     def __post_init__(self) -> None:
         root, walk = Path(plain(self.cfg, "paths.store")), current_walk()
@@ -120,7 +126,9 @@ class Session:
         if current_walk() is not None:
             raise NotStored("table")
         times = self.times()
-        page = replace(page, stage_seconds=[(t.name, t.seconds) for t in times])
+        origins = self.store.origins((event.name, event.key) for event in self.events)
+        tables = [table.computed_by(origins) for table in page.tables]
+        page = replace(page, tables=tables, stage_seconds=[(t.name, t.seconds) for t in times])
         written = {"config.yaml": OmegaConf.to_yaml(self.cfg, resolve=True), **(texts or {})}
         named = [*((table.experiment, table) for table in page.tables[1:]), ("table", page.tables[0])]
         written["report.html"] = render(page)

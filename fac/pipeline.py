@@ -36,7 +36,7 @@ from fac.relevance import associated
 from fac.sae import SaeRef, TrainSettings, load, recipe, recorded_layer, train
 from fac.sae.checkpoint import find_checkpoint, import_checkpoint
 from fac.sae.recipe import OnStep, RecipeSettings
-from fac.store import Artifact, Store, changed
+from fac.store import Artifact, Store
 from fac.synthesis.forms import Form
 from fac.synthesis.methods import Material
 from fac.synthesis.two_step import Desk, Settings
@@ -195,7 +195,8 @@ class Workshop:
             "layer": self.layer,
             "rule": settings.rule,
             "max_tokens": settings.max_tokens,
-            **changed(settings, "shift", "double_bos"),
+            "shift": settings.shift,
+            "double_bos": settings.double_bos,
         }
 
     def _train_sae(self, settings: TrainSettings | RecipeSettings, texts: Artifact, on_step: OnStep | None) -> Artifact:
@@ -283,7 +284,7 @@ def interpret(
         "span_tokens": settings.span_tokens,
         "sampling": sampling,
         "seed": settings.seed,
-        **changed(shop.features, "span_end"),
+        "span_end": shop.features.span_end,
     }
     artifact = shop.store.stage("interpret", build, params=params, inputs=[anchor.artifact], resumable=True)
     return artifact, load_readings(artifact.path)
@@ -387,7 +388,7 @@ def material_of(
 ) -> Material:
     """What the methods of `fac.synthesis` are given for this gap."""
     shop, gap = mined.shop, mined.gap
-    encoder = {**shop.encoder, "anchor": gap.anchor.artifact.key, **changed(shop.features, "span_end")}
+    encoder = {**shop.encoder, "anchor": gap.anchor.artifact.key, "span_end": shop.features.span_end}
     readings = with_analyses(gap.readings, mined.source.path) if settings.summary == "analysis" else gap.readings
     desk = Desk(
         shop.store, writer, prompts, form, readings, mined.source, lambda: shop.extractor, encoder,

@@ -1,9 +1,10 @@
 """Stage outputs keyed by content: what was computed once is found again, and a killed run continues.
 
-Knows: keys, folders, locks. Does not know: what a stage computes. Layout: ROOT/NAME/KEY/ holds what the stage wrote
-and `stage.json`, the record of how; it appears in one step, so a folder that is there is whole. Work in progress is in
-ROOT/NAME/.partial-KEY/. What changes how a stage is computed but not its result (batch size, device, workers) has no
-place in its parameters.
+Layout: ROOT/NAME/KEY/ holds what the stage wrote and `stage.json`, the record of how, on which machine and with which
+code; it appears in one step, so a folder that is there is whole. Work in progress is in ROOT/NAME/.partial-KEY/.
+
+All that decides a result is in the key, in full, whether it was set or is a default, with the version of the step's
+code (`fac.steps`). What changes how a stage is computed but not its result (batch size, workers) has no place in it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import re
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,8 @@ import numpy as np
 
 from fac.errors import FacError
 from fac.jsonl import write_json_atomic
+from fac.provenance import made_with
+from fac.steps import version_of
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,16 @@ class StageEvent:
     cpu_seconds: float = 0.0  # user + system time of that process and the children it waited for
 
 
+@dataclass(frozen=True)
+class Origin:
+    """With what steps were computed (`fac.provenance.made_with`), and how many of them."""
+
+    commit: str | None
+    versions: Mapping[str, str]
+    host: Mapping[str, Any]
+    steps: int
+
+
 def stage_key(name: str, version: int, params: Mapping[str, Any], inputs: Sequence[Artifact | str]) -> str:
     """20 hex digits of SHA-256 over what decides a stage's output. Any change changes it, the order of keys does not.
 
@@ -66,15 +79,6 @@ def stage_key(name: str, version: int, params: Mapping[str, Any], inputs: Sequen
     keys = [part.key if isinstance(part, Artifact) else part for part in inputs]
     identity = [name, version, _plain(params, "params"), keys]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
-
-
-def changed(settings: Any, *names: str) -> dict[str, Any]:
-    """Those of a dataclass's fields that differ from their defaults, by name.
-
-    For parameters that came later: in a key only when they are set, they leave the keys of all other runs as they were.
-    """
-    defaults = {field.name: field.default for field in fields(settings)}
-    return {name: value for name in names if (value := getattr(settings, name)) != defaults[name]}
 
 
 class Store:
@@ -88,11 +92,12 @@ class Store:
         self,
         name: str,
         *,
-        version: int = 1,
+        version: int | None = None,
         params: Mapping[str, Any] | None = None,
         inputs: Sequence[Artifact | str] = (),
     ) -> bool:
         """Whether the stage is finished; touches nothing."""
+        version = version_of(name) if version is None else version
         return (self.root / name / stage_key(name, version, params or {}, inputs)).is_dir()
 
     def stage(
@@ -100,7 +105,7 @@ class Store:
         name: str,
         build: Callable[[Path], object],
         *,
-        version: int = 1,
+        version: int | None = None,
         params: Mapping[str, Any] | None = None,
         inputs: Sequence[Artifact | str] = (),
         resumable: bool = False,
@@ -108,13 +113,14 @@ class Store:
         """The output of a stage: found, or built by `build(folder)`, which writes all of it under `folder`.
 
         With `resumable`, `build` gets the folder as a killed run left it, otherwise an empty one. If another process
-        builds the same key, wait for it (should that process die, build here). `version` is the version of the
-        stage's code: raise it when the same parameters give another output. The file name stage.json is taken.
+        builds the same key, wait for it (should that process die, build here). `version` None is that of the table
+        in `fac.steps`. The file name stage.json is taken.
         Raises FacError if the disk is full or the store cannot be written; any other error of `build` passes through.
         """
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise ValueError(f"a stage name is one folder name, not {name!r}")
         params = params or {}
+        version = version_of(name) if version is None else version
         key = stage_key(name, version, params, inputs)
         artifact = Artifact(name, key, self.root / name / key)
         if not artifact.path.is_dir():
@@ -130,6 +136,25 @@ class Store:
         self._on_event(StageEvent("reused", name, key, record["seconds"], record["cpu_seconds"]))
         return artifact
 
+    def origins(self, steps: Iterable[tuple[str, str]]) -> list[Origin]:
+        """With what the steps (name, key) were computed: every different origin, that of the most steps first."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for name, key in sorted(set(steps)):
+            made = json.loads((self.root / name / key / RECORD).read_text(encoding="utf-8"))["made_with"]
+            found.setdefault(json.dumps(made, sort_keys=True), []).append(made)
+        return [
+            Origin(**made[0], steps=len(made)) for _, made in sorted(found.items(), key=lambda f: (-len(f[1]), f[0]))
+        ]
+
+    def outdated(self) -> int:
+        """How many finished stages were made by code of another version, under whose keys nothing looks any more."""
+        count = 0
+        for path in self.root.glob(f"[!.]*/[!.]*/{RECORD}"):
+            with suppress(OSError, ValueError, KeyError):
+                record = json.loads(path.read_text(encoding="utf-8"))
+                count += record["version"] != version_of(record["name"])
+        return count
+
     def _build(
         self, artifact: Artifact, build: Callable[[Path], object], record: dict[str, Any], resumable: bool
     ) -> None:
@@ -139,9 +164,15 @@ class Store:
             shutil.rmtree(partial)
         partial.mkdir(exist_ok=True)
         wall, cpu = time.perf_counter(), _cpu_seconds()
-        build(partial)
+        try:
+            build(partial)
+        except BaseException:
+            if not resumable:  # it would not be read again
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
         seconds, cpu_seconds = round(time.perf_counter() - wall, 3), round(_cpu_seconds() - cpu, 3)
         record |= {"seconds": seconds, "cpu_seconds": cpu_seconds, "finished": datetime.now(UTC).isoformat()}
+        record["made_with"] = made_with()
         write_json_atomic(partial / RECORD, record)
         _sync(partial)
         os.rename(partial, artifact.path)
@@ -169,17 +200,34 @@ class Store:
 
 @contextmanager
 def _locked(artifact: Artifact) -> Iterator[None]:
-    """Hold the lock of a key; the kernel drops it with the process that holds it, however that ends."""
+    """Hold the lock of a key; the kernel drops it with the process that holds it, however that ends.
+
+    The file goes when the lock is given back, also after an error. Who waited for it meanwhile then holds the lock of a
+    file that nobody else can see, and asks again.
+    """
     artifact.path.parent.mkdir(parents=True, exist_ok=True)
     path = artifact.path.with_name(f".lock-{artifact.key}")
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("waiting for the process that builds %s %s", artifact.name, artifact.key)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-        path.unlink(missing_ok=True)  # only now that the stage is finished: whoever comes later looks there first
+    while True:
+        with path.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.info("waiting for the process that builds %s %s", artifact.name, artifact.key)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_open_at(path, lock.fileno()):
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+
+
+def _is_open_at(path: Path, fd: int) -> bool:
+    """Whether the open file is the one that `path` names now."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -19,7 +19,7 @@ from fac.interpret import Reading
 from fac.llm.base import ChatModel, Request, Sampling, ask, request_seed
 from fac.pooled import Pooled
 from fac.prompts import Prompts
-from fac.store import Artifact, Store, changed
+from fac.store import Artifact, Store
 from fac.synthesis.forms import QUERY, Form
 from fac.synthesis.samples import Sample, load_samples, verify, write_samples
 
@@ -187,7 +187,9 @@ def _write(
             "span_tokens": settings.span_tokens,
             "seed": settings.seed,
             "pairs": pairs,
-            **changed(settings, "summary", "label_scored", *(["pair"] if pairs else [])),
+            "pair": None if pairs is None else settings.pair,
+            "summary": settings.summary,
+            "label_scored": settings.label_scored,
         },
         inputs=inputs,
         resumable=True,

@@ -121,8 +121,10 @@ def test_a_finished_cell_is_tracked_once(bench: Job, tmp_path: Path):
     cell = run_job(job(bench, seed=44))
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("config", [f"out={tmp_path / 'out'}", f"paths.outputs={tmp_path}", "experiment=lab"])
+    before = sorted(cell.trained.path.iterdir())
     with Session.open(cfg) as session:
         assert track(session, cell)[0] is cell
+        assert sorted(cell.trained.path.iterdir()) == before  # a finished folder stays as it is
         assert [event.kind for event in session.events] == ["built", "built"]
         run_id = track(session, cell)[1]
         again = run_job(job(bench, seed=44, row="full"))

@@ -13,23 +13,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import results
 from experiments.results import (
     LAB_LABEL,
     PAPER_TABLES,
     PaperNumber,
+    Scale,
     Table,
     check_writable,
     config_hash,
     measured,
     observed,
+    origin_notes,
     paired,
     paper_table,
     provenance,
-    versions,
     write_outputs,
 )
 from fac.errors import FacError
+from fac.provenance import REPOSITORY, commit_of_this_process
+from fac.store import Origin
 
 NAMES = sorted(path.stem for path in PAPER_TABLES.glob("*.yaml"))
 HALF_A_DIGIT = 0.0051  # the paper prints two decimals
@@ -238,7 +240,7 @@ def test_how_the_papers_number_is_shown() -> None:
 # Tables --------------------------------------------------------------------------------------------------------------
 
 
-def example(scale: results.Scale = "lab", flip: bool = False, run: str = "") -> Table:
+def example(scale: Scale = "lab", flip: bool = False, run: str = "") -> Table:
     reported = paper_table("table1")
     cells = [
         measured(
@@ -358,36 +360,68 @@ def test_a_table_may_say_itself_what_it_is(label: str | None, told: str) -> None
 # Versions, hash, files -----------------------------------------------------------------------------------------------
 
 
-def test_versions_are_those_installed() -> None:
-    import torch
-
-    found = versions()
-    assert found["torch"] == torch.__version__
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert {"fac", "transformers", "peft", "sae-lens", "numpy", "scikit-learn"} <= set(found)
+def origin(commit: str | None = "a" * 40, steps: int = 1, torch: str = "2.13", **host: object) -> Origin:
+    return Origin(commit, {"torch": torch}, {"platform": "Linux", "device": "CPU A", "threads": 1, **host}, steps)
 
 
-def test_provenance_names_the_commit_and_whether_it_was_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(results, "REPOSITORY", tmp_path)
+def test_a_table_says_with_what_its_steps_were_computed_beside_who_wrote_it() -> None:
+    table = example().computed_by([origin(steps=12)])
+    assert table.notes == example().notes  # one origin: nothing to say
+    assert table.provenance == {
+        "git_sha": "sha",
+        "steps": [
+            {
+                "commit": "a" * 40,
+                "versions": {"torch": "2.13"},
+                "host": {"platform": "Linux", "device": "CPU A", "threads": 1},
+                "steps": 12,
+            }
+        ],
+    }
+    assert Table.from_json(table.to_json()).to_json() == table.to_json()
+    assert table.told_provenance() == [
+        ("git_sha", "sha"),
+        ("12 steps", f"commit {'a' * 40}; Linux, CPU A, 1; torch 2.13"),
+    ]
+    assert "written at commit sha" in table.to_markdown()
 
-    def git(*words: str) -> str:
-        who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-        return subprocess.run(
-            ["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True
-        ).stdout.strip()
 
-    assert "git_sha" not in provenance()
-    git("init", "-q")
-    assert "git_sha" not in provenance()  # no commit yet
-    (tmp_path / "a").write_text("1")
-    git("add", "a")
-    git("commit", "-qm", "a")
-    sha = git("rev-parse", "HEAD")
-    assert provenance()["git_sha"] == sha
-    (tmp_path / "a").write_text("2")
-    assert provenance()["git_sha"] == f"{sha}-dirty"
+@pytest.mark.parametrize(
+    ("origins", "notes"),
+    [
+        (
+            [origin("a" * 40 + "-dirty", 3)],
+            ["Computed by code with changes that are in no commit (aaaaaaa-dirty)."],
+        ),
+        (
+            [origin("a" * 40, 3), origin("b" * 40 + "-dirty"), origin(None)],
+            [
+                "Its steps were computed by several versions of the code: aaaaaaa (3 steps), bbbbbbb-dirty (1 step), "
+                "no checkout (1 step)."
+            ],
+        ),
+        (
+            [origin(steps=2), origin(torch="2.11")],
+            ["Its steps were computed with several versions of torch: 2.13 (2 steps), 2.11 (1 step)."],
+        ),
+        (
+            [origin(steps=2), origin(device="NVIDIA H100", threads=16), origin(threads=None)],
+            [
+                "Its steps were computed on several machines: CPU A (3 steps), NVIDIA H100 (1 step).",
+                "Its steps were computed on several numbers of threads: 1 (2 steps), 16 (1 step).",
+            ],
+        ),
+    ],
+)
+def test_a_mix_of_origins_is_said_in_a_note(origins: list[Origin], notes: list[str]) -> None:
+    assert origin_notes(origins) == notes
+    assert list(example().computed_by(origins).notes) == [*example().notes, *notes]
+
+
+def test_who_writes_a_table_is_named() -> None:
+    found = provenance()
+    assert {"platform", "device", "threads"} <= found.keys()
+    assert found.get("git_sha") == commit_of_this_process()
 
 
 def test_config_hash_forgets_where_and_how_fast() -> None:
@@ -442,15 +476,15 @@ import resource
 from pathlib import Path
 from experiments.results import write_outputs
 from fac.errors import FacError
+from fac.provenance import REPOSITORY, commit_of_this_process
+from fac.store import Origin
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
     write_outputs(Path({str(tmp_path)!r}), {{"config.yaml": "new: 1", "report.html": "x" * 100_000}})
 except FacError as error:
     raise SystemExit(str(error))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=results.REPOSITORY, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "free some space" in done.stderr
     assert "Traceback" not in done.stderr

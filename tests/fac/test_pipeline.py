@@ -191,10 +191,9 @@ def test_without_the_filter_all_that_can_be_read_is_trained_on(world):
     assert METHODS["fac"](free).rows == without.rows
 
 
-def test_only_what_is_switched_on_is_in_a_key(world):
-    """The keys of runs without them must stay what they were: finished stages are found again."""
+def test_a_step_s_key_holds_what_decides_it_and_no_more(world):
     plain = shop_of(world, FeatureSettings()).encoder
-    assert set(plain) == {"model", "sae", "layer", "rule", "max_tokens"}
+    assert set(plain) == {"model", "sae", "layer", "rule", "max_tokens", "shift", "double_bos"}
     on = shop_of(world, FeatureSettings(shift=31, double_bos=True, span_end="before")).encoder
     assert on == {**plain, "shift": 31, "double_bos": True}  # where a span ends is no matter of activations
     default = mined(world, ReadSettings())

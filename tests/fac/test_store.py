@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from fac import steps
 from fac.errors import FacError
-from fac.store import Artifact, Store, stage_key
+from fac.provenance import made_with
+from fac.steps import VERSIONS
+from fac.store import Artifact, Origin, Store, stage_key
 
 scalar = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 params = st.dictionaries(
@@ -121,6 +126,7 @@ def test_a_stage_is_built_once(tmp_path):
     }
     assert [event.kind for event in events] == ["started", "built", "reused"]
     assert (events[2].seconds, events[2].cpu_seconds) == (events[1].seconds, events[1].cpu_seconds)
+    assert record["made_with"] == made_with()
     second = store.stage("coverage", lambda _: None, inputs=[first])
     assert json.loads((second.path / "stage.json").read_text())["inputs"] == [{"name": "features", "key": first.key}]
 
@@ -134,7 +140,7 @@ def test_cpu_seconds_count_this_process_and_its_children(tmp_path):
     assert events[3].cpu_seconds > 0
 
 
-def test_a_failed_build_leaves_no_artifact(tmp_path):
+def test_a_failed_build_leaves_nothing(tmp_path):
     store = Store(tmp_path)
 
     def fail(folder):
@@ -144,6 +150,7 @@ def test_a_failed_build_leaves_no_artifact(tmp_path):
     with pytest.raises(ZeroDivisionError):
         store.stage("s", fail)
     assert not store.has("s")
+    assert os.listdir(tmp_path / "s") == []  # no lock, no half of it
 
     seen = []
     store.stage("s", lambda folder: seen.extend(os.listdir(folder)))
@@ -159,9 +166,41 @@ def test_a_resumable_build_gets_its_folder_back(tmp_path):
 
     with pytest.raises(ZeroDivisionError):
         store.stage("s", fail, resumable=True)
+    assert [name.partition("-")[0] for name in os.listdir(tmp_path / "s")] == [".partial"]  # no lock
     seen = []
     store.stage("s", lambda folder: seen.extend(os.listdir(folder)), resumable=True)
     assert seen == ["half.txt"]
+
+
+def test_a_step_of_another_version_is_another_step(tmp_path, monkeypatch):
+    """What an older version of the code made is not found, and counted."""
+    store = Store(tmp_path)
+    first = store.stage("features", lambda _: None)
+    assert json.loads((first.path / "stage.json").read_text())["version"] == VERSIONS["features"]
+    assert store.outdated() == 0
+    monkeypatch.setattr(steps, "VERSIONS", {**VERSIONS, "features": VERSIONS["features"] + 1})
+    assert not store.has("features")
+    assert store.outdated() == 1
+    assert store.stage("features", lambda _: None).key != first.key
+    (tmp_path / "features" / "broken").mkdir()
+    (tmp_path / "features" / "broken" / "stage.json").write_text("{")  # nobody's business
+    assert store.outdated() == 1
+    assert Store(tmp_path / "none").outdated() == 0
+
+
+def test_the_origins_of_steps_are_told_by_how_many_they_are_of(tmp_path):
+    store = Store(tmp_path)
+    made = [store.stage("s", lambda _: None, params={"n": n}) for n in range(3)]
+    record = json.loads((made[1].path / "stage.json").read_text())
+    record["made_with"]["commit"] = "other"
+    (made[1].path / "stage.json").write_text(json.dumps(record))
+    asked = [(step.name, step.key) for step in [*made, made[0]]]  # one of them twice
+    assert [(origin.commit, origin.steps) for origin in store.origins(asked)] == [
+        (made_with()["commit"], 2),
+        ("other", 1),
+    ]
+    assert store.origins(asked[:1]) == [Origin(**made_with(), steps=1)]
+    assert store.origins([]) == []
 
 
 def test_a_name_is_a_folder_name(tmp_path):
@@ -232,6 +271,36 @@ def test_a_waiting_process_takes_over_when_the_builder_is_killed(tmp_path):
     assert len((tmp_path / "builds").read_text().split()) == 2
     out, _ = worker(tmp_path).communicate()
     assert out.startswith("started built ")
+
+
+def test_after_an_error_only_one_of_those_who_wait_builds(tmp_path):
+    """The lock of a build that failed is gone; who waited for it and who came later must not both have one."""
+    store, order, ready = Store(tmp_path), [], threading.Barrier(2)
+
+    def fail(_):
+        ready.wait()
+        time.sleep(0.2)  # both others wait by now
+        raise ZeroDivisionError
+
+    def build(_):
+        order.append("in")
+        time.sleep(0.1)
+        order.append("out")
+
+    def first():
+        with pytest.raises(ZeroDivisionError):
+            store.stage("s", fail)
+
+    waiting = [threading.Thread(target=lambda: store.stage("s", build)) for _ in range(2)]
+    failing = threading.Thread(target=first)
+    failing.start()
+    ready.wait()
+    for thread in waiting:
+        thread.start()
+    for thread in [failing, *waiting]:
+        thread.join(10)
+    assert order == ["in", "out"]
+    assert len(os.listdir(tmp_path / "s")) == 1
 
 
 def test_a_store_that_cannot_be_written(tmp_path):

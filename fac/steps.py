@@ -1,0 +1,47 @@
+"""Versions of the steps that the store holds: one number for the code of each, which is part of its key.
+
+Raise a step's version when its code gives another result for the same settings and inputs; what was stored is then made
+again, and so is all that was made from it. tests/fac/test_steps.py notices when code that decides a step has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+VERSIONS: Mapping[str, int] = {
+    # data
+    "corpus": 2,
+    "draw": 2,
+    "mixture": 2,
+    "mixture_split": 2,
+    "pairs": 2,
+    "rows": 2,
+    "texts": 2,
+    "world": 2,
+    # measuring and reading
+    "sae": 2,
+    "features": 2,
+    "interpret": 2,
+    "matching": 2,
+    "sae_quality": 2,
+    "diversity": 2,
+    # writing
+    "write": 2,
+    "answers": 2,
+    # training and testing
+    "classifier": 2,
+    "reward": 2,
+    "sft": 2,
+    "vector": 2,
+    "reference": 2,
+    "evaluation": 2,
+    "scores": 2,
+    "judged": 2,
+    "steering_vector": 2,
+    "steering_answers": 2,
+}
+
+
+def version_of(step: str) -> int:
+    """Of a step's code; 1 for a step that is not in the table."""
+    return VERSIONS.get(step, 1)
