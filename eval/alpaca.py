@@ -1,26 +1,22 @@
-"""Instruction following by pairwise judgement: AlpacaEval 2 (paper Table 1: LC, WR, SD), and a judge to annotate with.
+"""Instruction following by pairwise judgement: AlpacaEval 2 (paper Table 1: LC, WR, SD).
 
-Knows: annotations in alpaca_eval's format, the 805 instructions of its evaluation set by their hashes, and how the
-alpaca_eval package (0.6.6) turns preferences into win rates. Does not know: how the models were trained, or tables.
+Annotations are in alpaca_eval's format, its 805 instructions known by their hashes; the alpaca_eval package (0.6.6)
+turns preferences into win rates. `eval.judging` makes annotations with a judge of one's own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fac.chat import as_chat
 from fac.data.files import Malformed, Source, read_rows
 from fac.errors import FacError
-from fac.llm.base import ChatModel, Request, Sampling, ask, request_seed
-from fac.prompts import Prompts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,15 +24,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REFERENCE_WINS, MODEL_WINS, DRAW = 1.0, 2.0, 1.5
+OLD_DRAW = 0.0  # as AlpacaEval 1 wrote one
 INSTRUCTIONS = Path(__file__).with_name("alpaca_instructions.json")  # SHA-256 of each, 12 digits, in AlpacaEval's order
 TEXTS = ("instruction", "output_1", "generator_1", "output_2", "generator_2")  # 1 is the reference, 2 the model
 HUB_REPOSITORY, HUB_FILE = "tatsu-lab/alpaca_eval", "df_gamed.csv"
 CALIBRATION_COLUMNS = ("index", "preference", "std_delta_len", "instruction_difficulty", "not_gamed_baseline")
 FOLDS = 5  # of the cross-validation in alpaca_eval's GLM
-JUDGING = Sampling(temperature=0.0, max_new_tokens=512)
-_VERDICT = re.compile(r"\[\[\s*(first|second|tie)\s*\]\]", re.IGNORECASE)
+ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"  # AlpacaEval 2's own: the only one that LC is fitted to
 
-Annotation = dict[str, Any]  # TEXTS, and "preference" from 1 (the reference wins) to 2 (the model wins)
+Annotation = dict[str, Any]  # TEXTS, "preference" from 1 (the reference wins) to 2 (the model wins), and "annotator"
 
 
 @dataclass(frozen=True)
@@ -63,14 +59,13 @@ class ControlledRate:
 
 
 def read_annotations(path: Path, *, alpaca_eval_only: bool = True) -> list[Annotation]:
-    """The annotations of one model against one reference, from .json, .jsonl or either with .gz.
+    """The annotations of one model against one reference, from .json, .jsonl or either with .gz, or a folder with one.
 
     Raises FacError, naming the row, unless every row has the texts and a preference from 1 to 2, none repeats an
     instruction, all are of the same two models, and (unless `alpaca_eval_only` is False) all instructions are
     AlpacaEval's.
     """
-    if not path.is_file():
-        raise FacError(f"There is no file {path}: set annotations=FILE to annotations that alpaca_eval wrote.")
+    path = file_in(path, "annotations", "annotations.json", "annotations that alpaca_eval wrote")
     annotations: list[Annotation] = []
     places: dict[str, str] = {}
     for row in read_rows(Source(path, name="annotations")):
@@ -80,7 +75,7 @@ def read_annotations(path: Path, *, alpaca_eval_only: bool = True) -> list[Annot
             if instruction in places:
                 raise Malformed(f"the instruction was annotated before, at {places[instruction]}; keep one of the two")
             if alpaca_eval_only and _key(instruction) not in _positions():
-                raise Malformed(_not_alpaca_eval(instruction))
+                raise Malformed(not_alpaca_eval(instruction))
             for side in ("generator_1", "generator_2"):
                 if annotations and annotation[side] != annotations[0][side]:
                     raise Malformed(
@@ -105,6 +100,7 @@ def _checked(values: dict[str, Any] | Malformed) -> Annotation:
     preference = values.get("preference")
     if preference is None:
         raise Malformed("there is no preference; annotate the row again, or leave it out")
+    preference = DRAW if preference == OLD_DRAW and not isinstance(preference, bool) else preference
     if not isinstance(preference, int | float) or isinstance(preference, bool):
         raise Malformed(
             f"the preference {preference!r} is no number; it goes from 1 (reference wins) to 2 (model wins)"
@@ -113,7 +109,25 @@ def _checked(values: dict[str, Any] | Malformed) -> Annotation:
         raise Malformed(
             f"the preference {preference} lies outside 1 (reference wins) to 2 (model wins); write a draw as 1.5"
         )
-    return {**{name: values[name] for name in TEXTS}, "preference": float(preference)}
+    texts = {name: values[name] for name in TEXTS}
+    return {**texts, "preference": float(preference), "annotator": str(values.get("annotator") or "")}
+
+
+def file_in(path: Path, name: str, usual: str, what: str) -> Path:
+    """`path`, or the file `usual` in it, plain or gzipped, if it is a folder. Raises FacError if there is none."""
+    if path.is_dir():
+        found = next((file for file in (path / usual, path / f"{usual}.gz") if file.is_file()), None)
+        if found is None:
+            raise FacError(f"{path} is a folder without {usual}: set {name}=FILE to {what}.")
+        return found
+    if not path.is_file():
+        raise FacError(f"There is no file {path}: set {name}=FILE to {what}.")
+    return path
+
+
+def annotators(annotations: Sequence[Annotation]) -> list[str]:
+    """Who gave the preferences, by name, as the annotations say it; "" where they do not."""
+    return sorted({annotation.get("annotator", "") for annotation in annotations})
 
 
 def is_in_alpaca_eval(instruction: str) -> bool:
@@ -131,14 +145,14 @@ def _key(instruction: str) -> str:
     return hashlib.sha256(instruction.encode()).hexdigest()[:12]
 
 
-def _not_alpaca_eval(instruction: str) -> str:
+def not_alpaca_eval(instruction: str) -> str:
     return (
-        f"{_short(instruction)} is none of AlpacaEval's 805 instructions; annotate those, or set "
+        f"{short(instruction)} is none of AlpacaEval's 805 instructions; annotate those, or set "
         f"experiment.instructions=any"
     )
 
 
-def _short(text: str, limit: int = 60) -> str:
+def short(text: str, limit: int = 60) -> str:
     line = " ".join(text.split())
     return repr(line if len(line) <= limit else line[: limit - 1] + "…")
 
@@ -182,7 +196,7 @@ def length_controlled(annotations: Sequence[Annotation], calibration: Path) -> C
     for annotation in annotations:
         place = _positions().get(_key(annotation["instruction"]))
         if place is None:
-            told = _short(annotation["instruction"])
+            told = short(annotation["instruction"])
             raise FacError(f"{told} is none of AlpacaEval's instructions: LC is defined for those only.")
         if place not in difficulty:
             raise FacError(f"{calibration} lacks the difficulty of instruction {place}: fetch {HUB_FILE} again.")
@@ -299,109 +313,3 @@ def _alpaca_eval(module: str) -> Any:
         raise FacError(
             f"The package {error.name} is missing: run `pip install alpaca_eval==0.6.6 'setuptools<81'`."
         ) from None
-
-
-# Annotating
-
-
-def paired_outputs(outputs: Path, reference: Path, *, alpaca_eval_only: bool = True) -> list[dict[str, str]]:
-    """A model's outputs beside the reference's (TEXTS), in the order of `outputs`, for `annotate`.
-
-    Both are files as alpaca_eval keeps them: rows with instruction, output and generator. Raises FacError, naming the
-    row, for a text that is missing, an instruction that comes twice or that the reference lacks, and (unless
-    `alpaca_eval_only` is False) one that is not AlpacaEval's.
-    """
-    ours, theirs = _read_outputs(outputs, "outputs", alpaca_eval_only), _read_outputs(reference, "reference", False)
-    lacking = next((instruction for instruction in ours if instruction not in theirs), None)
-    if lacking is not None:
-        raise FacError(f"{reference} has no output for {_short(lacking)}: give a reference that answers all of them.")
-    return [
-        {"instruction": instruction, "output_1": theirs[instruction]["output"], "output_2": row["output"],
-         "generator_1": theirs[instruction]["generator"], "generator_2": row["generator"]}
-        for instruction, row in ours.items()
-    ]  # fmt: skip
-
-
-def _read_outputs(path: Path, name: str, alpaca_eval_only: bool) -> dict[str, dict[str, str]]:
-    if not path.is_file():
-        raise FacError(f"There is no file {path}: set {name}=FILE to outputs as alpaca_eval keeps them.")
-    found: dict[str, dict[str, str]] = {}
-    for row in read_rows(Source(path, name=name)):
-        try:
-            if isinstance(row.values, Malformed):
-                raise row.values
-            for key in ("instruction", "output", "generator"):
-                if not isinstance(row.values.get(key), str):
-                    raise Malformed(f"there is no text {key!r}; outputs need instruction, output and generator")
-            instruction = row.values["instruction"]
-            if instruction in found:
-                raise Malformed("the instruction was answered before; keep one of the two")
-            if alpaca_eval_only and not is_in_alpaca_eval(instruction):
-                raise Malformed(_not_alpaca_eval(instruction))
-        except Malformed as reason:
-            raise FacError(f"{row.place}: {reason}.") from None
-        found[instruction] = row.values
-    if not found:
-        raise FacError(f"{path} holds no output: set {name}=FILE to outputs as alpaca_eval keeps them.")
-    return found
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What a judge said of every pair, as alpaca_eval writes it."""
-
-    annotations: list[Annotation]
-    unreadable: int  # answers without a verdict; they count as draws
-
-
-def annotate(
-    judge: ChatModel,
-    pairs: Sequence[Mapping[str, str]],
-    prompts: Prompts,
-    *,
-    seed: int,
-    log: Path,
-    sampling: Sampling = JUDGING,
-    both_orders: bool = False,
-) -> Judged:
-    """Have `judge` compare the two outputs of every pair (TEXTS: instruction, two outputs, two generators).
-
-    The role `compare` of `prompts` asks; an answer is read as its last [[first]], [[second]] or [[tie]]. Which output
-    is shown first is drawn by `seed` and instruction; with `both_orders` every pair is also asked about the other way
-    round and the preference is the mean of both, so that a judge's liking for a place makes draws, not wins. Replies
-    go to `log`, where a killed run continues. The annotations are in alpaca_eval's format (written as JSON,
-    `read_annotations` reads them), with the answer, whether it was readable and which output stood first beside.
-    """
-    swapped = [request_seed(seed, "order", pair["instruction"]) % 2 == 1 for pair in pairs]
-    orders = [False, True] if both_orders else [False]
-    requests = []
-    for number, (pair, swap) in enumerate(zip(pairs, swapped, strict=True)):
-        for turned in orders:
-            shown = (pair["output_2"], pair["output_1"]) if swap != turned else (pair["output_1"], pair["output_2"])
-            asked = prompts.render("compare", instruction=pair["instruction"], output_1=shown[0], output_2=shown[1])
-            parts = ("compare", number, "turned") if turned else ("compare", number)
-            requests.append(Request("-".join(map(str, parts[1:])), as_chat(asked), request_seed(seed, *parts)))
-    replies = ask(judge, requests, sampling, log, "compare")
-    annotations = []
-    for number, (pair, swap) in enumerate(zip(pairs, swapped, strict=True)):
-        answers = [replies[f"{number}-turned" if turned else str(number)] for turned in orders]
-        verdicts = [parse_verdict(answer.text) if answer.finished else "" for answer in answers]
-        preferences = [_preference(verdict, swap != turned) for verdict, turned in zip(verdicts, orders, strict=True)]
-        annotations.append(
-            {name: pair[name] for name in TEXTS}
-            | {"annotator": judge.identity, "preference": sum(preferences) / len(preferences)}
-            | {"raw_completion": "\n".join(answer.raw for answer in answers), "readable": all(verdicts), "model_first": swap}
-        )
-    return Judged(annotations, sum(not a["readable"] for a in annotations))
-
-
-def _preference(verdict: str, model_first: bool) -> float:
-    if verdict in ("", "tie"):
-        return DRAW
-    return MODEL_WINS if (verdict == "first") == model_first else REFERENCE_WINS
-
-
-def parse_verdict(answer: str) -> str:
-    """The last [[first]], [[second]] or [[tie]] of an answer, or "" if there is none."""
-    found = _VERDICT.findall(answer)
-    return found[-1].lower() if found else ""

@@ -3,8 +3,9 @@
     fac experiment=alpaca_eval annotations=FILE out=DIR [calibration=FILE]
     fac experiment=alpaca_eval outputs=FILE reference=FILE annotator=openai annotator.model=gpt-4-1106-preview
 
-With annotations no model runs; with outputs the annotator of the role `compare` judges them. Knows: which numbers and
-what page. Does not know: how preferences become win rates (`eval.alpaca`).
+With annotations no model runs; with outputs the annotator of the role `compare` judges them, by a prompt of this
+project. LC is fitted to AlpacaEval's own annotator, so it is given for that one's preferences only, and only they stand
+beside the paper's numbers; other columns carry their judge's name.
 """
 
 from __future__ import annotations
@@ -12,33 +13,36 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 from omegaconf import DictConfig
 
 from eval.alpaca import (
+    ANNOTATOR,
     Annotation,
     WinRate,
-    annotate,
+    annotators,
     hub_calibration,
     length_controlled,
     minimal_length_control,
-    paired_outputs,
     read_annotations,
     win_rate,
 )
+from eval.judging import Answers, annotate, paired_outputs
 from experiments import config
 from experiments.engines import COMPARE
 from experiments.report import Page
 from experiments.results import Cell, Scale, Table, observed, paper_table, provenance, versions
 from experiments.session import Session
+from fac.data.files import content_digest
 from fac.errors import FacError
 from fac.jsonl import write_json_atomic
 from fac.llm.base import Sampling
 from fac.prompts import Prompts
 
-ANNOTATIONS = "annotations.json"
+ANNOTATIONS, ANSWERS = "annotations.json", "answers.json"
 MINIMAL = "minimal length control"
 NAMES = {
     "lc": "LC",
@@ -63,18 +67,16 @@ def run(cfg: DictConfig) -> Path:
     scale = "paper" if only else cfg.scale.name  # AlpacaEval's instructions are nothing of the lab's
     if "annotations" in given:
         annotations = read_annotations(given["annotations"], alpaca_eval_only=only)
-        rate = win_rate(annotations)
         controlled, notes = _length_control(annotations, calibration)
         with Session.open(cfg) as session:
-            return _finish(session, scale, annotations, given["annotations"].name, rate, controlled, notes)
+            return _finish(session, scale, annotations, given["annotations"].name, "", controlled, notes)
     judging = _Judging(cfg)
     pairs = paired_outputs(given["outputs"], given["reference"], alpaca_eval_only=only)
     with Session.open(cfg) as session:
         path, notes = judging.judge(session, pairs)
         annotations = read_annotations(path, alpaca_eval_only=only)
-        rate = win_rate(annotations)
         controlled, more = _length_control(annotations, calibration)
-        return _finish(session, scale, annotations, path.name, rate, controlled, [*notes, *more], [path])
+        return _finish(session, scale, annotations, path.name, judging.asked, controlled, [*notes, *more], [path])
 
 
 class _Judging:
@@ -83,6 +85,7 @@ class _Judging:
     def __init__(self, cfg: DictConfig) -> None:
         values = config.group(cfg, "judging")
         self.prompts = Prompts(config.value(cfg, "judging.prompts", str))
+        self.asked = f"{config.value(cfg, 'judging.prompts', str)}/compare.jinja {self.prompts.digest('compare')}"
         self.both_orders = config.value(cfg, "judging.both_orders", bool)
         self.seed = config.value(cfg, "judging.seed", int)
         sampling = {key: values[key] for key in ("temperature", "max_new_tokens")}
@@ -101,6 +104,7 @@ class _Judging:
                     both_orders=self.both_orders,
                 )  # fmt: skip
                 write_json_atomic(folder / ANNOTATIONS, judged.annotations)
+                write_json_atomic(folder / ANSWERS, asdict(judged.answers))
 
             params = {
                 "pairs": hashlib.sha256(json.dumps(pairs).encode()).hexdigest(),
@@ -111,10 +115,10 @@ class _Judging:
                 "seed": self.seed,
             }
             artifact = session.store.stage("judged", build, params=params, resumable=True)
-        path = artifact.path / ANNOTATIONS
-        unreadable = sum(not a["readable"] for a in json.loads(path.read_text()))
+        answers = Answers(**json.loads((artifact.path / ANSWERS).read_text()))
         orders = "in both orders" if self.both_orders else "in an order drawn by the seed"
-        return path, [f"Judged by {judge.identity}, {orders}; {unreadable} answers held no verdict and count as draws."]
+        who = f"Judged by {judge.identity}, {orders}; {answers.note}."
+        return artifact.path / ANNOTATIONS, [who]
 
 
 def _finish(
@@ -122,14 +126,16 @@ def _finish(
     scale: Scale,
     annotations: Sequence[Annotation],
     name: str,
-    rate: WinRate,
+    prompt: str,
     controlled: dict[str, float],
     notes: Sequence[str],
     files: Sequence[Path] = (),
 ) -> Path:
+    """`prompt` is what the judge was asked with; "" if the annotations came from a file."""
     for note in notes:
         session.say(note)
-    table = _table(session, scale, annotations, rate, controlled, notes)
+    rate = win_rate(annotations)
+    table = _table(session, scale, annotations, rate, prompt, controlled, notes)
     page = Page(
         title=f"AlpacaEval: {annotations[0]['generator_2']}",
         subtitle=f"How often are its answers preferred to those of {annotations[0]['generator_1']}?",
@@ -141,16 +147,24 @@ def _finish(
 
 
 def _length_control(annotations: Sequence[Annotation], calibration: str) -> tuple[dict[str, float], list[str]]:
-    """LC where its calibration is at hand, otherwise the minimal length control; and why."""
-    if calibration != "hub":
-        lc = length_controlled(annotations, Path(calibration).expanduser())
-        return {"lc": lc.rate, "lc_error": lc.standard_error}, []
+    """LC of AlpacaEval's own annotator where its calibration is at hand, else the minimal length control; and why."""
     notes = []
-    try:
-        lc = length_controlled(annotations, hub_calibration())
-        return {"lc": lc.rate, "lc_error": lc.standard_error}, []
-    except FacError as reason:
-        notes.append(str(reason))
+    if annotators(annotations) == [ANNOTATOR]:
+        try:
+            file = hub_calibration() if calibration == "hub" else Path(calibration).expanduser()
+            lc = length_controlled(annotations, file)
+            used = f"LC was calibrated with {file.name} (SHA-256 {content_digest(file)[:12]})."
+            return {"lc": lc.rate, "lc_error": lc.standard_error}, [used]
+        except FacError as reason:
+            if calibration != "hub":
+                raise
+            notes.append(str(reason))
+    else:
+        notes.append(
+            f"There is no LC: its difficulties and calibration are those of AlpacaEval's own annotator, {ANNOTATOR}, "
+            f"and these preferences are by {_judges(annotations)}. For the same reason the paper's LC and WR do not "
+            f"stand beside them."
+        )
     try:
         minimal = minimal_length_control(annotations)
     except FacError as reason:
@@ -162,14 +176,21 @@ def _length_control(annotations: Sequence[Annotation], calibration: str) -> tupl
     return {"minimal_length_control": minimal}, notes
 
 
+def _judges(annotations: Sequence[Annotation]) -> str:
+    return ", ".join(name or "an annotator that the file does not name" for name in annotators(annotations))
+
+
 def _table(
     session: Session,
     scale: Scale,
     annotations: Sequence[Annotation],
     rate: WinRate,
+    prompt: str,
     controlled: dict[str, float],
     notes: Sequence[str],
 ) -> Table:
+    own = annotators(annotations) == [ANNOTATOR]
+    by = "" if own else f" by {_judges(annotations)}{f', asked with {prompt}' if prompt else ''}"
     model = annotations[0]["generator_2"]
     exactly = (
         f"WR is {rate.rate:.3f} and SD, its standard error as AlpacaEval prints it, {rate.standard_error:.3f}; draws "
@@ -187,8 +208,8 @@ def _table(
         tuple(cells),
         session.config_hash,
         versions(),
-        (exactly, *notes, _context()),
-        NAMES,
+        (exactly, *notes, *([_context()] if own else [])),
+        NAMES | {"wr": f"{NAMES['wr']}{by}"},
         provenance(),
     )
 

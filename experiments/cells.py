@@ -85,8 +85,8 @@ def _tested_on(job: Job, trained: Artifact | str) -> list[Artifact | str]:
 
 
 def _test_params(job: Job) -> dict[str, object]:
-    """Of a cell that a judge compares: who it is. Protocol 2: the lab's is asked in both orders."""
-    return {"judge": job.judge.identity(), "protocol": 2} if job.judge and job.others else {}
+    """Of a cell that a judge compares: who it is. How it is asked is an input (`others`)."""
+    return {"judge": job.judge.identity()} if job.judge and job.others else {}
 
 
 def stages_of(job: Job) -> tuple[str, str]:

@@ -8,7 +8,7 @@ table says. Does not know: how a task draws, trains and tests (`experiments.task
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -81,7 +81,18 @@ class TaskPlan:
     def note(self) -> str:
         """What the table says of the task's number."""
         task = self.task
-        return task.note_on_data if isinstance(self.origin, Sources) and task.note_on_data else task.note
+        note = task.note_on_data if isinstance(self.origin, Sources) and task.note_on_data else task.note
+        if task.finish is None:
+            return note
+        drawn = f"drawn at temperature {self.synthesis.temperature:g}, top-p {self.synthesis.top_p:g}"
+        return f"{note} The writer's answers are {drawn if self.synthesis.answers == 'drawn' else 'greedy'}."
+
+    def title(self, judges: Iterable[str]) -> str:
+        """Of the task's number; one that a judge gives is called by the judge and what it was asked with."""
+        if not self.has_judge or not isinstance(self.origin, Sources):
+            return self.task.title
+        prompts = self.origin.evaluation.prompts
+        return f"{self.task.title}, judged by {', '.join(sorted(judges))} with {prompts}/compare.jinja"
 
 
 @dataclass(frozen=True)
@@ -317,7 +328,7 @@ def _table(session: Session, findings: Findings) -> Table:
         versions=versions(),
         provenance=provenance(),
         names=ROW_NAMES
-        | {task.name: task.title for task in tasks}
+        | {column.plan.task.name: column.plan.title(judges) for column in columns}
         | {f"{task.name}_gain": "minus Baseline" for task in tasks}
         | also
         | {f"{task.name}_fac": "FAC of missing" for task in tasks},

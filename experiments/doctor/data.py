@@ -91,12 +91,11 @@ def lab_data(cfg: DictConfig) -> Iterator[Finding]:
 
 
 def beside_tests(cfg: DictConfig, online: bool) -> Iterator[Finding]:
-    """What the tests of the tasks read beside their test sets: the calibration of LC, benchmarks."""
+    """What the tests of the tasks read beside their test sets: benchmarks."""
     for task in workload.tasks(cfg) if "tasks" in cfg else ():
         origin = origin_of(TASKS[task], config.group(cfg, f"tasks.{task}"))
         if isinstance(origin, Sources) and isinstance(held := origin.evaluation, Evaluation):
             key = f"tasks.{task}.evaluation"
-            yield from calibration(f"{key}.calibration", held.calibration, online)
             for name in held.benchmarks:
                 own = held.ifeval if name == "ifeval" else None
                 yield from checked(f"benchmark {name}", lambda n=name, o=own, k=key: benchmark(n, o, k, online))

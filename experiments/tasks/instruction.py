@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from eval.judging import Answers, annotate
 from eval.statistics import resampled, resampled_means
 from experiments.engines import Judge
 from experiments.job import Job
@@ -36,7 +37,8 @@ from fac.train.sft import SftSettings
 
 ANSWERS = "answers.json"
 JUDGE_SEED = 0
-EVALUATION, CALIBRATION, IFEVAL = "evaluation.json", "calibration.csv", "ifeval.jsonl"
+JUDGE_TOKENS = "tasks.instruction.evaluation.judge_tokens"
+EVALUATION, IFEVAL = "evaluation.json", "ifeval.jsonl"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,6 @@ class Evaluation:
     answer_tokens: int = 60
     judge_tokens: int = 12
     both_orders: bool = True  # the judge is asked twice, with the answers in either order (AlpacaEval asks once)
-    calibration: str | None = None  # of AlpacaEval's length control: hub | FILE; None: no LC
     benchmarks: tuple[str, ...] = ()  # tasks of lm-eval
     ifeval: str | None = None  # a file for the benchmark `ifeval`, in place of the hub's
 
@@ -55,6 +56,11 @@ class Evaluation:
         object.__setattr__(self, "benchmarks", tuple(self.benchmarks))  # a list, where it was read from a file
         if min(self.answer_tokens, self.judge_tokens) < 1:
             raise FacError("tasks.instruction.evaluation: set answer_tokens and judge_tokens to 1 or more.")
+
+    @property
+    def judging(self) -> Sampling:
+        """How the judge answers."""
+        return Sampling(temperature=0.0, max_new_tokens=self.judge_tokens)
 
 
 def train(job: Job, folder: Path) -> None:
@@ -72,15 +78,18 @@ def train(job: Job, folder: Path) -> None:
 
 
 def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
-    """The win rate over the reference answers, and, where they can be had: LC, rules followed, benchmarks."""
-    from eval.alpaca import annotate, length_controlled, win_rate
+    """The win rate over the reference answers, and, where they can be had: rules followed, benchmarks.
+
+    No LC: that is fitted to AlpacaEval's own annotator. Of data sets there is the minimal length control.
+    """
+    from eval.alpaca import minimal_length_control, win_rate
     from fac.train.sft import load_sft
 
     assert job.judge is not None
     settings = _evaluation(job)
     rows = [json.loads(row) for row in load_rows([job.test])]
     model = TransformersChat(load_sft(trained, job.model.path))
-    answers = answer(model, [row["instruction"] for row in rows], settings.answer_tokens, folder)
+    answers = answer(model, [row["instruction"] for row in rows], greedy(settings.answer_tokens), folder)
     reference = json.loads((job.others["reference"].path / ANSWERS).read_text())
     compared = [
         {"instruction": row["instruction"], "output_1": theirs, "output_2": ours,
@@ -90,10 +99,10 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
     with job.judge.open() if isinstance(job.judge, Judge) else nullcontext(TransformersChat(job.judge)) as judge:
         judged = annotate(
             judge, compared, Prompts(settings.prompts), seed=JUDGE_SEED, log=folder / "judge.jsonl",
-            sampling=Sampling(0.0, max_new_tokens=settings.judge_tokens), both_orders=settings.both_orders,
+            sampling=settings.judging, both_orders=settings.both_orders, limit=JUDGE_TOKENS,
         )  # fmt: skip
     won = win_rate(judged.annotations)
-    found = {"win_rate": won.rate / 100, "unreadable": judged.unreadable / len(rows)}
+    found = {"win_rate": won.rate / 100, **_shares(judged.answers)}
     counts = resampled([0] * len(rows))
     preferences = [annotation["preference"] - 1 for annotation in judged.annotations]
     replicates = {"win_rate": resampled_means(preferences, counts)}
@@ -104,16 +113,19 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
             replicates[name] = resampled_means(kept, counts)
     else:
         found["standard_error"] = won.standard_error / 100
+        with suppress(FacError):  # too few answers, or all as much longer than the reference
+            found["minimal_length_control"] = minimal_length_control(judged.annotations) / 100
     keep_replicates(folder, replicates)
-    if settings.calibration:
-        calibration = job.others["evaluation"].path / CALIBRATION
-        found["length_controlled"] = length_controlled(judged.annotations, calibration).rate / 100
     return found | _benchmarks(job, settings, trained)
 
 
+def _shares(answers: Answers) -> dict[str, float]:
+    """Which part of the judge's answers is no verdict, and why."""
+    counts = {"unreadable": answers.unreadable, "judgements_cut": answers.cut, "judgements_refused": answers.refused}
+    return {name: count / answers.total for name, count in counts.items()}
+
+
 def _evaluation(job: Job) -> Evaluation:
-    if "evaluation" not in job.others:
-        return Evaluation()
     return Evaluation(**json.loads((job.others["evaluation"].path / EVALUATION).read_text()))
 
 
@@ -133,12 +145,15 @@ def _benchmarks(job: Job, settings: Evaluation, trained: Path) -> dict[str, floa
     return {f"{task}/{metric}": value for task, metrics in measured.items() for metric, value in metrics.items()}
 
 
-def answer(model: ChatModel, instructions: Sequence[str], tokens: int, folder: Path) -> list[str]:
-    """Greedy answers of at most so many tokens, in order."""
-    requests = [Request(str(i), as_chat(text), request_seed(0, i)) for i, text in enumerate(instructions)]
-    sampling = Sampling(temperature=0.0, max_new_tokens=tokens)
+def answer(model: ChatModel, instructions: Sequence[str], sampling: Sampling, folder: Path, seed: int = 0) -> list[str]:
+    """Answers in order; what is done is kept in `folder`, where a killed run continues."""
+    requests = [Request(str(i), as_chat(text), request_seed(seed, i)) for i, text in enumerate(instructions)]
     replies = ask(model, requests, sampling, folder / "replies.jsonl", "answering instructions")
     return [replies[request.id].text for request in requests]
+
+
+def greedy(tokens: int) -> Sampling:
+    return Sampling(temperature=0.0, max_new_tokens=tokens)
 
 
 def is_followed(row: dict, answer: str) -> bool:
@@ -148,13 +163,18 @@ def is_followed(row: dict, answer: str) -> bool:
 
 
 def finish(store: Store, rows: Sequence[str], writer: ChatModel, prompts: Prompts, settings: Settings) -> list[str]:
-    """Rows with the writer's answer where there is none yet (paper section 5: step b of the synthesis prompt)."""
+    """Rows with the writer's answer where there is none yet (paper section 5: step b of the synthesis prompt).
+
+    Drawn as everything is that the writer writes, or greedily (`synthesis.answers`).
+    """
     open_rows = [json.loads(row) for row in rows if not json.loads(row)["output"]]
     if not open_rows:
         return list(rows)
     instructions = [row["instruction"] for row in open_rows]
     asked = [prompts.render("answer", instruction=instruction) for instruction in instructions]
-    found = answered(store, writer, asked, settings.max_new_tokens)
+    drawn = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
+    sampling = drawn if settings.answers == "drawn" else greedy(settings.max_new_tokens)
+    found = answered(store, writer, asked, sampling, settings.seed)
     answers = dict(zip(instructions, json.loads((found.path / ANSWERS).read_text()), strict=True))
     done = [{**row, "output": row["output"] or answers[row["instruction"]]} for row in map(json.loads, rows)]
     return [json.dumps(row) for row in done]
@@ -163,23 +183,25 @@ def finish(store: Store, rows: Sequence[str], writer: ChatModel, prompts: Prompt
 def others(store: Store, data: TaskData, model: ModelRef) -> dict[str, Artifact]:
     """The reference: the answers that stand in the test rows; in the lab, those of the instruct model.
 
-    With data sets also how they are tested. Raises FacError if some test rows have an answer and others have none.
+    And how all is tested. Raises FacError if some test rows have an answer and others have none.
     """
     rows = [json.loads(row) for row in load_rows([data.test])]
     instructions = [row["instruction"] for row in rows]
     if data.evaluation is None:
-        return {"reference": answered(store, TransformersChat(model), instructions, Evaluation.answer_tokens)}
+        reference = answered(store, TransformersChat(model), instructions, greedy(Evaluation.answer_tokens))
+        return {"reference": reference, "evaluation": _kept(store, Evaluation())}
     return {"reference": _given(store, rows), "evaluation": _kept(store, data.evaluation)}
 
 
-def answered(store: Store, model: ChatModel, instructions: Sequence[str], tokens: int) -> Artifact:
-    """A model's greedy answers, through the store."""
+def answered(
+    store: Store, model: ChatModel, instructions: Sequence[str], sampling: Sampling, seed: int = 0
+) -> Artifact:
+    """A model's answers, through the store."""
 
     def build(folder: Path) -> None:
-        (folder / ANSWERS).write_text(json.dumps(answer(model, instructions, tokens, folder)))
+        (folder / ANSWERS).write_text(json.dumps(answer(model, instructions, sampling, folder, seed)))
 
-    sampling = Sampling(temperature=0.0, max_new_tokens=tokens)
-    params = {"model": model.identity, "instructions": instructions, "sampling": sampling}
+    params = {"model": model.identity, "instructions": instructions, "sampling": sampling, "seed": seed}
     return store.stage("answers", build, params=params, resumable=True)
 
 
@@ -197,25 +219,22 @@ def _given(store: Store, rows: Sequence[Mapping[str, str]]) -> Artifact:
 
 
 def _kept(store: Store, evaluation: Evaluation) -> Artifact:
-    """How data sets are tested, with the files that it takes."""
-    files: dict[str, Path] = {}
-    if evaluation.calibration == "hub":
-        from eval.alpaca import hub_calibration
-
-        files[CALIBRATION] = hub_calibration()
-    elif evaluation.calibration:
-        files[CALIBRATION] = Path(evaluation.calibration).expanduser()
-    if evaluation.ifeval:
-        files[IFEVAL] = Path(evaluation.ifeval).expanduser()
+    """How answers are tested, with the file that it takes. The key holds all that decides a verdict but the judge."""
+    ifeval = Path(evaluation.ifeval).expanduser() if evaluation.ifeval else None
 
     def build(folder: Path) -> None:
         (folder / EVALUATION).write_text(json.dumps(asdict(evaluation)))
-        for name, file in files.items():
-            shutil.copyfile(file, folder / name)
+        if ifeval:
+            shutil.copyfile(ifeval, folder / IFEVAL)
 
-    digests = {name: content_digest(file) for name, file in files.items()}
-    told = {**asdict(evaluation), "calibration": evaluation.calibration is not None, "ifeval": None}
-    return store.stage("evaluation", build, params={**told, "files": digests})
+    told = {
+        **asdict(evaluation),
+        "prompts": Prompts(evaluation.prompts).digest("compare"),
+        "judging": evaluation.judging,
+        "seed": JUDGE_SEED,
+        "ifeval": content_digest(ifeval) if ifeval else None,
+    }
+    return store.stage("evaluation", build, params=told)
 
 
 def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
@@ -226,7 +245,7 @@ def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
 TASK = Task(
     "instruction",
     "win_rate",
-    "wr",
+    "",  # the paper's is of another judge, against another reference
     "Instruction following WR",
     INSTRUCTION,
     SftSettings,
@@ -236,9 +255,14 @@ TASK = Task(
     read,
     note="win rate over the instruct model's answers, judged by that model in both orders (the paper's: AlpacaEval "
     "2's WR against GPT-4-Turbo); followed: the share of instructions whose rules, checked by code, the answer keeps.",
-    note_on_data="win rate over the reference answers that stand in the test set; LC is AlpacaEval 2's, SD the "
-    "standard error of the win rate.",
-    also={"followed": "followed", "length_controlled": "LC", "standard_error": "SD"},
+    note_on_data="win rate over the reference answers that stand in the test set, SD its standard error. The judge is "
+    "asked with a prompt of this project, not AlpacaEval's: there is no LC, and the paper's LC and WR are not shown.",
+    also={
+        "followed": "followed",
+        "minimal_length_control": "minimal length control (not LC)",
+        "standard_error": "SD",
+        "unreadable": "judgements without a verdict",
+    },
     from_base=True,
     finish=finish,
     others=others,

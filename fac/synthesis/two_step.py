@@ -37,6 +37,7 @@ class Settings:
     temperature: float = 0.8
     top_p: float = 0.9
     max_new_tokens: int = 900
+    answers: Literal["greedy", "drawn"] = "greedy"  # to written instructions; or drawn as these were
     span_tokens: int = 32
     seed: int = 42
     # Ways of the released code (conf/parity says where they are found):

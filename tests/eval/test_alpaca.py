@@ -1,4 +1,4 @@
-"""eval.alpaca against the published leaderboard, alpaca_eval itself, and a judge whose verdicts are known."""
+"""eval.alpaca against the published leaderboard, and alpaca_eval itself."""
 
 import csv
 import gzip
@@ -8,22 +8,19 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import pytest
+from alpaca_eval.metrics import get_winrate
 
 from eval import alpaca
 from eval.alpaca import (
     HUB_FILE,
-    annotate,
+    annotators,
     hub_calibration,
     length_controlled,
     minimal_length_control,
-    paired_outputs,
-    parse_verdict,
     read_annotations,
     win_rate,
 )
 from fac.errors import FacError
-from fac.llm.base import Completion
-from fac.prompts import Prompts
 
 MODELS = ("alpaca-7b", "NullModel", "FuseChat-Llama-3.1-8B-Instruct")
 
@@ -199,7 +196,7 @@ def test_the_instructions_are_those_of_the_evaluation_set(real_data):
     ("change", "reason"),
     [
         ({"preference": None}, "there is no preference; annotate the row again, or leave it out"),
-        ({"preference": 0}, "the preference 0 lies outside 1 .* to 2 .*write a draw as 1.5"),
+        ({"preference": 0.5}, "the preference 0.5 lies outside 1 .* to 2 .*write a draw as 1.5"),
         ({"preference": 2.5}, "the preference 2.5 lies outside"),
         ({"preference": "M"}, "the preference 'M' is no number"),
         ({"preference": True}, "the preference True is no number"),
@@ -239,145 +236,21 @@ def test_files_that_are_none_are_said(tmp_path):
         read_annotations(tmp_path / "cut.json.gz", alpaca_eval_only=False)
 
 
-# Annotating
-
-
-def test_the_published_outputs_pair_as_they_were_annotated(real_data):
-    folder = real_data("alpaca_eval")
-    pairs = paired_outputs(*(folder / "model_outputs" / f"{n}.json" for n in ("alpaca-7b", "gpt4_1106_preview")))
-    annotated = read_annotations(folder / "annotations" / "alpaca-7b.json.gz")
-    texts = ("instruction", "output_1", "output_2")
-    assert {tuple(p[t] for t in texts) for p in pairs} == {tuple(a[t] for t in texts) for a in annotated}
-    assert {(p["generator_1"], p["generator_2"]) for p in pairs} == {("gpt4_1106_preview", "alpaca-7b")}
-
-
-def output(instruction="task 1", **other):
-    return {"instruction": instruction, "output": "words", "generator": "mine", **other}
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "said"),
-    [
-        ([output(), output("task 2")], [output()], "ref.json has no output for 'task 2': give a reference"),
-        ([output(), output()], [output()], "mine.json, row 2: the instruction was answered before"),
-        ([output(output=None)], [output()], "mine.json, row 1: there is no text 'output'"),
-        ([output()], [output(generator=3)], "ref.json, row 1: there is no text 'generator'"),
-        ([], [output()], "mine.json holds no output: set outputs=FILE"),
-    ],
-)
-def test_outputs_that_do_not_pair_are_named(tmp_path, ours, theirs, said):
-    files = write(tmp_path / "mine.json", ours), write(tmp_path / "ref.json", theirs)
-    with pytest.raises(FacError) as failure:
-        paired_outputs(*files, alpaca_eval_only=False)
-    assert said in str(failure.value)
-    with pytest.raises(FacError, match=r"none of AlpacaEval's 805 instructions|holds no|no text|answered before"):
-        paired_outputs(*files)
-
-
-class LongerWins:
-    """A judge that answers by a rule: the longer output; empty ones tie, and "mute" leaves it speechless."""
-
-    identity, batch = "longer", 64
-
-    def __init__(self):
-        self.asked = []
-
-    def chat(self, requests, sampling):
-        self.asked += requests
-        return [Completion(self._answer(r.messages[0]["content"]), 1, 1, True) for r in requests]
-
-    def _answer(self, prompt):
-        first, second = (line.partition(": ")[2] for line in prompt.splitlines()[-2:])
-        if "mute" in prompt:
-            return "Both first and second are fine."
-        longer = "tie" if len(first) == len(second) else "FIRST" if len(first) > len(second) else "second"
-        return f"[[first]]? [[second]]? I think [[ {longer} ]]"
-
-
-@pytest.fixture
-def prompts(tmp_path):
-    (tmp_path / "prompts").mkdir()
-    text = "Which is better for {{ instruction }}?\nA: {{ output_1 }}\nB: {{ output_2 }}"
-    (tmp_path / "prompts" / "compare.jinja").write_text(text)
-    return Prompts(tmp_path / "prompts")
-
-
-def pairs(count):
-    return [
-        {"instruction": f"task {n}", "output_1": "x" * 9, "output_2": "y" * (3 + 3 * (n % 5)), "generator_1": "ref"}
-        | {"generator_2": "mine"}
-        for n in range(count)
+def test_a_draw_of_alpaca_eval_1_is_a_draw(tmp_path):
+    rows = [
+        row(f"task {n}", preference, annotator="alpaca_eval_gpt4") for n, preference in enumerate((0.0, 0, 1, 2, 1.5))
     ]
+    read = read_annotations(write(tmp_path / "old.json", rows), alpaca_eval_only=False)
+    assert [a["preference"] for a in read] == [1.5, 1.5, 1.0, 2.0, 1.5]
+    package = get_winrate([{"preference": r["preference"]} for r in rows])
+    assert (win_rate(read).rate, win_rate(read).draws) == (package["win_rate"], package["n_draws"])
+    assert annotators(read) == ["alpaca_eval_gpt4"]
+    assert annotators([*read, row()]) == ["", "alpaca_eval_gpt4"]
 
 
-def test_a_judges_verdicts_become_annotations(prompts, tmp_path):
-    asked = [*pairs(60), {**pairs(1)[0], "instruction": "mute"}]
-    judge = LongerWins()
-    judged = annotate(judge, asked, prompts, seed=1, log=tmp_path / "log.jsonl")
-    for pair, annotation in zip(asked[:-1], judged.annotations, strict=False):
-        longer = np.sign(len(pair["output_2"]) - len(pair["output_1"]))
-        assert annotation["preference"] == 1.5 + longer / 2
-        assert annotation["readable"]
-        assert {key: annotation[key] for key in pair} == pair
-    assert judged.unreadable == 1
-    assert (judged.annotations[-1]["preference"], judged.annotations[-1]["readable"]) == (1.5, False)
-    shown = [r.messages[0]["content"].splitlines()[1].startswith("A: y") for r in judge.asked]
-    assert shown == [a["model_first"] for a in judged.annotations]
-    assert 15 < sum(shown) < 45  # both orders occur, about as often
-    path = write(tmp_path / "annotations.json", judged.annotations)
-    again = read_annotations(path, alpaca_eval_only=False)
-    assert win_rate(again) == win_rate(judged.annotations)
-    assert win_rate(again).rate == pytest.approx(100 * (24 + 12 / 2 + 0.5) / 61)
-
-
-def test_a_liking_for_a_place_makes_draws(prompts, tmp_path):
-    class First(LongerWins):
-        def chat(self, requests, sampling):
-            return [Completion("[[first]]", 1, 1, True) for _ in requests]
-
-    rows = pairs(30)
-    liked = annotate(First(), rows, prompts, seed=1, log=tmp_path / "first", both_orders=True)
-    assert [a["preference"] for a in liked.annotations] == [1.5] * 30
-    once = annotate(First(), rows, prompts, seed=1, log=tmp_path / "once")
-    assert {a["preference"] for a in once.annotations} == {1.0, 2.0}
-    fair = annotate(LongerWins(), rows, prompts, seed=1, log=tmp_path / "fair", both_orders=True)
-    once = annotate(LongerWins(), rows, prompts, seed=1, log=tmp_path / "fair-once")
-    assert [a["preference"] for a in fair.annotations] == [a["preference"] for a in once.annotations]
-
-
-def test_the_order_belongs_to_seed_and_instruction(prompts, tmp_path):
-    orders = {}
-    for name, seed, rows in (("a", 1, pairs(40)), ("b", 1, pairs(40)[::-1]), ("c", 2, pairs(40))):
-        judged = annotate(LongerWins(), rows, prompts, seed=seed, log=tmp_path / name)
-        orders[name] = {a["instruction"]: a["model_first"] for a in judged.annotations}
-    assert orders["a"] == orders["b"] != orders["c"]
-
-
-def test_annotating_continues_where_it_stopped(prompts, tmp_path):
-    class Tired(LongerWins):
-        def chat(self, requests, sampling):
-            if self.asked:
-                raise KeyboardInterrupt
-            return super().chat(requests, sampling)
-
-    rows, log = pairs(100), tmp_path / "log.jsonl"
-    with pytest.raises(KeyboardInterrupt):
-        annotate(Tired(), rows, prompts, seed=3, log=log)
-    rested = LongerWins()
-    judged = annotate(rested, rows, prompts, seed=3, log=log)
-    assert 0 < len(rested.asked) < 100
-    assert judged == annotate(LongerWins(), rows, prompts, seed=3, log=tmp_path / "fresh.jsonl")
-
-
-def test_a_prompt_without_the_role_is_refused(tmp_path):
-    (tmp_path / "prompts").mkdir()
-    with pytest.raises(FacError, match="has no compare.jinja: add it"):
-        annotate(LongerWins(), pairs(1), Prompts(tmp_path / "prompts"), seed=0, log=tmp_path / "log")
-
-
-@pytest.mark.parametrize(
-    ("answer", "verdict"),
-    [("[[first]]", "first"), ("so [[ Second ]].", "second"), ("[[first]] no, [[tie]]", "tie"), ("first", ""), ("", "")],
-)
-def test_verdicts(answer, verdict):
-    assert parse_verdict(answer) == verdict
+def test_a_folder_stands_for_the_annotations_in_it(tmp_path):
+    with pytest.raises(FacError, match=r"is a folder without annotations.json: set annotations=FILE to annotations"):
+        read_annotations(tmp_path)
+    packed = gzip.compress(json.dumps([row()]).encode())
+    (tmp_path / "annotations.json.gz").write_bytes(packed)
+    assert read_annotations(tmp_path, alpaca_eval_only=False)[0]["preference"] == 1.25

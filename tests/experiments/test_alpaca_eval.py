@@ -2,16 +2,21 @@
 
 import json
 import re
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from support.cli import fac_here
-from support.openai_server import FaultyServer
+from support.cli import COMMAND, environment, fac_here
+from support.openai_server import Answer, FaultyServer, completion
 
 from eval.alpaca import HUB_FILE, length_controlled, minimal_length_control, read_annotations
 from experiments.results import LAB_LABEL, Table
+from fac.data.files import content_digest
+from fac.prompts import Prompts
 
 UNTRACKED = "tracking.enabled=false"
 
@@ -78,7 +83,10 @@ def test_with_a_calibration_there_is_lc(annotations: Path, offline, tmp_path: Pa
     expected = length_controlled(read_annotations(annotations), tmp_path / HUB_FILE)
     assert only(table, "lc") == pytest.approx(expected.rate, abs=1e-6)
     assert only(table, "lc_error") == pytest.approx(expected.standard_error, abs=1e-6)
-    assert "minimal length control" not in (tmp_path / "out" / "table.md").read_text()
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "minimal length control" not in text
+    assert f"calibrated with {HUB_FILE} (SHA-256 {content_digest(tmp_path / HUB_FILE)[:12]})" in text
+    assert "For context, LC / WR / SD of the paper's models" in text
 
 
 def test_other_instructions_are_the_labs_and_need_a_word(offline, tmp_path: Path):
@@ -90,6 +98,9 @@ def test_other_instructions_are_the_labs_and_need_a_word(offline, tmp_path: Path
     assert refused.code == 1
     assert "none of AlpacaEval's 805 instructions" in refused.err
     assert not (tmp_path / "out").exists()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "rows.json").rename(tmp_path / "folder" / "annotations.json")
+    arguments = (arguments[0], "annotations=folder", *arguments[2:])
     done = fac_here(*arguments, "experiment.instructions=any", cwd=tmp_path)
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
@@ -97,6 +108,7 @@ def test_other_instructions_are_the_labs_and_need_a_word(offline, tmp_path: Path
     assert only(table, "wr") == 50
     assert table.scale == "lab"
     assert any("effect of length cannot be told" in note for note in table.notes)
+    assert table.names["wr"] == "WR by an annotator that the file does not name"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +120,7 @@ def test_other_instructions_are_the_labs_and_need_a_word(offline, tmp_path: Path
         (["outputs=x.json", "reference=y.json", "judging.prompts=nowhere"], "nowhere"),
         (
             ["outputs=x.json", "reference=y.json", "annotator=openai"],
-            "no key for api.openai.com: export OPENAI_API_KEY",
+            "no key for https://api.openai.com/v1: export OPENAI_API_KEY",
         ),
         (["annotations=nowhere.json"], "There is no file nowhere.json: set annotations=FILE"),
         (["annotations=bad.json"], "bad.json, row 1: there is no text 'instruction'"),
@@ -144,6 +156,7 @@ def test_the_annotator_judges_outputs(tmp_path: Path, monkeypatch: pytest.Monkey
     with FaultyServer(prefers_b) as server:
         command = ["experiment=alpaca_eval", "outputs=outputs.json", "reference=reference.json", "out=out", UNTRACKED,
                    "experiment.instructions=any", "annotator=openai", f"annotator.url={server.url}"]  # fmt: skip
+        judge = f"openai:gpt-4o-mini-2024-07-18@{server.url}"
         for both, asked in ((False, 12), (True, 24)):
             done = fac_here(*command, f"judging.both_orders={both}", cwd=tmp_path)
             assert done.code == 0, done.err
@@ -151,9 +164,99 @@ def test_the_annotator_judges_outputs(tmp_path: Path, monkeypatch: pytest.Monkey
             table = Table.from_json((tmp_path / "out" / "table.json").read_text())
             assert table.rows == ("outputs",)
             assert only(table, "wr") == 100
-            assert any("Judged by openai:gpt-4o-mini-2024-07-18@127.0.0.1" in note for note in table.notes)
+            digest = Prompts("paper/instruction").digest("compare")
+            assert table.names["wr"] == f"WR by {judge}, asked with paper/instruction/compare.jinja {digest}"
+            text = (tmp_path / "out" / "table.md").read_text()
+            assert "There is no LC: its difficulties and calibration are those of AlpacaEval's own annotator" in text
+            assert "For context, LC / WR / SD of the paper's models" not in text
+            assert f"{asked} answers held no verdict and count as draws" in text
+            assert any(f"Judged by {judge}" in note for note in table.notes)
             assert len(read_annotations(tmp_path / "out" / "annotations.json", alpaca_eval_only=False)) == 12
         bodies = [json.loads(name) for name in server.asked]
     assert all(body["temperature"] == 0 for body in bodies)
     shown_first = ["reply-a" in body["messages"][0]["content"].split("Second answer")[0] for body in bodies]
     assert 0 < sum(shown_first) < 24
+
+
+def replies_of(kind: str, body: dict) -> dict | Answer:
+    """What servers of reasoning models answer: the thought names one verdict, the reply another."""
+    if kind == "null usage":
+        return completion(body, "[[second]]") | {"usage": dict.fromkeys(("prompt_tokens", "completion_tokens"))}
+    if kind == "error":
+        return Answer(200, {"error": {"message": "the quota of the upstream is used up"}})
+    answer = completion(body, "<think>[[first]]</think>[[second]]", finish="length" if "cut" in kind else "stop")
+    message = answer["choices"][0]["message"]
+    if kind == "parts":
+        message["content"] = [{"type": "thinking", "thinking": "[[first]]"}, {"type": "text", "text": "[[second]]"}]
+    elif kind == "cut in thought":
+        message["content"] = "<think>I think it is [[first]]"
+    elif kind == "cut reasoning":
+        message |= {"content": None, "reasoning_content": "I think it is [[first]]"}
+    return answer
+
+
+@pytest.mark.parametrize("kind", ["think", "parts", "null usage", "cut in thought", "cut reasoning", "error"])
+def test_only_what_a_judge_says_in_the_end_is_its_verdict(kind: str, tmp_path: Path):
+    for name in ("outputs", "reference"):
+        rows = [{"instruction": f"task {n}", "output": name, "generator": name} for n in range(6)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    with FaultyServer(lambda body: replies_of(kind, body)) as server:
+        done = fac_here(
+            "experiment=alpaca_eval", "outputs=outputs.json", "reference=reference.json", "out=out", UNTRACKED,
+            "experiment.instructions=any", "annotator=openai", f"annotator.url={server.url}", "annotator.key_env=null",
+            "judging.both_orders=true", "annotator.budget_usd=null", "annotator.retries=0", cwd=tmp_path,
+        )  # fmt: skip
+    if kind == "error":
+        assert '("the quota of the upstream is used up"): mend what it says' in done.failure
+    elif "cut" in kind:
+        assert "None of the 12 answers of openai:" in done.failure
+        assert "12 were cut off at 512 tokens: raise judging.max_new_tokens" in done.failure
+        assert not (tmp_path / "out" / "table.json").exists()
+    else:  # always the second: a liking for a place, so all are draws, and all were read
+        assert done.code == 0, done.err
+        assert "0 of 12 answers held no verdict" in (tmp_path / "out" / "table.md").read_text()
+        annotations = json.loads((tmp_path / "out" / "annotations.json").read_text())
+        assert [(a["preference"], a["readable"]) for a in annotations] == [(1.5, True)] * 6
+
+
+def test_a_second_server_is_asked_although_the_first_one_s_model_has_the_same_name(tmp_path: Path):
+    for name in ("outputs", "reference"):
+        rows = [{"instruction": f"task {n}", "output": name, "generator": name} for n in range(6)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    rates = []
+    with FaultyServer(lambda _: "[[first]]") as one, FaultyServer(lambda _: "[[second]]") as two:
+        for server in (one, two):
+            done = fac_here(
+                "experiment=alpaca_eval", "outputs=outputs.json", "reference=reference.json", "out=out", UNTRACKED,
+                "experiment.instructions=any", "annotator=openai", f"annotator.url={server.url}",
+                "annotator.key_env=null", "annotator.model=local", "annotator.budget_usd=null", cwd=tmp_path,
+            )  # fmt: skip
+            assert done.code == 0, done.err
+            assert sum(server.answered.values()) == 6
+            rates.append(only(Table.from_json((tmp_path / "out" / "table.json").read_text()), "wr"))
+    assert sum(rates) == pytest.approx(100)
+    assert rates[0] != rates[1]
+
+
+def test_an_interrupt_while_a_server_hangs_ends_the_command_within_seconds(tmp_path: Path):
+    for name in ("outputs", "reference"):
+        rows = [{"instruction": f"task {n}", "output": name, "generator": name} for n in range(6)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    with FaultyServer(lambda _: "[[first]]", always="hang") as server:
+        command = [
+            COMMAND,
+            UNTRACKED, "experiment=alpaca_eval", "outputs=outputs.json", "reference=reference.json", "out=out",
+            "experiment.instructions=any", "annotator=openai", f"annotator.url={server.url}", "annotator.key_env=null",
+            "annotator.budget_usd=null",
+        ]  # fmt: skip
+        run = subprocess.Popen(command, env=environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        while len(server.times) < 6:
+            time.sleep(0.05)
+        start = time.monotonic()
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert time.monotonic() - start < 15
+    assert "stopping: up to 5 seconds for 6 replies under way" in said
+    assert "stopped; run the same command again and it continues where it stopped" in said
+    assert len(server.times) == 6

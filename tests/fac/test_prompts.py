@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.alpaca import parse_verdict
+from eval.judging import parse_verdict
 from fac.errors import FacError
 from fac.interpret import SCALE, parse_decision
 from fac.lab.topics import TASKS

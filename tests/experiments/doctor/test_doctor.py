@@ -73,7 +73,7 @@ def test_the_list_for_the_paper_s_scale_is_complete(tmp_path: Path):
     assert "training in 1 process" in found["GPU memory"][1] or "GPU" in found["GPU memory"][1]
     for what in ("disk store", "time measure", "time write", "time train", "cost interpret: explain", "cost in all"):
         assert what in found
-    beside = {"file df_gamed.csv": "hf download", "benchmark gsm8k": "datasets.load_dataset('openai/gsm8k', 'main')"}
+    beside = {"benchmark gsm8k": "datasets.load_dataset('openai/gsm8k', 'main')"}
     for what, way in beside.items():  # of the test of instruction following
         assert found[what][0] == "missing"
         assert way in found[what][1]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from eval.alpaca import is_in_alpaca_eval
 from experiments import config
+from experiments.cells import _test_params, _tested_on
+from experiments.job import Job
 from experiments.main_results import task_plans
 from experiments.run import CONF
 from experiments.tasks import TASKS
@@ -22,7 +25,10 @@ from fac.data.examples import read_examples
 from fac.data.files import Source
 from fac.data.pairs import read_pairs
 from fac.errors import FacError
+from fac.lab import shipped
+from fac.prompts import Prompts
 from fac.store import Artifact, Store
+from fac.train.sft import SftSettings
 
 COUNTS = {"toxicity": {"seed": 8637, "safe": 1000, "toxic": 200}, "reward": {"seed": 4000}}
 HUMAN = "annotations.toxicity.majority_human"
@@ -291,27 +297,64 @@ def test_a_reference_is_whole_or_none(tmp_path: Path):
         others(Store(tmp_path / "store"), data, ModelRef("x"))
 
 
-def test_how_answers_are_judged_is_part_of_the_score_s_key(tmp_path: Path):
+def judged_with(evaluation: dict, tmp_path: Path) -> Artifact:
+    """How answers are judged, as an input of the scores."""
     folder = tmp_path / "data"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     rows = write(folder / "rows.jsonl", [{"instruction": "how", "output": "so"}])
     test = write(folder / "test.jsonl", [{"instruction": "why", "output": "so"}])
     data = {"anchor": rows, "seed": rows, "human": rows, "test": test}
-    calibration = tmp_path / "gamed.csv"
-    calibration.write_text("index\n")
-    keys = {}
-    for name, evaluation in {
+    found = drawn({"data": data, "evaluation": evaluation}, tmp_path, task="instruction")
+    return others(Store(tmp_path / "store"), found, ModelRef("x"))["evaluation"]
+
+
+def prompt_set(folder: Path, text: str) -> str:
+    folder.mkdir()
+    (folder / "compare.jinja").write_text(text + "{{ instruction }} {{ output_1 }} {{ output_2 }}")
+    return str(folder)
+
+
+def test_how_answers_are_judged_is_part_of_the_score_s_key(tmp_path: Path):
+    one, two = (prompt_set(tmp_path / name, f"which is {name}?") for name in ("better", "shorter"))
+    rules = tmp_path / "ifeval.jsonl"
+    rules.write_text("{}")
+    differing = {
         "plain": {},
-        "tokens": {"answer_tokens": 9},
-        "LC": {"calibration": str(calibration)},
+        "prompt": {"prompts": one},
+        "other prompt": {"prompts": two},
+        "answers": {"answer_tokens": 9},
+        "judgements": {"judge_tokens": 9},
+        "orders": {"both_orders": False},
         "benchmark": {"benchmarks": ["gsm8k"]},
-    }.items():
-        found = drawn({"data": data, "evaluation": evaluation}, tmp_path, task="instruction")
-        keys[name] = others(Store(tmp_path / "store"), found, ModelRef("x"))["evaluation"].key
-    assert len(set(keys.values())) == 4
-    moved = calibration.rename(tmp_path / "elsewhere.csv")
-    found = drawn({"data": data, "evaluation": {"calibration": str(moved)}}, tmp_path, task="instruction")
-    assert others(Store(tmp_path / "store"), found, ModelRef("x"))["evaluation"].key == keys["LC"]
+        "ifeval": {"ifeval": str(rules)},
+    }
+    keys = {name: judged_with(evaluation, tmp_path).key for name, evaluation in differing.items()}
+    assert len(set(keys.values())) == len(differing)
+    moved = rules.rename(tmp_path / "elsewhere.jsonl")
+    assert judged_with({"ifeval": str(moved)}, tmp_path).key == keys["ifeval"]
+    same = prompt_set(tmp_path / "elsewhere", "which is better?")
+    assert judged_with({"prompts": same}, tmp_path).key == keys["prompt"]
+    (tmp_path / "better" / "compare.jinja").write_text(
+        "which is worse? {{ instruction }} {{ output_1 }} {{ output_2 }}"
+    )
+    assert judged_with({"prompts": one}, tmp_path).key not in keys.values()  # one folder, another text
+
+
+def test_in_the_lab_too_the_judge_s_prompt_is_in_the_score_s_key(tmp_path: Path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = write(folder / "rows.jsonl", [{"instruction": "tell me about boats", "output": "so"}])
+    test = write(folder / "test.jsonl", [{"instruction": "tell me about bikes", "output": "so"}])
+    sets = {**dict.fromkeys(("anchor", "seed", "human"), rows), "test": test}
+    data = drawn({"data": sets}, tmp_path, task="instruction")
+    model = ModelRef(str(shipped("llama")))
+    needed = others(Store(tmp_path / "store"), replace(data, evaluation=None), model)
+    params = json.loads((needed["evaluation"].path / "stage.json").read_text())["params"]
+    assert params["prompts"] == Prompts("lab/instruction").digest("compare")
+    assert (params["answer_tokens"], params["judging"]["max_new_tokens"], params["both_orders"]) == (60, 12, True)
+    job = Job("instruction", "baseline", 42, tmp_path, model, SftSettings(), (), data.test, needed, judge=model)
+    assert needed["evaluation"] in _tested_on(job, "trained")
+    assert _test_params(job) == {"judge": model.identity()}
 
 
 OTHERS = ("cross_model", "lab", "coverage", "matching", "reward", "steering", "sae")
