@@ -32,6 +32,7 @@ from fac.steps import version_of
 from fac.store import Artifact, StageEvent, Store, stage_key
 
 SCORES = "scores"  # the stage that tests a cell
+UNTRAINED = "untrained"  # stands for training, where a model is tested as it is
 RUNS = ".runs"  # folder of the store: which tracked run a cell is, by the key of its scores
 
 
@@ -72,9 +73,12 @@ def run_job(job: Job) -> Scored:
     def test(folder: Path) -> None:
         (folder / "metrics.json").write_text(json.dumps(task.test(job, trained.path, folder)))
 
-    trained = store.stage(
-        task.stage, lambda folder: task.train(job, folder), params=job.params, inputs=job.train, resumable=True
-    )
+    def train(folder: Path) -> None:
+        if not job.untrained:
+            task.train(job, folder)
+
+    stage, _ = stages_of(job)
+    trained = store.stage(stage, train, params=job.params, inputs=job.train, resumable=True)
     scored = store.stage(SCORES, test, params=_test_params(job), inputs=_tested_on(job, trained), resumable=True)
     metrics = json.loads((scored.path / "metrics.json").read_text())
     return Scored(job, metrics, trained, scored, tuple(events), load_replicates(scored.path))
@@ -91,12 +95,12 @@ def _test_params(job: Job) -> dict[str, object]:
 
 def stages_of(job: Job) -> tuple[str, str]:
     """Training and testing of a cell, as their stages are called."""
-    return TASKS[job.task].stage, SCORES
+    return UNTRAINED if job.untrained else TASKS[job.task].stage, SCORES
 
 
 def stages_left(job: Job) -> tuple[str, ...]:
     """The stages of a cell that are not in the store: none, testing, or training and testing."""
-    store, stage = Store(job.store), TASKS[job.task].stage
+    store, (stage, _) = Store(job.store), stages_of(job)
     if not store.has(stage, params=job.params, inputs=job.train):
         return stages_of(job)
     key = stage_key(stage, version_of(stage), job.params, job.train)

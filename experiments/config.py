@@ -30,7 +30,6 @@ from fac.synthesis.two_step import Settings as SynthesisSettings
 from fac.train.classifier import ClassifierSettings
 
 T = TypeVar("T")
-Protocol = Literal["added", "alone"]
 LAB = "lab:"  # model.path=lab:llama names a model that the package ships
 MODELS = REPOSITORY / "conf" / "model"
 
@@ -206,11 +205,6 @@ def synthesis_settings(cfg: DictConfig) -> SynthesisSettings:
     if made.spans < 0:
         raise FacError(f"synthesis.spans={made.spans} will not do: it is 0 or more.")
     return made
-
-
-def protocol(cfg: DictConfig) -> Protocol:
-    """Whether what is written is added to the seed data or stands in place of the seed's rows."""
-    return value(cfg, "protocol", Protocol)
 
 
 def tested_on(cfg: DictConfig) -> str:

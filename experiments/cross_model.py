@@ -20,9 +20,20 @@ from pydantic import PositiveInt
 from experiments import config, lab_truth, parity
 from experiments.cells import Cells, Scored, default_workers, percent_cell, track
 from experiments.lab_page import Row
-from experiments.main_results import PROTOCOL_NOTES, TaskPlan, jobs_of, material_for, task_plans, write_row
+from experiments.main_results import (
+    COVERAGE,
+    COVERAGE_NOTE,
+    TaskPlan,
+    budget_note,
+    coverage_cells,
+    jobs_of,
+    material_for,
+    protocol_note,
+    task_plans,
+    write_row,
+)
 from experiments.report import Page
-from experiments.results import Cell, Table, measured, observed, paired, paper_table, provenance, versions
+from experiments.results import Cell, Table, observed, paired, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks.data import Sources, task_data
 from fac.errors import FacError
@@ -62,7 +73,7 @@ def run(cfg: DictConfig) -> Path:
             start = Row(BASELINE, Outcome([]), None)
             cells.submit(jobs_of(plan, session.store, data, start, models[name][0], None, {}, group=name))
         mined: dict[str, Mined] = {}
-        coverage: dict[str, float] = {}
+        written: dict[str, Row] = {}
         for source in sources:
             model, sae = models[source]
             curve = session.sae_curve(f"sae_{source}")
@@ -77,13 +88,12 @@ def run(cfg: DictConfig) -> Path:
                     material = material_for(plan, mined[source], crew.writer, data)
                     row = write_row(session.store, "fac", material, plan, mined[source], crew.writer)
                 name = f"{source}+{writer}"
-                coverage[name] = row.any.binary if row.any else 0.0
-                session.say(f"{name}: {100 * coverage[name]:.0f} % of the missing features covered")
+                written[name] = row = replace(row, name=name)
+                session.say(f"{name}: {100 * (row.any.binary if row.any else 0):.0f} % of the missing features covered")
                 for target in trained:
-                    written = replace(row, name=name)
-                    cells.submit(jobs_of(plan, session.store, data, written, models[target][0], None, {}, group=target))
+                    cells.submit(jobs_of(plan, session.store, data, row, models[target][0], None, {}, group=target))
         scored = [track(session, cell) for cell in cells.results()]
-        return _finish(session, plan, mined, coverage, trained, scored, world)
+        return _finish(session, plan, mined, written, trained, scored, world)
 
 
 def _one(plans: Sequence[TaskPlan]) -> Sequence[TaskPlan]:
@@ -96,12 +106,12 @@ def _finish(
     session: Session,
     plan: TaskPlan,
     mined: Mapping[str, Mined],
-    coverage: Mapping[str, float],
+    written: Mapping[str, Row],
     trained: Sequence[str],
     scored: Sequence[tuple[Scored, str]],
     world: int,
 ) -> Path:
-    table = _table(session, plan, coverage, trained, scored, world)
+    table = _table(session, plan, written, trained, scored, world)
     tables = [table]
     if len(mined) > 1 and plan.task.name == "toxicity" and not isinstance(plan.origin, Sources):  # the truth is known
         tables.append(_agreement(session, mined))
@@ -118,7 +128,7 @@ def _finish(
 def _table(
     session: Session,
     plan: TaskPlan,
-    coverage: Mapping[str, float],
+    written: Mapping[str, Row],
     trained: Sequence[str],
     scored: Sequence[tuple[Scored, str]],
     world: int,
@@ -127,7 +137,7 @@ def _table(
     cells: list[Cell] = []
     for target in trained:
         by_row = {}
-        for name in (BASELINE, *coverage):
+        for name in (BASELINE, *written):
             found = [(c, run) for c, run in scored if (c.job.group, c.job.row) == (target, name)]
             printed = {BASELINE: "baseline", "llama+llama": "fine_tuned"}.get(name)
             known = printed and target in PAPER_ROW and plan.task.name == "toxicity"
@@ -139,26 +149,29 @@ def _table(
             for name, cell in by_row.items()
             if name != BASELINE
         ]
-    cells += [measured(name, "fac", {plan.synthesis.seed: 100 * share}) for name, share in coverage.items()]
+    for row in written.values():
+        cells += coverage_cells(row, "", plan.synthesis.seed)
     return Table(
         experiment="cross_model",
         scale=session.cfg.scale.name,
         title=f"Transfer between models, {plan.task.title}, {plan.place} {world}",
-        rows=(BASELINE, *coverage),
-        columns=(*(f"{target}{kind}" for target in trained for kind in ("", "_gain")), "fac"),
+        rows=(BASELINE, *written),
+        columns=(*(f"{target}{kind}" for target in trained for kind in ("", "_gain")), *COVERAGE),
         cells=tuple(cells),
         config_hash=session.config_hash,
         versions=versions(),
         provenance=provenance(),
         names={BASELINE: "Baseline (seed data)"}
-        | {name: "features of {}, written by {}".format(*name.split("+")) for name in coverage}
+        | {name: "features of {}, written by {}".format(*name.split("+")) for name in written}
         | {target: f"{target} trained" for target in trained}
         | {f"{target}_gain": "minus Baseline" for target in trained}
-        | {"fac": "FAC of the source's missing"},
+        | COVERAGE,
         notes=(
-            PROTOCOL_NOTES[plan.protocol],
+            protocol_note([plan]),
+            COVERAGE_NOTE + " Both are of the source's features.",
+            *([note] if (note := budget_note(plan, list(written.values()))) else []),
             "The paper's Table 3 (head-only, LLaMA's features and data) stands beside the cells that match it.",
-            *parity.notes(session.cfg, parity.QUIRKS, [plan.train]),
+            *parity.notes(session.cfg, parity.read_by([plan.task.name]), [plan.train]),
         ),
     )
 

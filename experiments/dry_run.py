@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import config
 from experiments.cells import stages_of
 from experiments.job import Job
+from experiments.main_results import task_plans
 from experiments.tasks import TASKS
 from experiments.walk import NotStored, Walk, walking
 from fac.errors import FacError
@@ -208,12 +209,13 @@ def _lab(cfg: DictConfig) -> list[Branch]:
 
 
 def _main_results(cfg: DictConfig) -> list[Branch]:
-    tasks, rows = _lists(cfg, "experiment.tasks", "experiment.rows")
+    (rows,) = _lists(cfg, "experiment.rows")
     return [
-        Branch(task, {"experiment.tasks": [task], "experiment.rows": [row]}, seeds, [(task, row)])
-        for task in tasks
-        for seeds in _lists(cfg, f"tasks.{task}.seeds")
+        Branch(name, {"experiment.tasks": [name], "experiment.rows": [row]}, seeds, [(name, row)])
+        for plan in task_plans(cfg)
+        for name in [plan.task.name]
         for row in rows
+        if (seeds := plan.cells_of(row))
     ]
 
 
@@ -308,7 +310,7 @@ def _matrix(cells: Mapping[tuple[str, int], str]) -> list[str]:
         return []
     lines, seeds = (list(dict.fromkeys(key)) for key in zip(*cells, strict=True))
     rows = [["cells", *(f"seed {seed}" for seed in seeds)]]
-    rows += [[line, *(cells[line, seed] for seed in seeds)] for line in lines]
+    rows += [[line, *(cells.get((line, seed), "") for seed in seeds)] for line in lines]
     return _aligned(rows)
 
 

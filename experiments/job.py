@@ -26,13 +26,23 @@ class Job:
     store: Path
     model: ModelRef  # what is trained or steered
     settings: Any  # the task's own dataclass
-    train: tuple[Artifact, ...]  # one after the other
     test: Artifact
+    base: tuple[Artifact, ...] = ()  # what every row trains on, such as toxicity's safe texts
+    seed_rows: Artifact | None = None  # the seed's own rows; None where they are not trained on
+    added: Artifact | None = None  # what the method adds; None where it adds nothing
     others: Mapping[str, Artifact] = field(default_factory=dict)  # what else the test needs
     group: str = ""  # tells apart what shares row and seed: a protocol, a source of features
+    untrained: bool = False  # the model is tested as it is
     judge: ModelRef | Judge | None = None  # who is asked about answers, where the test asks
 
     @property
+    def train(self) -> tuple[Artifact, ...]:
+        """All that is trained on, one after the other."""
+        return (*self.base, *(part for part in (self.seed_rows, self.added) if part is not None))
+
+    @property
     def params(self) -> dict[str, object]:
-        """What decides the trained thing, beside its data."""
-        return {"model": self.model.identity(), "seed": self.seed, **asdict(self.settings)}
+        """What decides the trained thing, beside its data: also which of them are the seed's, which are added."""
+        parts = [("seed", self.seed_rows), ("added", self.added)]
+        named = [name for name, part in parts if part is not None]
+        return {"model": self.model.identity(), "seed": self.seed, "trained_on": named, **asdict(self.settings)}

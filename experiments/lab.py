@@ -23,7 +23,7 @@ from experiments.lab_page import Findings, Row, coverage_of
 from experiments.results import PaperNumber, Table, measured, paired, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS
-from experiments.tasks.base import TaskData, rows_artifact
+from experiments.tasks.base import Protocol, TaskData, rows_artifact, trained_on
 from experiments.tasks.data import lab_data
 from fac.errors import FacError, closest
 from fac.lab.world.corpora import Sizes
@@ -112,15 +112,11 @@ class _Plan:
         sizes["seed"] = sizes.pop("seed_positives", None)
         self.sizes = config.typed(Sizes, sizes, "lab")
         self.rows: list[str] = config.value(cfg, "experiment.rows", list[str])
-        self.protocols: list[str] = config.value(cfg, "experiment.protocols", list[str])
+        self.protocols: list[Protocol] = config.value(cfg, "experiment.protocols", list[Protocol])
         self.test = config.tested_on(cfg)
-        for key, names, known in (
-            ("rows", self.rows, METHODS),
-            ("protocols", self.protocols, PROTOCOLS),
-        ):
-            for name in names:
-                if name not in known:
-                    raise FacError(f"experiment.{key} cannot be {name}{closest(name, known)}.")
+        for name in self.rows:
+            if name not in METHODS:
+                raise FacError(f"experiment.rows cannot be {name}{closest(name, METHODS)}.")
         self.model, self.engines = config.model_ref(cfg), config.engines(cfg)
         self.sae, self.layer = config.sae_of(cfg), config.sae_layer(cfg)
         self.features, self.read = config.feature_settings(cfg), config.read_settings(cfg)
@@ -140,23 +136,15 @@ class _Plan:
 def _jobs(plan: _Plan, store: Store, data: TaskData, row: str, added: Artifact | None) -> list[Job]:
     """All classifiers of one row. A row without texts of its own is the same in every protocol, and trained once."""
     jobs = []
-    safe, seed_data = data.base
     for protocol in plan.protocols if added else plan.protocols[:1]:
         if row == "seed_twice" and protocol == "alone":
             continue  # the seed's positives in place of the seed's positives: the baseline
-        train = training_corpora(protocol, safe, seed_data, added)
+        parts = trained_on(data, added, protocol)
         jobs += [
-            Job("toxicity", row, seed, store.root, plan.model, plan.train, train, data.test, group=protocol)
+            Job("toxicity", row, seed, store.root, plan.model, plan.train, data.test, **parts, group=protocol)
             for seed in plan.seeds
         ]
     return jobs
-
-
-def training_corpora(protocol: str, safe: Artifact, seed: Artifact, added: Artifact | None) -> tuple[Artifact, ...]:
-    """The corpora that a row trains on; a row that adds nothing (the baseline) is the seed data in every protocol."""
-    if added is None:
-        return (safe, seed)
-    return (safe, seed, added) if protocol == "added" else (safe, added)
 
 
 def _table(

@@ -23,10 +23,10 @@ from experiments.engines import COMPARE, Judge
 from experiments.job import Job
 from experiments.lab_page import Row, coverage_of
 from experiments.report import Figure, Page, Series
-from experiments.results import Cell, Table, measured, paired, paper_table, provenance, versions
+from experiments.results import Cell, PaperNumber, Table, measured, observed, paired, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS, Task
-from experiments.tasks.base import TaskData, rows_artifact
+from experiments.tasks.base import PLAIN, Protocol, TaskData, rows_artifact, trained_on
 from experiments.tasks.data import Origin, Sources, origin_of, task_data
 from fac.backbone import ModelRef
 from fac.errors import FacError, closest
@@ -35,14 +35,16 @@ from fac.llm.base import ChatModel
 from fac.pipeline import Mined, Workshop, material_of, mine
 from fac.prompts import Prompts
 from fac.store import Artifact, Store
-from fac.synthesis.methods import METHODS, Material
+from fac.synthesis.methods import METHODS, Material, Outcome
 from fac.synthesis.two_step import Settings
 
+BASE = "base"  # the row of the model as it is, for tasks that can test it
 PROTOCOL_NOTES = {
-    "added": "Every row trains on the seed data and what it adds; differences are paired by seed.",
-    "alone": "What a row adds stands in place of the seed's rows; differences are paired by seed.",
+    "added": "added: a row trains on the seed data and what it adds",
+    "alone": "alone: what a row adds stands in place of the seed's rows",
 }
 ROW_NAMES = {
+    BASE: "Untrained model",
     "baseline": "Baseline (seed data)",
     "full": "Full (human data)",
     "random_features": "SAE + random features",
@@ -50,6 +52,11 @@ ROW_NAMES = {
     "fac": "FAC, two steps (ours)",
     "seed_twice": "Seed rows twice (control)",
 }
+COVERAGE = {"rows": "rows added", "fac": "FAC of missing", "ratio": "FAC ratio"}  # columns beside a task's number
+COVERAGE_NOTE = (
+    "FAC of missing: share of the missing features that the added rows activate (what the paper's tables print); FAC "
+    "ratio: |F(Q)| / |F(P)| of the seed data with the added rows (its definition)."
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class TaskPlan:
     train: Any
     seeds: tuple[int, ...]
     read: Any
-    protocol: config.Protocol = "added"
+    protocol: Protocol
     full: Literal["budget", "all"] = "budget"  # how many human rows the row "full" adds
 
     @property
@@ -77,6 +84,15 @@ class TaskPlan:
         """What the number `experiment.world` counts."""
         return "data seed" if isinstance(self.origin, Sources) else "world"
 
+    def cells_of(self, row: str) -> tuple[int, ...]:
+        """The seeds that a row is trained with: none of a row that this task does without.
+
+        Nothing is drawn for the untrained model. The seed's rows in place of the seed's rows are the baseline.
+        """
+        if row == BASE:
+            return self.seeds[:1] if self.task.untrained else ()
+        return () if row == "seed_twice" and self.protocol == "alone" else self.seeds
+
     @property
     def note(self) -> str:
         """What the table says of the task's number."""
@@ -88,11 +104,11 @@ class TaskPlan:
         return f"{note} The writer's answers are {drawn if self.synthesis.answers == 'drawn' else 'greedy'}."
 
     def title(self, judges: Iterable[str]) -> str:
-        """Of the task's number; one that a judge gives is called by the judge and what it was asked with."""
+        """Of the task's number, with its protocol; a judge's is called by the judge and what it was asked with."""
         if not self.has_judge or not isinstance(self.origin, Sources):
-            return self.task.title
+            return f"{self.task.title}, {self.protocol}"
         prompts = self.origin.evaluation.prompts
-        return f"{self.task.title}, judged by {', '.join(sorted(judges))} with {prompts}/compare.jinja"
+        return f"{self.task.title}, {self.protocol}, judged by {', '.join(sorted(judges))} with {prompts}/compare.jinja"
 
 
 @dataclass(frozen=True)
@@ -121,8 +137,8 @@ def run(cfg: DictConfig) -> Path:
     names = config.value(cfg, "experiment.rows", list[str])
     plans = task_plans(cfg)
     for name in names:
-        if name not in METHODS:
-            raise FacError(f"experiment.rows cannot be {name}{closest(name, METHODS)}.")
+        if name not in (BASE, *METHODS):
+            raise FacError(f"experiment.rows cannot be {name}{closest(name, (BASE, *METHODS))}.")
     test = config.tested_on(cfg)
     model = config.model_ref(cfg)
     base = config.base_ref(cfg)
@@ -156,7 +172,11 @@ def run(cfg: DictConfig) -> Path:
                 column = Column(plan, mined, [], {})
                 others = plan.task.others(session.store, data, model) if plan.task.others else {}
                 judge = Judge(engines, model) if plan.has_judge else model
-                for name in names:
+                for name in (name for name in names if plan.cells_of(name)):
+                    if name == BASE:
+                        untrained = Row(BASE, Outcome([]), None)
+                        cells.submit(jobs_of(plan, session.store, data, untrained, model, base, others, judge=judge))
+                        continue
                     row = write_row(session.store, name, material, plan, mined, crew.writer)
                     column.rows.append(row)
                     if row.outcome.samples:
@@ -196,7 +216,7 @@ def task_plans(cfg: DictConfig) -> list[TaskPlan]:
                 config.typed(task.settings, values["train"], f"{key}.train"),
                 seeds,
                 config.read_settings(cfg),
-                config.protocol(cfg),
+                config.value(cfg, f"{key}.protocol", Protocol),
                 config.value(cfg, f"{key}.full", Literal["budget", "all"]) if "full" in values else "budget",
             )
         )
@@ -235,8 +255,8 @@ def jobs_of(
     judge: ModelRef | Judge | None = None,
 ) -> list[Job]:
     """One job per seed; `judge` None is the run's own model."""
-    kept = data.base[:-1] if plan.protocol == "alone" else data.base  # the last are the seed's own rows
-    train = data.base if row.added is None else (*kept, row.added)
+    untrained = row.name == BASE
+    parts = {} if untrained else trained_on(data, row.added, plan.protocol)
     trained = base if plan.task.from_base and base else model
     return [
         Job(
@@ -246,14 +266,36 @@ def jobs_of(
             store.root,
             trained,
             plan.train,
-            train,
             data.test,
-            others,
-            group,
-            judge or model,
+            **parts,
+            others=others,
+            group=group,
+            untrained=untrained,
+            judge=judge or model,
         )
-        for seed in plan.seeds
+        for seed in plan.cells_of(row.name)
     ]
+
+
+def coverage_cells(row: Row, prefix: str, seed: int) -> list[Cell]:
+    """How many rows a method added and what they cover, in both readings; `seed` is that of writing."""
+    added = observed(row.name, f"{prefix}rows", len(row.outcome.rows), unit="count")
+    found = [(kind, share) for kind, share in (("fac", row.any), ("ratio", row.ratio)) if share is not None]
+    return [added, *(measured(row.name, f"{prefix}{kind}", {seed: 100 * share.binary}) for kind, share in found)]
+
+
+def protocol_note(plans: Iterable[TaskPlan]) -> str:
+    """What the protocols behind the columns' names mean."""
+    used = dict.fromkeys(plan.protocol for plan in plans)
+    return f"{'; '.join(PROTOCOL_NOTES[protocol] for protocol in used)}. Differences are paired by seed."
+
+
+def budget_note(plan: TaskPlan, rows: Sequence[Row]) -> str:
+    """Which methods added other numbers of rows than the budget, which all are given alike; "" if none did."""
+    budget = plan.budget
+    odd = [row for row in rows if row.added is not None and len(row.outcome.rows) != budget]
+    told = [f"{ROW_NAMES.get(row.name, row.name)} added {len(row.outcome.rows):,}" for row in odd]
+    return f"{plan.task.title}: the budget is {budget:,} rows; {', '.join(told)}." if told else ""
 
 
 def _finish(session: Session, found: Findings) -> Path:
@@ -290,7 +332,7 @@ def _table(session: Session, findings: Findings) -> Table:
             name: [(c, run) for c, run in scored if c.job.task == task.name and c.job.row == name] for name in names
         }
         by_row = {}
-        for name in names:
+        for name in (name for name in names if found[name]):
             by_row[name] = percent_cell(
                 found[name], task.metric, name, task.name, paper.get(name, task.column), unit=task.unit
             )
@@ -305,12 +347,10 @@ def _table(session: Session, findings: Findings) -> Table:
             cells += [
                 replace(paired(cell, by_row["baseline"], name), column=f"{task.name}_gain")
                 for name, cell in by_row.items()
-                if name != "baseline"
+                if name not in (BASE, "baseline")
             ]
         for row in column.rows:
-            if row.any is not None:
-                share = {column.plan.synthesis.seed: 100 * row.any.binary}
-                cells.append(measured(row.name, f"{task.name}_fac", share))
+            cells += coverage_cells(row, f"{task.name}_", column.plan.synthesis.seed)
     tasks = [column.plan.task for column in columns]
     judges = {c.job.judge.identity() for c, _ in scored if isinstance(c.job.judge, Judge)}
     return Table(
@@ -321,7 +361,11 @@ def _table(session: Session, findings: Findings) -> Table:
         columns=tuple(
             f"{task.name}{kind}"
             for task in tasks
-            for kind in ("", "_gain", *(f"_{m}" for m in task.also if f"{task.name}_{m}" in also), "_fac")
+            for kind in (
+                "",
+                "_gain",
+                *(f"_{m}" for m in (*task.also, *COVERAGE) if m in COVERAGE or f"{task.name}_{m}" in also),
+            )
         ),
         cells=tuple(cells),
         config_hash=session.config_hash,
@@ -331,15 +375,18 @@ def _table(session: Session, findings: Findings) -> Table:
         | {column.plan.task.name: column.plan.title(judges) for column in columns}
         | {f"{task.name}_gain": "minus Baseline" for task in tasks}
         | also
-        | {f"{task.name}_fac": "FAC of missing" for task in tasks},
+        | {f"{task.name}_{kind}": title for task in tasks for kind, title in COVERAGE.items()},
         notes=(
-            PROTOCOL_NOTES[columns[0].plan.protocol],
-            "FAC of missing: share of the missing features that the added rows activate.",
+            protocol_note(column.plan for column in columns),
+            COVERAGE_NOTE,
+            *(note for column in columns if (note := budget_note(column.plan, column.rows))),
             f"Scored on the {session.cfg.experiment.test} set of the {columns[0].plan.place.removesuffix(' seed')}.",
             findings.crew,
             *(f"Answers were judged by {judge}." for judge in judges),
             *(f"{column.plan.task.title}: {column.plan.note}" for column in columns if column.plan.note),
-            *parity.notes(session.cfg, parity.QUIRKS, [column.plan.train for column in columns]),
+            *parity.notes(
+                session.cfg, parity.read_by([task.name for task in tasks]), [column.plan.train for column in columns]
+            ),
         ),
     )
 
@@ -354,12 +401,11 @@ def _details(session: Session, findings: Findings) -> Table:
         for metric in found[0].metrics if found else ():
             key = f"{task.name}_{metric}"
             shown[key] = f"{task.title}: {metric}"
-            unit = "count" if metric == "n" else "percent"
+            unit, factor = (PLAIN[metric], 1) if metric in PLAIN else ("percent", 100)
             for name in findings.names:
-                values = {
-                    c.job.seed: c.metrics[metric] * (1 if metric == "n" else 100) for c in found if c.job.row == name
-                }
-                cells.append(measured(name, key, values, unit=unit))
+                values = {c.job.seed: factor * c.metrics[metric] for c in found if c.job.row == name}
+                if values:
+                    cells.append(measured(name, key, values, unit=unit))
     return Table(
         experiment="all_metrics",
         scale=session.cfg.scale.name,

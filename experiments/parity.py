@@ -29,11 +29,20 @@ QUIRKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "synthesis.label_scored": (bool, "queries measured with their label"),
     "synthesis.ratio": (lambda ratio: ratio < 1, "a share of {} of the missing features written for"),
     "synthesis.filter": (lambda kept: not kept, "samples neither filtered nor ranked"),
-    "protocol": (
-        lambda protocol: protocol == "alone",
-        "trained without the rows of the seed that synthetic ones match",
-    ),
+    **{
+        f"tasks.{task}.protocol": (
+            lambda protocol: protocol == "alone",
+            f"{task} trained without the rows of the seed that synthetic ones match",
+        )
+        for task in ("toxicity", "reward", "sycophancy", "survival")  # instruction following is alone in the paper, too
+    },
 }
+
+
+def read_by(tasks: Iterable[str]) -> tuple[str, ...]:
+    """The keys of QUIRKS that an experiment on these tasks reads."""
+    own = tuple(f"tasks.{task}." for task in tasks)
+    return tuple(key for key in QUIRKS if not key.startswith("tasks.") or key.startswith(own))
 
 
 def notes(cfg: DictConfig, reads: Iterable[str], trained: Iterable[object] = ()) -> tuple[str, ...]:

@@ -51,7 +51,9 @@ def run(cfg: DictConfig) -> Path:
         for role, (_, report) in found.items():
             session.say(f"{role}: {report}")
         train, test = found["train"][0], found["test"][0]
-        cells.submit([Job("reward", "trained", s, session.store.root, model, settings, (train,), test) for s in seeds])
+        cells.submit(
+            [Job("reward", "trained", s, session.store.root, model, settings, test, base=(train,)) for s in seeds]
+        )
         scored = [track(session, cell) for cell in cells.results()]
         table = _table(session, scored, sources)
         page = Page(

@@ -22,7 +22,7 @@ from fac.errors import FacError
 from fac.sae import TrainSettings
 from fac.sae.recipe import RecipeSettings
 
-UNWRITTEN = ("baseline", "full", "seed_twice")  # rows of the tables for which no LLM writes
+UNWRITTEN = ("base", "baseline", "full", "seed_twice")  # rows of the tables for which no LLM writes
 BYTES_PER_TOKEN = 4
 SAMPLE = "sample"  # of data.parts: how many texts are drawn
 
@@ -140,7 +140,8 @@ def _task(cfg: DictConfig, name: str) -> TaskLoad:
         rows, cells = ["baseline", *["fac"] * pairs], (1 + pairs) * of["trained"] * seeds
     else:
         rows, mining = config.value(cfg, "experiment.rows", list[str]), 1
-        cells = len(rows) * seeds
+        rows = [row for row in rows if row != "base" or TASKS[name].untrained]
+        cells = len(rows) * seeds - ("base" in rows) * (seeds - 1)  # nothing is drawn for the untrained model
     train = {**vars(TASKS[name].settings()), **values["train"]}
     evaluation = None if from_lab else origin.evaluation
     return _load(

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,12 @@ ROWS = "rows.jsonl"
 REPLICATES = "replicates.npz"  # beside a cell's metrics: those of `Task.metric` and `Task.also` that have them
 ROLES = ("anchor", "seed", "human", "test")
 
+Protocol = Literal["added", "alone"]
+"""Whether what a method writes is added to the seed's rows or stands in their place."""
+
+PLAIN: Mapping[str, str] = {"n": "count", "pairs": "count", "norm": "norm"}
+"""Metrics of a test that are no fractions, with their units."""
+
 Labelled = tuple[str, int | None]  # a row, and the label that its data set gives it
 
 
@@ -40,8 +46,9 @@ class TaskData:
 
     anchor: Artifact  # corpus that the relevant features are found on
     known: Artifact  # corpus of the seed data: what training starts from, as the SAE reads it
-    base: tuple[Artifact, ...]  # what every row trains on; the last part are the seed's own rows
-    seed_rows: Sequence[str]
+    base: tuple[Artifact, ...]  # what every row trains on beside the seed's rows or its own: toxicity's safe texts
+    seed: Artifact  # the seed's own rows, to train on
+    seed_rows: Sequence[str]  # ... and as texts
     human_rows: Sequence[str]
     test: Artifact
     labelled: Artifact | None = None  # for the statistical judge
@@ -61,18 +68,26 @@ class Task:
     settings: type  # dataclass of the training settings
     stage: str  # name of the training stage
     train: Callable[[Job, Path], None]  # writes what was trained to the folder
-    test: Callable[[Job, Path, Path], dict[str, float]]  # (job, trained, own folder) -> metrics, as fractions
+    # (job, trained, own folder) -> metrics, as fractions but for PLAIN
+    test: Callable[[Job, Path, Path], dict[str, float]]
     read: Callable[[Source, LoadReport], Iterable[Labelled]]  # a data set as rows
     unit: str = "percent"
     note: str = ""  # printed below the table
     note_on_data: str = ""  # ... in its place, where the rows come from data sets and not from the lab
     also: Mapping[str, str] = field(default_factory=dict)  # further metrics that the table shows, with their titles
     from_base: bool = False  # trains the base model, not the instruct model
+    untrained: bool = False  # the model can be tested as it is, without training: the row "base"
     finish: Callable[[Store, Sequence[str], ChatModel, Prompts, Settings], list[str]] | None = None  # of written rows
     others: Callable[[Store, TaskData, ModelRef], dict[str, Artifact]] | None = None  # what the test needs besides
     roles: tuple[str, ...] = ROLES  # the data sets that it needs
     may_have: tuple[str, ...] = ("validation",)  # those that it can do without
     evaluation: type | None = None  # dataclass of how it is tested on data sets, where there is a choice
+
+
+def trained_on(data: TaskData, added: Artifact | None, protocol: Protocol) -> dict[str, Any]:
+    """What a row trains on, by the names of Job's fields. A row that adds nothing has the seed's rows either way."""
+    alone = added is not None and protocol == "alone"
+    return {"base": data.base, "seed_rows": None if alone else data.seed, "added": added}
 
 
 def rows_artifact(store: Store, form: Form, rows: Sequence[str]) -> Artifact:

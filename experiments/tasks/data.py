@@ -123,7 +123,7 @@ def source_data(store: Store, task: Task, seed: int, sources: Sources, test: str
         anchor, known, tested = (rows_artifact(store, task.form, rows[role]) for role in ("anchor", "seed", test))
         human = _without(rows["human"], rows["seed"])
         return TaskData(
-            anchor, known, (known,), rows["seed"], human, tested, evaluation=sources.evaluation, notes=notes
+            anchor, known, (), known, rows["seed"], human, tested, evaluation=sources.evaluation, notes=notes
         )
     for role in (test, "labelled"):
         if any(label is None for _, label in drawn.get(role, ())):
@@ -134,7 +134,7 @@ def source_data(store: Store, task: Task, seed: int, sources: Sources, test: str
     labelled = _corpus(store, drawn["labelled"]) if "labelled" in drawn else None
     human = _without(rows["human"], rows["toxic"])
     tested = _corpus(store, drawn[test])
-    return TaskData(anchor, known, (safe, toxic), rows["toxic"], human, tested, labelled, sources.evaluation, notes)
+    return TaskData(anchor, known, (safe,), toxic, rows["toxic"], human, tested, labelled, sources.evaluation, notes)
 
 
 def _drawn(
@@ -246,13 +246,11 @@ def lab_data(store: Store, task: Task, seed: int, sizes: Sizes | TaskSizes, test
     if isinstance(sizes, Sizes):
         world = draw_world(store, sizes, seed)
         seed_rows, human_rows = ([e.text for e in Corpus.load(world[role].path)] for role in ("seed", "human"))
-        base = (world["safe"], world["seed"])
-        return TaskData(
-            world["anchor"], world["seed data"], base, seed_rows, human_rows, world[test], world["labelled"]
-        )
+        anchor, known, safe, seed_texts = (world[name] for name in ("anchor", "seed data", "safe", "seed"))
+        return TaskData(anchor, known, (safe,), seed_texts, seed_rows, human_rows, world[test], world["labelled"])
     rows = {role: draw_rows(task.name, role, seed, sizes) for role in ("anchor", "seed", "human", test)}
     anchor, known, tested = (rows_artifact(store, task.form, rows[role]) for role in ("anchor", "seed", test))
-    return TaskData(anchor, known, (known,), rows["seed"], rows["human"], tested)
+    return TaskData(anchor, known, (), known, rows["seed"], rows["human"], tested)
 
 
 def draw_world(store: Store, sizes: Sizes, seed: int) -> dict[str, Artifact]:

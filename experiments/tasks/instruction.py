@@ -83,12 +83,11 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
     No LC: that is fitted to AlpacaEval's own annotator. Of data sets there is the minimal length control.
     """
     from eval.alpaca import minimal_length_control, win_rate
-    from fac.train.sft import load_sft
 
     assert job.judge is not None
     settings = _evaluation(job)
     rows = [json.loads(row) for row in load_rows([job.test])]
-    model = TransformersChat(load_sft(trained, job.model.path))
+    model = TransformersChat(_model(job, trained))
     answers = answer(model, [row["instruction"] for row in rows], greedy(settings.answer_tokens), folder)
     reference = json.loads((job.others["reference"].path / ANSWERS).read_text())
     compared = [
@@ -119,6 +118,15 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
     return found | _benchmarks(job, settings, trained)
 
 
+def _model(job: Job, trained: Path) -> ModelRef:
+    """What is tested: the fine-tuned model, or the base model as it is, in the same chat template."""
+    from fac.train.sft import load_sft
+
+    if job.untrained:
+        return replace(job.model, chat_template=job.settings.chat_template)
+    return load_sft(trained, job.model.path)
+
+
 def _shares(answers: Answers) -> dict[str, float]:
     """Which part of the judge's answers is no verdict, and why."""
     counts = {"unreadable": answers.unreadable, "judgements_cut": answers.cut, "judgements_refused": answers.refused}
@@ -135,12 +143,11 @@ def _benchmarks(job: Job, settings: Evaluation, trained: Path) -> dict[str, floa
         return {}
     from eval.harness import run_tasks
     from fac.backbone import load_causal_lm
-    from fac.train.sft import load_sft
 
     file = job.others["evaluation"].path / IFEVAL
     tasks = ["ifeval_file" if task == "ifeval" and file.exists() else task for task in settings.benchmarks]
     files = {"ifeval": file} if file.exists() else {}
-    model, tokenizer = load_causal_lm(load_sft(trained, job.model.path))
+    model, tokenizer = load_causal_lm(_model(job, trained))
     measured = run_tasks(model, tokenizer, tasks, data_files=files)
     return {f"{task}/{metric}": value for task, metrics in measured.items() for metric, value in metrics.items()}
 
@@ -264,6 +271,7 @@ TASK = Task(
         "unreadable": "judgements without a verdict",
     },
     from_base=True,
+    untrained=True,
     finish=finish,
     others=others,
     evaluation=Evaluation,

@@ -29,7 +29,9 @@ class SteeringSettings:
     layer: int = 13  # the output of model.layers[12], which the released script calls layer 12
     contrast: Literal["answer", "prompt"] = "answer"  # CAA: the answer's letter | a cue before the question
     pairs: int = 50  # of the seed data, drawn by the seed; all pairs that a method adds are taken
-    norm: float | None = None  # length as a share of the mean residual there; None: as it comes
+    # Length, as a share of the mean residual there (paper 4.5: equal norm across behaviours). None: as it comes; then
+    # rows of fewer pairs, whose vectors are longer, are steered harder.
+    norm: float | None = 0.25
     positions: Literal["all", "after_prompt"] = "all"
     cue: str = ""  # contrast "prompt": what a user says to get the matching answer
     counter_cue: str = ""  # ... and the other one
@@ -37,30 +39,30 @@ class SteeringSettings:
     def __post_init__(self) -> None:
         if self.contrast == "prompt" and not (self.cue and self.counter_cue):
             raise FacError("contrast=prompt needs cue and counter_cue: say what a user says to get either answer.")
+        if self.norm is not None and not self.norm > 0:
+            raise FacError(
+                f"train.norm={self.norm} will not do: it is a share above 0, or null for vectors as they come."
+            )
+        if self.pairs < 1:
+            raise FacError(f"train.pairs={self.pairs} will not do: set it to 1 or more.")
 
 
 def train(job: Job, folder: Path) -> None:
-    """A steering vector from pairs of the seed data, drawn by the seed, and all pairs of the added rows."""
-    import torch
-
+    """A steering vector from pairs of the seed's rows, drawn by the seed, and from all rows that the method added."""
     from fac.backbone import Backbone
-    from fac.chat import encode
-    from fac.train.steering import caa_vector, prompt_vector
+    from fac.train.steering import caa_vector, prompt_vector, residual_norm
 
     settings: SteeringSettings = job.settings
-    first, *added = job.train
-    known = load_rows([first])
-    rows = random.Random(job.seed).sample(known, min(settings.pairs, len(known))) + load_rows(added)
-    items = [as_choice(row) for row in rows]
+    known = [] if job.seed_rows is None else load_rows([job.seed_rows])
+    drawn = random.Random(job.seed).sample(known, min(settings.pairs, len(known)))
+    items = [as_choice(row) for row in drawn + ([] if job.added is None else load_rows([job.added]))]
     backbone = Backbone(job.model, settings.layer)
     if settings.contrast == "answer":
         vector = caa_vector(backbone, items, job.task)
     else:
         vector = prompt_vector(backbone, [_cued(item, settings) for item in items], job.task)
     if settings.norm is not None:
-        chats = [encode(backbone.tokenizer, [{"role": "user", "content": item.text}]).ids for item in items]
-        last = torch.stack([backbone.residual([ids])[0, -1] for ids in chats])
-        vector = vector.with_norm(settings.norm * float(last.norm(dim=-1).mean()))
+        vector = vector.with_norm(settings.norm * residual_norm(backbone))
     vector.save(folder)
 
 
@@ -82,7 +84,8 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
     robust = {multiplier: found.robust for multiplier, found in scores.items()}
     curve = {f"robust@{m:+g}": found.robust for m, found in scores.items()}
     curve |= {f"matching@{m:+g}": found.p_matching for m, found in scores.items()}
-    return {"scr": scr(robust), "matching_range": scores[1.0].p_matching - scores[-1.0].p_matching, **curve}
+    moved = scores[1.0].p_matching - scores[-1.0].p_matching
+    return {"scr": scr(robust), "matching_range": moved, **curve, "norm": vector.norm, "pairs": float(vector.pairs)}
 
 
 def read(source: Source, report: LoadReport) -> Iterator[Labelled]:

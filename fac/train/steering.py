@@ -33,6 +33,12 @@ Positions = Literal["all", "after_prompt"]
 """Where the vector is added: at all positions, as the released script does, or at those after the user's words (the
 paper's text)."""
 
+SENTENCES = (  # whose residuals say how long a residual is
+    "What is the best way to learn a new language?",
+    "Write a short story about a dog who finds its way home through the snow.",
+    "Can you explain how a sorting algorithm works, step by step?",
+    "My neighbor plays loud music every night. What can I do about it?",
+)
 OPEN = "("  # how the assistant's turn begins; the next token is the letter
 DIRECTION, RECORD = "direction.safetensors", "vector.json"
 
@@ -53,7 +59,9 @@ class SteeringVector:
         return float(self.direction.double().norm())
 
     def with_norm(self, norm: float) -> SteeringVector:
-        """The same direction, `norm` long."""
+        """The same direction, `norm` long. Raises FacError for a vector of length 0."""
+        if not self.norm > 0:
+            raise FacError(f"The vector of {self.behavior} has length 0: its pairs do not differ, give others.")
         return replace(self, direction=(self.direction.double() * (norm / self.norm)).float())
 
     def save(self, folder: Path) -> None:
@@ -76,11 +84,22 @@ def equalise(vectors: Sequence[SteeringVector]) -> list[SteeringVector]:
 
     Raises FacError for a vector of length 0.
     """
-    for vector in vectors:
-        if not vector.norm > 0:
-            raise FacError(f"The vector of {vector.behavior} has length 0: its pairs do not differ, give others.")
     mean = math.fsum(vector.norm for vector in vectors) / len(vectors)
     return [vector.with_norm(mean) for vector in vectors]
+
+
+def residual_norm(backbone: Backbone) -> float:
+    """Mean length of the residual after the backbone's layer, over the content of a few plain sentences.
+
+    It depends on the model and the layer alone, so vectors as long as a share of it are of one length whatever pairs
+    they were read from: an average over more pairs is shorter, and SCR would compare doses.
+    """
+    lengths = []
+    for sentence in SENTENCES:
+        encoded = encode(backbone.tokenizer, as_chat(sentence))
+        residual = backbone.residual([encoded.ids])[0]
+        lengths += residual[torch.tensor(encoded.content, device=residual.device)].double().norm(dim=-1).tolist()
+    return math.fsum(lengths) / len(lengths)
 
 
 # Reading vectors

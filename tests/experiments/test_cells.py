@@ -15,7 +15,6 @@ from support.models import tiny_model
 
 from experiments.cells import Cells, default_workers, run_job, track
 from experiments.job import Job
-from experiments.lab import training_corpora
 from experiments.run import CONF
 from experiments.session import Session
 from experiments.tasks import TASKS
@@ -51,7 +50,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Job:
     safe = corpus(store, "safe", [f"how do I bake bread {n}" for n in range(6)], 0)
     seed = corpus(store, "seed", [f"how can I threaten him {n}" for n in range(6)], 1)
     test = corpus(store, "test", [f"what about the river {n}" for n in range(8)], -1)
-    return Job("toxicity", "baseline", 42, store.root, model, SETTINGS, (safe, seed), test, group="added")
+    return Job(
+        "toxicity", "baseline", 42, store.root, model, SETTINGS, test, base=(safe,), seed_rows=seed, group="added"
+    )
 
 
 def job(bench: Job, **changes: Any) -> Job:
@@ -68,12 +69,15 @@ def wait_for_training(bench: Job, before: set[str]) -> None:
         time.sleep(0.01)
 
 
-def test_which_corpora_train_a_row():
-    safe, seed, added = (Artifact("texts", key, Path(key)) for key in ("safe", "seed", "added"))
-    assert training_corpora("added", safe, seed, added) == (safe, seed, added)
-    assert training_corpora("alone", safe, seed, added) == (safe, added)
-    for protocol in ("added", "alone"):
-        assert training_corpora(protocol, safe, seed, None) == (safe, seed)
+def test_the_seed_s_rows_and_added_rows_are_told_apart(bench: Job):
+    """The same rows, once as the seed's and once as a method's, in place of the seed's: a task may read them otherwise
+    (steering draws from the seed's), so they are two trained things."""
+    alone = job(bench, seed_rows=None, added=bench.seed_rows)
+    assert bench.train == alone.train == (*bench.base, bench.seed_rows)
+    assert (bench.params["trained_on"], alone.params["trained_on"]) == (["seed"], ["added"])
+    both = job(bench, added=bench.test)
+    assert both.train == (*bench.base, bench.seed_rows, bench.test)
+    assert both.params["trained_on"] == ["seed", "added"]
 
 
 def test_a_cell_is_trained_and_scored_once(bench: Job):

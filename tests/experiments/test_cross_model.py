@@ -28,7 +28,7 @@ def test_one_model_alone(tmp_path: Path):
     done = fac_here(*REDUCED, *alone, cwd=tmp_path)
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
-    assert (table.rows, table.columns) == (("baseline", "llama+llama"), ("llama", "llama_gain", "fac"))
+    assert (table.rows, table.columns) == (("baseline", "llama+llama"), ("llama", "llama_gain", "rows", "fac", "ratio"))
     transferred = table.cell("llama+llama", "llama")
     assert transferred is not None
     assert transferred.paper is not None  # Table 3

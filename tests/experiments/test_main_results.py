@@ -36,9 +36,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
 @pytest.mark.slow
 def test_every_task_has_a_number_of_every_method(run: tuple[Path, Finished]):
     table = Table.from_json((run[0] / "out" / "table.json").read_text())
-    assert table.rows == ("baseline", "full", "random_features", "fac")
+    assert table.rows == ("base", "baseline", "full", "random_features", "fac")
     for name, task in TASKS.items():
-        for row in table.rows:
+        for row in table.rows[1:]:
             cell = table.cell(row, name)
             assert cell is not None, (row, name)
             assert cell.seeds == (42, 43)
@@ -59,10 +59,45 @@ def test_every_task_has_a_number_of_every_method(run: tuple[Path, Finished]):
 
 
 @pytest.mark.slow
+def test_a_column_says_its_protocol_and_how_many_rows_each_method_added(run: tuple[Path, Finished]):
+    table = Table.from_json((run[0] / "out" / "table.json").read_text())
+    for name, task in TASKS.items():
+        assert table.name(name) == f"{task.title}, added"
+        added = {row: cell.mean for row in table.rows if (cell := table.cell(row, f"{name}_rows"))}
+        assert set(added) == {"baseline", "full", "random_features", "fac"}
+        assert (added["baseline"], added["full"]) == (0, 8)
+        for row in ("random_features", "fac"):
+            assert 0 < added[row] <= 8
+            ratio, start = table.cell(row, f"{name}_ratio"), table.cell("baseline", f"{name}_ratio")
+            assert ratio is not None
+            assert start is not None
+            assert 0 < start.mean <= ratio.mean <= 100
+            fewer = f"{table.name(row)} added {added[row]:.0f}" in " ".join(table.notes)
+            assert fewer == (added[row] < 8)
+
+
+@pytest.mark.slow
+def test_the_untrained_model_has_a_row_where_it_can_be_tested(run: tuple[Path, Finished]):
+    """Of the tasks, instruction following."""
+    table = Table.from_json((run[0] / "out" / "table.json").read_text())
+    assert {cell.column for cell in table.cells if cell.row == "base"} == {
+        "instruction", "instruction_followed", "instruction_unreadable",
+    }  # fmt: skip
+    untuned = table.cell("base", "instruction")
+    assert untuned is not None
+    assert untuned.n == 1  # nothing is drawn for it
+    stages = [path.name for path in (run[0] / "outputs" / "store" / "untrained").glob("[!.]*")]
+    assert len(stages) == 1
+
+
+@pytest.mark.slow
 def test_every_metric_of_every_cell_is_kept_beside_it(run: tuple[Path, Finished]):
     details = json.loads((run[0] / "out" / "all_metrics.json").read_text())
     rows = set(details["rows"])
     assert {"reward_chat", "reward_chat_hard", "reward_safety", "reward_reasoning", "reward_average"} <= rows
+    assert {"sycophancy_norm", "sycophancy_pairs", "survival_norm"} <= rows
+    norms = [cell["mean"] for cell in details["cells"] if cell["row"] in ("sycophancy_norm", "survival_norm")]
+    assert max(norms) - min(norms) < 1e-3  # of all rows and of both behaviours
     assert {"instruction_win_rate", "instruction_followed", "sycophancy_matching@+1", "toxicity_auroc"} <= rows
 
 

@@ -26,7 +26,7 @@ SMALL = [
     "synthesis.n=1",
     "synthesis.m=1",
     "synthesis.ratio=0.05",
-    "experiment.rows=[baseline,full,fac]",
+    "experiment.rows=[base,baseline,full,fac]",
     "workers=1",
     "tracking.enabled=false",
     "out=out",
@@ -127,6 +127,8 @@ def test_real_rows_make_a_table(task: str, real_data: Callable[[str], Path], tmp
     assert table.scale == "paper"
     assert "data seed 0" in table.title
     for row in table.rows:
+        if row == "base" and task != "instruction":
+            continue
         cell = table.cell(row, task)
         assert cell is not None, row
         assert (-100 if task in ("sycophancy", "survival") else 0) <= cell.mean <= 100
@@ -140,5 +142,5 @@ def test_what_one_model_writes_from_real_rows_trains_another_run_s(real_data: Ca
     done = fac_here("experiment=cross_model", "experiment.tasks=[sycophancy]", *alone, *small, *rows, cwd=tmp_path)
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
-    assert (table.rows, table.columns) == (("baseline", "llama+llama"), ("llama", "llama_gain", "fac"))
+    assert (table.rows, table.columns) == (("baseline", "llama+llama"), ("llama", "llama_gain", "rows", "fac", "ratio"))
     assert "data seed 0" in table.title

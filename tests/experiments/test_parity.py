@@ -39,15 +39,17 @@ def held(cfg: Any, key: str) -> str:
 
 
 def test_official_turns_every_way_on_and_paper_none():
-    (note,) = notes(compose("parity=official"), QUIRKS)
+    (note,) = notes(compose("parity=official", "experiment=main_results"), QUIRKS)
     assert all(f"({key})" in note for key in QUIRKS)
-    assert notes(compose(), QUIRKS) == ()
+    assert notes(compose("experiment=main_results"), QUIRKS) == ()
     assert notes(compose("scale=paper", "sae.release=r"), QUIRKS) == ()
 
 
 @pytest.mark.parametrize("key", QUIRKS)
 def test_each_way_is_a_switch_of_its_own(key: str):
-    alone, rest = compose(f"{key}={held(OFFICIAL, key)}"), compose("parity=official", f"{key}={held(compose(), key)}")
+    table = "experiment=main_results"
+    alone = compose(table, f"{key}={held(OFFICIAL, key)}")
+    rest = compose(table, "parity=official", f"{key}={held(compose(table), key)}")
     (on,), (others,) = notes(alone, QUIRKS), notes(rest, QUIRKS)
     assert [other for other in QUIRKS if f"({other})" in on] == [key]
     assert [other for other in QUIRKS if f"({other})" not in others] == [key]
@@ -86,12 +88,12 @@ def test_the_paper_s_way_is_what_a_library_user_gets_too():
         ("synthesis.ratio=1.5", "synthesis.ratio=1.5 will not do"),
         ("synthesis.spans=-1", "synthesis.spans=-1 will not do"),
         ("synthesis.pair=worst", "synthesis.pair='worst' will not do"),
-        ("protocol=both", "protocol='both' will not do"),
+        ("tasks.reward.protocol=both", "tasks.reward.protocol='both' will not do"),
     ],
 )
 def test_a_wrong_switch_is_named(override: str, said: str):
     cfg = compose("experiment=main_results", override)
-    readers = (config.feature_settings, config.read_settings, config.synthesis_settings, config.protocol)
+    readers = (config.feature_settings, config.read_settings, config.synthesis_settings, task_plans)
     with pytest.raises(FacError) as failure:
         assert not [read(cfg) for read in readers]
     assert said in str(failure.value)
@@ -111,16 +113,22 @@ def test_only_what_an_experiment_reads_is_in_its_notes():
 def test_trained_alone_what_is_written_stands_in_place_of_the_seed_s_rows(
     tmp_path: Path, protocol: str, kept: list[str]
 ):
-    (plan,) = task_plans(compose("experiment=main_results", "experiment.tasks=[toxicity]", f"protocol={protocol}"))
+    (plan,) = task_plans(
+        compose("experiment=main_results", "experiment.tasks=[toxicity]", f"tasks.toxicity.protocol={protocol}")
+    )
     corpora = {name: Artifact(name, name, tmp_path) for name in ("safe", "seed", "rows", "test")}
-    base = (corpora["safe"], corpora["seed"])
-    data = TaskData(corpora["seed"], corpora["seed"], base, [], [], corpora["test"])
+    seed = corpora["seed"]
+    data = TaskData(seed, seed, (corpora["safe"],), seed, [], [], corpora["test"])
     row = Row("fac", Outcome(["a b c"]), corpora["rows"])
     model = ModelRef("x")
     jobs = jobs_of(plan, Store(tmp_path), data, row, model, None, {})
     assert {tuple(part.name for part in job.train) for job in jobs} == {tuple(kept)}
     nothing = jobs_of(plan, Store(tmp_path), data, Row("baseline", Outcome([]), None), model, None, {})
-    assert {job.train for job in nothing} == {base}  # a row that adds nothing has the seed's
+    assert {job.train for job in nothing} == {(corpora["safe"], seed)}  # a row that adds nothing has the seed's
+    twice = jobs_of(
+        plan, Store(tmp_path), data, Row("seed_twice", Outcome(["a b c"]), corpora["rows"]), model, None, {}
+    )
+    assert len(twice) == (3 if protocol == "added" else 0)  # in place of themselves they are the baseline
 
 
 @pytest.mark.slow

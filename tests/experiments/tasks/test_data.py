@@ -44,7 +44,7 @@ def test_rows_and_the_corpora_of_their_chats(store: Store, task: str, test: str)
     data = lab_data(store, TASKS[task], 1, TASK_SIZES, test)
     rows = {role: draw_rows(task, role, 1, TASK_SIZES) for role in ("anchor", "seed", "human", test)}
     assert (data.seed_rows, data.human_rows) == (rows["seed"], rows["human"])
-    assert data.base == (data.known,)
+    assert (data.base, data.seed) == ((), data.known)
     assert data.labelled is None
     form = TASKS[task].form
     for artifact, role in ((data.anchor, "anchor"), (data.known, "seed"), (data.test, test)):
@@ -60,7 +60,7 @@ def test_the_toxicity_task_trains_on_safe_and_seed_texts(store: Store, test: str
     data = lab_data(store, TASKS["toxicity"], 1, SIZES, test)
     drawn = {role: draw_corpus(role, 1, SIZES) for role in ROLES}
     roles = {role: [example.text for example in examples] for role, examples in drawn.items()}
-    assert [texts(part) for part in data.base] == [roles["safe"], roles["seed"]]
+    assert [texts(part) for part in (*data.base, data.seed)] == [roles["safe"], roles["seed"]]
     assert texts(data.known) == roles["safe"] + roles["seed"]
     assert (data.seed_rows, data.human_rows) == (roles["seed"], roles["human"])
     assert data.labelled is not None

@@ -87,7 +87,7 @@ def drawn(values: dict[str, Any], folder: Path, seed: int = 0, task: str = "toxi
 def test_the_toxicity_task_s_roles(toxic: dict[str, Any], tmp_path: Path):
     data = drawn(toxic, tmp_path)
     assert texts(data.anchor) == [*(f"anchor {i}" for i in range(9)), "more one"]  # both sets, without the test's text
-    known, (safe, positives) = texts(data.known), data.base
+    known, (safe,), positives = texts(data.known), data.base, data.seed
     assert len(known) == 5
     assert set(known) <= {f"seed {i}" for i in range(8)}
     for part, label, name, count in ((safe, 0, "safe", 4), (positives, 1, "toxic", 3)):
@@ -215,10 +215,10 @@ def test_toxicchat_s_halves_share_texts_which_are_not_trained_on(real_data: Call
     test = Corpus.load(data.test.path)
     assert (len(test), sum(labels(data.test))) == (2853, 362)
     assert len(Corpus.load(data.known.path)) == 2801 - 107 - 1  # 99 texts in 107 rows, and one prompt of AlpacaEval
-    for part in (data.anchor, data.known, *data.base, data.labelled):
+    for part in (data.anchor, data.known, *data.base, data.seed, data.labelled):
         assert part is not None
         assert overlap(Corpus.load(part.path), test) == []
-    assert [len(Corpus.load(part.path)) for part in data.base] == [1000, 200]
+    assert [len(Corpus.load(part.path)) for part in (*data.base, data.seed)] == [1000, 200]
     assert len(data.human_rows) > 100
 
 
@@ -240,7 +240,7 @@ def test_reward_rows_of_every_layout_and_no_alpaca_eval_prompt_to_train_on(
     assert not any(is_in_alpaca_eval(row["prompt"][0]["content"]) for row in human)
     assert {json.loads(row)["subset"] for row in load_rows([data.test])} == {"llmbar-natural"}
     assert len(data.seed_rows) == 300
-    assert data.base == (data.known,)
+    assert (data.base, data.seed) == ((), data.known)
     with pytest.raises(FacError, match=r"Every row of tasks.reward.data.seed stands in the test or in AlpacaEval"):
         drawn({"data": {**values["data"], "seed": chat}}, tmp_path, task="reward")
 
@@ -352,7 +352,7 @@ def test_in_the_lab_too_the_judge_s_prompt_is_in_the_score_s_key(tmp_path: Path)
     params = json.loads((needed["evaluation"].path / "stage.json").read_text())["params"]
     assert params["prompts"] == Prompts("lab/instruction").digest("compare")
     assert (params["answer_tokens"], params["judging"]["max_new_tokens"], params["both_orders"]) == (60, 12, True)
-    job = Job("instruction", "baseline", 42, tmp_path, model, SftSettings(), (), data.test, needed, judge=model)
+    job = Job("instruction", "baseline", 42, tmp_path, model, SftSettings(), data.test, others=needed, judge=model)
     assert needed["evaluation"] in _tested_on(job, "trained")
     assert _test_params(job) == {"judge": model.identity()}
 

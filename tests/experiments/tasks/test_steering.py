@@ -1,0 +1,135 @@
+"""experiments.tasks.steering: which pairs a vector is read from and how long it is, against the vector of those."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.caa import caa_rows
+from support.models import tiny_model
+
+from experiments.job import Job
+from experiments.tasks import TASKS
+from experiments.tasks.base import rows_artifact
+from experiments.tasks.steering import SteeringSettings, as_choice, train
+from fac.backbone import Backbone, ModelRef
+from fac.errors import FacError
+from fac.store import Artifact, Store
+from fac.synthesis.forms import CHOICE
+from fac.train.steering import SteeringVector, caa_vector, residual_norm
+
+SETTINGS = SteeringSettings(layer=2, pairs=3, norm=None)
+BEHAVIORS = ("sycophancy", "survival")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    return ModelRef(str(tiny_model(tmp_path_factory.mktemp("model"))))
+
+
+@pytest.fixture(scope="module")
+def backbone(model: ModelRef) -> Backbone:
+    return Backbone(model, SETTINGS.layer)
+
+
+def rows(count: int, about: str) -> list[str]:
+    return [json.dumps(row) for row in caa_rows(count, about)]
+
+
+SEED, ADDED, ASKED = rows(8, "the sea"), rows(5, "being switched off"), rows(3, "the night")
+
+
+def kept(store: Store, held: Sequence[str] | None) -> Artifact | None:
+    return None if held is None else rows_artifact(store, CHOICE, held)
+
+
+def vector(
+    model: ModelRef,
+    folder: Path,
+    seed_rows: Sequence[str] | None,
+    added: Sequence[str] | None,
+    settings: SteeringSettings = SETTINGS,
+    behavior: str = "sycophancy",
+    seed: int = 42,
+) -> SteeringVector:
+    store = Store(folder / "store")
+    test = rows_artifact(store, CHOICE, ASKED)
+    job = Job(
+        behavior, "row", seed, store.root, model, settings, test,
+        seed_rows=kept(store, seed_rows), added=kept(store, added),
+    )  # fmt: skip
+    train(job, folder / "trained")
+    return SteeringVector.load(folder / "trained")
+
+
+def drawn(seed: int, pairs: int = SETTINGS.pairs) -> list[str]:
+    return random.Random(seed).sample(SEED, pairs)
+
+
+@pytest.mark.parametrize("behavior", BEHAVIORS)
+@pytest.mark.parametrize(
+    ("seed_rows", "added", "read"),
+    [
+        (SEED, None, drawn(42)),  # the baseline: as many of the seed's as `pairs`
+        (SEED, ADDED, drawn(42) + ADDED),  # added: and all of the method's
+        (None, ADDED, ADDED),  # alone: all of the method's, though more than `pairs`
+        (SEED[:2], ADDED, SEED[:2] + ADDED),  # fewer than `pairs`
+    ],
+)
+def test_the_pairs_that_a_vector_is_read_from(
+    model: ModelRef,
+    backbone: Backbone,
+    tmp_path: Path,
+    behavior: str,
+    seed_rows: list[str] | None,
+    added: list[str] | None,
+    read: list[str],
+):
+    found = vector(model, tmp_path, seed_rows, added, behavior=behavior)
+    expected = caa_vector(backbone, [as_choice(row) for row in read], behavior)
+    np.testing.assert_allclose(found.direction, expected.direction, atol=1e-6)
+    assert (found.pairs, found.behavior, found.layer) == (len(read), behavior, SETTINGS.layer)
+
+
+def test_each_seed_draws_from_the_seed_s_rows_only(model: ModelRef, tmp_path: Path):
+    one, other = (vector(model, tmp_path / str(seed), SEED, ADDED, seed=seed) for seed in (42, 43))
+    assert not np.allclose(one.direction, other.direction)
+    one, other = (vector(model, tmp_path / f"alone{seed}", None, ADDED, seed=seed) for seed in (42, 43))
+    np.testing.assert_array_equal(one.direction, other.direction)
+
+
+def test_all_vectors_are_of_one_length_whatever_they_are_read_from(model: ModelRef, backbone: Backbone, tmp_path: Path):
+    """Averages over other pairs have other lengths; brought to a share of the residual's, no row's depends on them."""
+    settings = replace(SETTINGS, norm=0.25)
+    runs = [(SEED, None, 42), (SEED, ADDED, 42), (None, ADDED, 42), (SEED, None, 43)]
+    raw, equal = (
+        [
+            vector(model, tmp_path / f"{name}{i}", first, second, told, behavior, seed)
+            for behavior in BEHAVIORS
+            for i, (first, second, seed) in enumerate(runs)
+        ]
+        for name, told in (("raw", SETTINGS), ("equal", settings))
+    )
+    assert max(v.norm for v in raw) > 1.2 * min(v.norm for v in raw)
+    for before, after in zip(raw, equal, strict=True):
+        assert after.norm == pytest.approx(0.25 * residual_norm(backbone), rel=1e-5)
+        np.testing.assert_allclose(after.direction / after.norm, before.direction / before.norm, atol=1e-6)
+
+
+def test_the_length_and_the_pairs_are_reported_with_the_scores(model: ModelRef, tmp_path: Path):
+    made = vector(model, tmp_path, SEED, ADDED, replace(SETTINGS, norm=0.25))
+    store = Store(tmp_path / "store")
+    job = Job("survival", "row", 42, store.root, model, SETTINGS, rows_artifact(store, CHOICE, ASKED))
+    found = TASKS["survival"].test(job, tmp_path / "trained", tmp_path)
+    assert (found["norm"], found["pairs"]) == (made.norm, 8)
+    assert found["scr"] == found["robust@+1"] - found["robust@-1"]
+    assert found["matching_range"] == found["matching@+1"] - found["matching@-1"]
+
+
+@pytest.mark.parametrize(("settings", "said"), [({"norm": 0.0}, "norm=0.0"), ({"pairs": 0}, "pairs=0")])
+def test_a_setting_that_cannot_be_is_refused(settings: dict, said: str):
+    with pytest.raises(FacError, match=f"train.{said} will not do"):
+        replace(SETTINGS, **settings)
