@@ -29,9 +29,9 @@ from fac.data.mixture import Part, mix
 from fac.errors import FacError
 from fac.pipeline import Workshop
 from fac.sae import SaeRef, load
-from fac.sae.load import read_record
 from fac.sae.quality import quality
 from fac.sae.recipe import CURVE
+from fac.sae.ref import CONFIG, read_record
 from fac.store import Artifact
 
 COLUMNS = {
@@ -93,7 +93,7 @@ def _parts(cfg: DictConfig) -> dict[str, Part]:
 
 def measure_quality(shop: Workshop, corpus: Artifact) -> dict[str, Any]:
     """The quality of the shop's SAE on a corpus, with its width, K (null: no Top-K SAE) and the number of texts."""
-    settings, record = shop.features, read_record(shop.sae)
+    settings, record = shop.features, read_record(shop.sae.fetched(CONFIG))
     which = {  # as it was trained
         "max_tokens": record.get("settings", {}).get("max_tokens", settings.max_tokens),
         "tokens": record.get("tokens", "content"),

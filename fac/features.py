@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from fac.backbone import Backbone
 from fac.chat import Encoded, Message, encode
 from fac.pooled import PooledWriter
-from fac.sae import Sae
+from fac.sae import Sae, finite
 
 _WINDOW = 2048  # texts sorted by length together, at most
 _WINDOW_ELEMENTS = 1 << 24  # texts x width of pooled values held at a time
@@ -147,7 +147,7 @@ class Extractor:
         positions = [np.flatnonzero(encoded[i].content) for i in block]
         row_in_batch = {index: row for row, index in enumerate(batch)}
         rows = [residual[row_in_batch[i], torch.as_tensor(p)] for i, p in zip(block, positions, strict=True)]
-        activations = self.sae.encode(torch.cat(rows))
+        activations = self.sae.encode(finite(torch.cat(rows), self.backbone))
         start = 0
         for index, place in zip(block, positions, strict=True):
             if not len(place):
@@ -205,7 +205,7 @@ def content_means(
         residual = backbone.residual([encoded[i].ids for i in batch])
         for row, index in enumerate(batch):
             content = residual[row, torch.as_tensor(np.flatnonzero(encoded[index].content))]
-            means[index] = content.float().mean(dim=0).cpu().numpy() if len(content) else 0.0
+            means[index] = finite(content, backbone).float().mean(dim=0).cpu().numpy() if len(content) else 0.0
     return means
 
 

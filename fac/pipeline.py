@@ -168,10 +168,15 @@ class Workshop:
             self.sae = SaeRef(path=str(self._train_sae(sae, sae_texts, on_step).path))
         else:
             self.sae = self._imported(sae)
-            found = layer if layer is not None else recorded_layer(self.sae)
-            if found is None:
+            recorded = recorded_layer(self.sae)
+            if recorded is None and layer is None:
                 raise FacError(f"The SAE {sae} does not say which layer it was trained on: set sae.layer.")
-            self.layer = found
+            if None not in (recorded, layer) and recorded != layer:
+                raise FacError(
+                    f"The SAE {sae} was trained on layer {recorded}, not on layer {layer} (sae.layer): leave sae.layer "
+                    f"out, name another SAE, or use sae=train."
+                )
+            self.layer = int(recorded or layer or 0)
 
     @cached_property
     def backbone(self) -> Backbone:

@@ -30,7 +30,8 @@ from fac.interpret import ROLES
 from fac.llm.openai import OpenAISettings
 from fac.prompts import Prompts
 from fac.sae import SaeRef, recorded_layer
-from fac.sae.checkpoint import SUFFIXES
+from fac.sae.checkpoint import find_checkpoint, read_checkpoint
+from fac.sae.ref import CONFIG, check_weights, read_config
 
 DISTRIBUTION = "fac-synthesis"
 CONSTRAINTS = REPOSITORY / "constraints.txt"
@@ -188,34 +189,36 @@ def sae(cfg: DictConfig, ref: ModelRef, shape: Shape | None, online: bool, found
         said = f"to be trained first, on layer {layer or 'at half the depth'}: width {chosen.width}, K {chosen.k}"
         yield Finding("ok", what, said)
         return
-    folder = Path(chosen.path).expanduser() if chosen.path else None
-    if folder is not None and (folder / "cfg.json").is_file():
-        yield from _lens_folder(what, folder, shape, layer, cfg, found)
-    elif folder is not None and (folder.is_dir() or folder.suffix in SUFFIXES):
-        yield Finding("ok", what, f"{chosen}, a checkpoint that the run will import")
-    elif chosen.release:
+    if chosen.release:
         yield from _release(what, chosen, online)
-    else:
-        name = str(chosen.path).removeprefix("hub:")
-        if cached(name, None, "model") is not None:
-            yield Finding("ok", what, f"{name}, in the hub's cache")
+        return
+    if chosen.folder is not None:
+        checkpoint = find_checkpoint(chosen)
+        if checkpoint is None:
+            yield from _lens_folder(what, chosen, shape, layer, cfg, found)
         else:
-            way = f"hf download {name}, or name a folder with sae.path=DIR, or train one with sae=train"
-            yield on_hub(what, name, None, "model", online, way)
+            read_checkpoint(checkpoint.fetch())
+            yield Finding("ok", what, f"{chosen}, a checkpoint that the run will import")
+        return
+    name = chosen.repository
+    if cached(name, None, "model") is not None:
+        yield Finding("ok", what, f"{name}, in the hub's cache")
+    else:
+        way = f"hf download {name}, or name a folder with sae.path=DIR, or train one with sae=train"
+        yield on_hub(what, name, None, "model", online, way)
 
 
 def _lens_folder(
-    what: str, folder: Path, shape: Shape | None, layer: int | None, cfg: DictConfig, found: list[Encoder]
+    what: str, chosen: SaeRef, shape: Shape | None, layer: int | None, cfg: DictConfig, found: list[Encoder]
 ) -> Iterator[Finding]:
-    """A folder in SAELens format, by its two records."""
-    told = json.loads((folder / "cfg.json").read_text())
-    record = json.loads((folder / "fac.json").read_text()) if (folder / "fac.json").is_file() else {}
-    d_in, width, k = told.get("d_in"), int(told.get("d_sae", 0)), told.get("k")
-    recorded = record.get("layer") or recorded_layer(SaeRef(str(folder)))
+    """A folder in SAELens format: its two records and its weights. Raises FacError as loading it would."""
+    folder, recorded = chosen.fetched(CONFIG), recorded_layer(chosen)
+    assert folder is not None
+    told = read_config(folder)
+    check_weights(folder)
+    d_in, width, k = told["d_in"], told["d_sae"], told.get("k")
     layer = layer if layer is not None else recorded
-    if not (folder / "sae_weights.safetensors").is_file():
-        said = f"{folder} holds no sae_weights.safetensors: fetch it again, or train one with sae=train"
-    elif layer is None:
+    if layer is None:
         said = f"{folder} does not say which layer it was trained on: set sae.layer"
     elif shape and d_in != shape.d_model:
         said = f"{folder} reads {d_in} dimensions, the model has {shape.d_model}: name another, or use sae=train"

@@ -1,12 +1,14 @@
-"""Sparse autoencoders: load and check them (`load`), train them (`lens`, `recipe`), import the paper's (`checkpoint`),
-measure how well they reconstruct (`quality`).
+"""Sparse autoencoders: which one (`ref`, `hooks`), load and check it (`load`), train one (`lens`, `recipe`), import the
+paper's (`checkpoint`), measure how well it reconstructs (`quality`).
 
 Every SAE is a folder in SAELens' inference format, whoever made it, beside it `fac.json`, the record of how. Does not
 know: pooling and coverage (`fac.features`).
 """
 
+from fac.sae.hooks import hook_name, layer_of
 from fac.sae.lens import TrainSettings, train
-from fac.sae.load import RULES, Chats, Sae, SaeRef, hook_name, layer_of, load, recorded_layer
+from fac.sae.load import RULES, Chats, Sae, finite, load
+from fac.sae.ref import SaeRef, recorded_layer
 
 __all__ = [
     "RULES",
@@ -14,6 +16,7 @@ __all__ = [
     "Sae",
     "SaeRef",
     "TrainSettings",
+    "finite",
     "hook_name",
     "layer_of",
     "load",

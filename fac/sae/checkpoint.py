@@ -27,7 +27,9 @@ import torch
 
 from fac.errors import FacError
 from fac.jsonl import write_json_atomic
-from fac.sae.load import HUB, RECORD, SaeRef, hook_name
+from fac.sae.hooks import hook_name
+from fac.sae.ref import HUB, RECORD, SaeRef
+from fac.weights import check_fetched, check_tensor
 
 SUFFIXES = (".pth", ".pt")
 _LAYER = re.compile(r"_l(\d+)(?=[_.]|$)")
@@ -78,20 +80,16 @@ def find_checkpoint(ref: SaeRef) -> Checkpoint | None:
         if not path.is_file():
             raise FacError(f"There is no SAE checkpoint {path}: set sae.path to the file, or to hub:OWNER/REPOSITORY.")
         return Checkpoint(str(path), _named_layer(path.name))
-    if ref.path.startswith(("/", ".", "~")) or (ref.sae_id and not ref.sae_id.endswith(SUFFIXES)):
+    if path.exists() or ref.path.startswith(("/", ".", "~")) or (ref.sae_id and not ref.sae_id.endswith(SUFFIXES)):
         return None
     return _on_hub(ref.path.removeprefix(HUB), ref)
 
 
 def import_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write a checkpoint to `folder` in SAELens format, float32.
-
-    Only tensors and plain values are read, so that a file cannot run code. Raises FacError if it holds anything else,
-    or another layout than the module's docstring shows.
-    """
+    """Write a checkpoint to `folder` in SAELens format, float32. Raises FacError as `read_checkpoint` does."""
     from sae_lens.saes.sae import SAEMetadata
 
-    weight, k = _read(checkpoint.fetch())
+    weight, k = read_checkpoint(checkpoint.fetch())
     hook = {} if checkpoint.layer is None else {"hook_name": hook_name(checkpoint.layer)}
     save_tied(folder, weight["W_enc"], weight["b_enc"], weight["b_dec"], k, SAEMetadata(prepend_bos=True, **hook))
     # The authors train on all tokens of a text, and so are their losses.
@@ -174,8 +172,19 @@ def _named_layer(*names: str) -> int | None:
     return next((int(match[1]) for match in found if match), None)
 
 
-def _read(file: Path) -> tuple[dict[str, torch.Tensor], int]:
-    """The tensors of a checkpoint and its K."""
+def read_checkpoint(file: Path) -> tuple[dict[str, torch.Tensor], int]:
+    """The tensors of a checkpoint (W_enc [d_in, width], b_enc, b_dec) and its K.
+
+    Only tensors and plain values are read, so that a file cannot run code. Raises FacError if it holds anything else,
+    another layout than the module's docstring shows, or what cannot be weights (`fac.weights`).
+    """
+    check_fetched(file, "The SAE checkpoint")
+    with file.open("rb") as stream:
+        start = stream.read(16)
+    if not start.startswith((b"PK", b"\x80")):  # a zip file, or the pickle that torch wrote before 1.6
+        raise FacError(
+            f"The SAE checkpoint {file} is no file of torch.save (it begins with {start!r}): fetch it again."
+        )
     try:
         held = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -202,11 +211,13 @@ def _read(file: Path) -> tuple[dict[str, torch.Tensor], int]:
     d_in, width, k = (config[key] for key in ("d_inp", "d_hide", "topK"))
     expected = {"W_enc": (d_in, width), "b_enc": (width,), "b_dec": (d_in,)}
     shapes = {name: tuple(weight[name].shape) for name in expected}
-    if shapes != expected or not (isinstance(k, int) and 1 <= k <= width):
+    if shapes != expected or isinstance(k, bool) or not (isinstance(k, int) and 1 <= k <= width):
         raise FacError(
             f"The SAE checkpoint {file} contradicts itself: its config is {dict(config)} and its tensors are "
             f"{', '.join(f'{name} {list(shape)}' for name, shape in shapes.items())}; fetch it again."
         )
+    for name in expected:
+        check_tensor(weight[name], f"{name} in the SAE checkpoint {file}")
     return {name: weight[name] for name in expected}, k
 
 

@@ -15,7 +15,8 @@ import torch
 
 from fac.backbone import Backbone
 from fac.errors import FacError
-from fac.sae.load import Chats, content_residual, hook_name, model_name, write_record
+from fac.sae.hooks import hook_name
+from fac.sae.load import Chats, content_residual, model_name, write_record
 
 
 @dataclass(frozen=True)

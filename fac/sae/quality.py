@@ -18,7 +18,7 @@ from fac.backbone import Backbone
 from fac.chat import Encoded, Message, encode
 from fac.errors import FacError
 from fac.features import token_batches
-from fac.sae.load import Sae
+from fac.sae.load import Sae, finite
 
 Tokens = Literal["all", "content"]
 _WINDOW = 512  # texts sorted by length together
@@ -58,7 +58,7 @@ def token_rows(
         places = [torch.tensor(kept[i], device=residual.device) for i in batch]
         rows = [residual[row, : len(keep)][keep] for row, keep in enumerate(places)]
         shares = [torch.full((len(row),), 1 / len(row), device=residual.device) for row in rows]
-        yield Rows(torch.cat(rows).float(), torch.cat(shares))
+        yield Rows(finite(torch.cat(rows), backbone).float(), torch.cat(shares))
 
 
 class Tally:

@@ -16,6 +16,7 @@ decided by the seed. Does not know: which texts (`fac.pipeline`), or who watches
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +36,10 @@ from fac.chat import Message
 from fac.errors import FacError
 from fac.jsonl import write_json_atomic
 from fac.sae.checkpoint import save_tied
-from fac.sae.load import RECORD, hook_name, model_name, write_record
+from fac.sae.hooks import hook_name
+from fac.sae.load import model_name, write_record
 from fac.sae.quality import Rows, Tally, Tokens, token_rows
+from fac.sae.ref import RECORD
 
 CURVE = "curve.json"  # what was measured at every step
 DEAD_AFTER = 100  # steps without firing, after which a feature counts as dead
@@ -189,6 +192,8 @@ class _Run:
         self._optimizer.step()
         self._optimizer.zero_grad()
         found = tally.quality()
+        if not math.isfinite(found.l2):
+            raise FacError(f"The SAE's loss is {found.l2} at step {done}: lower sae.train.lr, and run again.")
         self._last_fired[tally.fired] = done
         measured = {
             "l2": found.l2,

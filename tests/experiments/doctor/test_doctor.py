@@ -193,7 +193,21 @@ def test_a_model_without_weights_and_an_sae_that_does_not_fit_are_said(tmp_path:
     assert "reads 64 dimensions, the model has 128" in said()[1]
     (sae / "cfg.json").write_text(json.dumps(told))
     (sae / "sae_weights.safetensors").unlink()
-    assert "holds no sae_weights.safetensors" in said()[1]
+    assert "it has no sae_weights.safetensors" in said()[1]
+    weights = (shipped("llama/sae") / "sae_weights.safetensors").read_bytes()
+    for held, why in (
+        (weights[:-9], "cut off"),
+        (weights[:-4] + b"\xff" * 4, "NaN"),
+        (b"version https://git-lfs", "LFS"),
+    ):
+        (sae / "sae_weights.safetensors").write_bytes(held)
+        assert said()[0] == "missing"
+        assert why in said()[1]
+    (sae / "cfg.json").write_text(json.dumps({**told, "metadata": {"hook_name": "blocks.1.hook_mlp_out"}}))
+    assert "reads blocks.1.hook_mlp_out" in said()[1]
+    (sae / "cfg.json").rename(sae / "ae.pth")
+    (sae / "sae_weights.safetensors").unlink()
+    assert "is no file of torch.save" in said()[1]
 
 
 @pytest.mark.parametrize(

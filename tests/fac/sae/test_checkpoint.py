@@ -150,12 +150,49 @@ def test_a_malicious_file_is_refused_and_not_run(held, model, tmp_path, how):
         (lambda h: [1], "it holds list"),
         (lambda h: {**h, "config": {**h["config"], "d_hide": 128}}, r"contradicts itself: .*W_enc \[64, 160\]"),
         (lambda h: {**h, "config": {**h["config"], "topK": 500}}, "contradicts itself: .*'topK': 500"),
+        (lambda h: {**h, "config": {**h["config"], "topK": True}}, "contradicts itself: .*'topK': True"),
+        (lambda h: with_weight(h, "b_dec", lambda w: w / 0), "b_dec in the SAE checkpoint .* (NaN|infinite)"),
+        (lambda h: with_weight(h, "W_enc", lambda w: w * float("nan")), "W_enc in the SAE checkpoint .* NaN"),
+        (lambda h: with_weight(h, "W_enc", lambda w: w.to(torch.complex64)), "W_enc .* is of the type complex64"),
+        (lambda h: with_weight(h, "W_enc", lambda w: w.to(torch.int8)), "W_enc .* is of the type int8"),
+        (lambda h: with_weight(h, "W_enc", lambda w: w.to_sparse()), "W_enc .* is sparse coo"),
+        (lambda h: with_weight(h, "W_enc", lambda w: w.to_sparse_csr()), "W_enc .* is sparse csr"),
+        (lambda h: with_weight(h, "b_enc", lambda w: w.to("meta")), "b_enc .* is without values"),
     ],
 )
 def test_another_layout_is_refused_with_what_it_holds(held, tmp_path, change, said):
     torch.save(change(held), tmp_path / "x.pth")
     with pytest.raises(FacError, match=said):
         import_checkpoint(Checkpoint(str(tmp_path / "x.pth"), None), tmp_path / "sae")
+
+
+def with_weight(held: dict, name: str, change) -> dict:
+    return {**held, "weight": {**held["weight"], name: change(held["weight"][name])}}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "pointer that Git LFS leaves .*git lfs pull",
+        ),
+        (b"<!DOCTYPE html><html>Sign in</html>", r"is no file of torch.save \(it begins with b'<!DOCTYPE"),
+        (b"", "is empty: fetch it again"),
+    ],
+)
+def test_what_is_no_checkpoint_is_not_said_to_be_dangerous(tmp_path, content, said):
+    (tmp_path / "x_l2.pth").write_bytes(content)
+    with pytest.raises(FacError, match=f"SAE checkpoint .*{said}"):
+        import_checkpoint(Checkpoint(str(tmp_path / "x_l2.pth"), None), tmp_path / "sae")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_real_floating_point_numbers_of_any_size_are_taken(held, tmp_path, dtype):
+    torch.save({**held, "weight": {name: w.to(dtype) for name, w in held["weight"].items()}}, tmp_path / "x.pth")
+    import_checkpoint(Checkpoint(str(tmp_path / "x.pth"), None), tmp_path / "sae")
+    weights = load_file(tmp_path / "sae" / "sae_weights.safetensors")
+    assert torch.equal(weights["W_enc"], held["weight"]["W_enc"].to(dtype).float())
 
 
 def test_a_damaged_or_missing_file_is_said(file, tmp_path):
