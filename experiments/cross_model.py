@@ -89,6 +89,7 @@ def run(cfg: DictConfig) -> Path:
                     row = write_row(session.store, "fac", material, plan, mined[source], crew.writer)
                 name = f"{source}+{writer}"
                 written[name] = row = replace(row, name=name)
+                session.say(f"{name}: {row.outcome.counts}")
                 session.say(f"{name}: {100 * (row.any.binary if row.any else 0):.0f} % of the missing features covered")
                 for target in trained:
                     cells.submit(jobs_of(plan, session.store, data, row, models[target][0], None, {}, group=target))
@@ -119,7 +120,10 @@ def _finish(
         title=table.title,
         subtitle="Features mined with one model, data written by a second, a third one trained.",
         tables=tables,
-        facts=[(f"{name}: features missing in seed", str(int(m.gap.missing().sum()))) for name, m in mined.items()],
+        facts=[
+            *((f"{name}: features missing in seed", str(int(m.gap.missing().sum()))) for name, m in mined.items()),
+            *((f"{name}: written", str(row.outcome.counts)) for name, row in written.items()),
+        ],
     )
     metrics = {f"{cell.column}/{cell.row}": cell.mean for cell in table.cells}
     return session.finish(page, metrics)

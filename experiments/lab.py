@@ -83,9 +83,7 @@ def run(cfg: DictConfig) -> Path:
                 outcome = METHODS[name](material)
                 added = rows_artifact(session.store, QUERY, outcome.rows) if outcome.rows else None
                 if outcome.samples:
-                    session.say(
-                        f"{name}: {sum(s.kept for s in outcome.samples)} of {len(outcome.samples)} samples kept"
-                    )
+                    session.say(f"{name}: {outcome.counts}")
                 cells.submit(_jobs(plan, session.store, data, name, added))
                 rows.append(coverage_of(shop, gap, Row(name, outcome, added)))
         official_shop = Workshop(session.store, model, shop.sae, shop.layer, replace(plan.features, rule="official"))

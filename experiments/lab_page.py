@@ -237,9 +237,9 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
                     f"{100 * interval.low:.1f} – {100 * interval.high:.1f} %",
                 ),
             ]
-            kept, own = sum(s.kept for s in row.outcome.samples), len(row.outcome.samples)
-            unreadable = sum(not s.text for s in row.outcome.samples)
-            facts.append((f"{label}: samples kept, written, unreadable", f"{kept} / {own} / {unreadable}"))
+    facts += [
+        (f"{found.table.name(row.name)}: written", str(row.outcome.counts)) for row in found.rows if row.outcome.samples
+    ]
     agree = overlap(found.statistical & (gap.anchor_counts[gap.at] > 0), gap.active())
     facts.append(("Statistical judge against LLM judge, Jaccard of F", f"{agree.jaccard:.2f}"))
     silent = [r for r in gap.readings.values() if not r.explanation]
@@ -370,4 +370,5 @@ def _samples(fac: Row | None) -> list[Sample]:
 
 
 def _per_feature(outcome: Outcome) -> int:
-    return len({s.attempt for s in outcome.samples})
+    """Requests per feature in the first round of a method's last step."""
+    return len({s.attempt for s in outcome.written.samples}) if outcome.written else 0

@@ -23,7 +23,7 @@ from experiments.engines import COMPARE, Judge
 from experiments.job import Job
 from experiments.lab_page import Row, coverage_of
 from experiments.report import Figure, Page, Series
-from experiments.results import Cell, PaperNumber, Table, measured, observed, paired, paper_table, provenance, versions
+from experiments.results import Cell, Table, measured, observed, paired, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS, Task
 from experiments.tasks.base import PLAIN, Protocol, TaskData, rows_artifact, trained_on
@@ -118,7 +118,7 @@ class Column:
     plan: TaskPlan
     mined: Mined
     rows: list[Row]
-    kept: dict[str, str]  # row -> samples kept of samples written
+    kept: dict[str, str]  # row -> what became of what was written for it
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,8 @@ def run(cfg: DictConfig) -> Path:
                     row = write_row(session.store, name, material, plan, mined, crew.writer)
                     column.rows.append(row)
                     if row.outcome.samples:
-                        kept = sum(s.kept for s in row.outcome.samples)
-                        column.kept[name] = f"{kept} of {len(row.outcome.samples)}"
-                        session.say(f"{plan.task.name}, {name}: {column.kept[name]} samples kept")
+                        column.kept[name] = str(row.outcome.counts)
+                        session.say(f"{plan.task.name}, {name}: {column.kept[name]}")
                     cells.submit(jobs_of(plan, session.store, data, row, model, base, others, judge=judge))
                 columns.append(column)
         scored = [track(session, cell) for cell in cells.results()]
@@ -308,7 +307,7 @@ def _finish(session: Session, found: Findings) -> Path:
         for c in columns
     ]
     facts += [
-        (f"{c.plan.task.title}, {ROW_NAMES[row]}: samples kept", kept) for c in columns for row, kept in c.kept.items()
+        (f"{c.plan.task.title}, {ROW_NAMES[row]}: written", kept) for c in columns for row, kept in c.kept.items()
     ]
     page = Page(
         title=table.title,

@@ -28,6 +28,7 @@ QUIRKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "synthesis.spans": (lambda spans: spans == 0, "no spans in the step-1 prompt"),
     "synthesis.label_scored": (bool, "queries measured with their label"),
     "synthesis.ratio": (lambda ratio: ratio < 1, "a share of {} of the missing features written for"),
+    "synthesis.top_up": (lambda rounds: rounds == 0, "no more requests where a method has fewer rows than its budget"),
     "synthesis.filter": (lambda kept: not kept, "samples neither filtered nor ranked"),
     **{
         f"tasks.{task}.protocol": (

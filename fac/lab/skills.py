@@ -254,7 +254,7 @@ def _write(document: Document, reply: str) -> Iterator[tuple[str, bool]]:
 
 
 def _write_pair(document: Document, reply: str) -> Iterator[tuple[str, bool]]:
-    row, topic = parse_pair(reply), document.topic
+    row, topic = parse_pair(reply, strict=True), document.topic
     assert isinstance(topic, QualityTopic)
     pair: dict[str, str] = json.loads(row) if row else dict.fromkeys(("prompt", "chosen", "rejected"), "")
     query = truth.parse(pair["prompt"])
@@ -266,7 +266,7 @@ def _write_pair(document: Document, reply: str) -> Iterator[tuple[str, bool]]:
 
 
 def _write_item(document: Document, reply: str) -> Iterator[tuple[str, bool]]:
-    row, topic = parse_choice(reply), document.topic
+    row, topic = parse_choice(reply, strict=True), document.topic
     assert isinstance(topic, OpinionTopic)
     question, *answers = (json.loads(row)[key] for key in (QUESTION, MATCHING, OTHER)) if row else ("", "", "")
     item = truth.parse_item(question)

@@ -1,21 +1,45 @@
 """The prompts: one Jinja file per prompt set, task and role, e.g. `lab/toxicity/write.jinja`. Roles that all tasks of a
 set share lie in the set's own folder, e.g. `lab/explain.jinja`.
 
-Knows: where the files lie, how to fill them, their hashes (results carry them). Does not know: who answers them.
-A new task brings a folder of such files and nothing else.
+A new task brings a folder of such files and nothing else. How replies to a set's prompts are read (does JSON have to be
+strict, which languages may a writer refuse in) is said in its `set.yaml`. Digests of both are in store keys.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import yaml
 
 from fac.errors import FacError
 
 ROOT = Path(__file__).parent
+RULES = "set.yaml"
+LANGUAGES = "refusals.yaml"
+LISTS = ("refusal", "persona", "offer", "user")  # the patterns of a language; refusals.yaml says what each is for
+
+
+@dataclass(frozen=True)
+class ReplyRules:
+    """How the replies to a set's prompts are read: whether JSON must be strict, and how a writer refuses, by language.
+
+    A language maps the names of `LISTS` to patterns, `parts` to pieces of patterns, `joins` to words between clauses.
+    """
+
+    strict: bool = False
+    languages: Mapping[str, Mapping[str, Any]] | None = None
+
+    @property
+    def digest(self) -> str:
+        """Short hash of all of it, patterns included."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
 
 class Prompts:
@@ -45,6 +69,19 @@ class Prompts:
         except jinja2.TemplateError as error:
             raise FacError(f"The prompt {self.folder / role}.jinja cannot be filled: {error}.") from None
 
+    @cached_property
+    def rules(self) -> ReplyRules:
+        """What the set's (or the task's own) set.yaml says; without one, JSON need not be strict and refusals are
+        English. Raises FacError for what cannot stand there."""
+        file = next((f for folder in self._search if (f := folder / RULES).is_file()), None)
+        said = _yaml(file) if file else {}
+        if unknown := set(said) - {"strict", "refusals"}:
+            raise FacError(f"{file} sets {', '.join(sorted(unknown))}: it may set strict and refusals.")
+        strict, refusals = said.get("strict", False), said.get("refusals", ["en"])
+        if not isinstance(strict, bool):
+            raise FacError(f"{file} sets strict to {strict!r}: write true or false.")
+        return ReplyRules(strict, _languages(refusals, file))
+
     def digest(self, role: str) -> str:
         """Short hash of the source of one prompt. Raises FacError if the file is missing."""
         if role not in self._digests:
@@ -58,3 +95,27 @@ class Prompts:
     def _digests(self) -> dict[str, str]:
         files = [file for folder in reversed(self._search) for file in sorted(folder.glob("*.jinja"))]
         return {f.stem: hashlib.sha256(f.read_bytes()).hexdigest()[:12] for f in files}
+
+
+def _languages(named: Any, file: Path | None) -> Mapping[str, Mapping[str, Any]]:
+    """The lists of every language: those of refusals.yaml that are named, or a mapping that says them itself."""
+    shipped = _yaml(ROOT / LANGUAGES)
+    if isinstance(named, Sequence) and not isinstance(named, str) and all(name in shipped for name in named):
+        return {name: shipped[name] for name in named}
+    lists = (*LISTS, "parts", "joins")
+    if isinstance(named, Mapping) and all(isinstance(v, Mapping) and set(v) <= set(lists) for v in named.values()):
+        return named
+    raise FacError(
+        f"{file} says {named!r} of refusals: name languages of {sorted(shipped)} as a list, or write a mapping from a "
+        f"language to its patterns ({', '.join(lists)}), as in {ROOT / LANGUAGES}."
+    )
+
+
+def _yaml(file: Path) -> Mapping[str, Any]:
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise FacError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(found, Mapping):
+        raise FacError(f"{file} is no mapping of settings: see {ROOT / 'paper' / RULES}.")
+    return found

@@ -2,8 +2,9 @@
 
 A row is a string: a query as it is, anything else as one line of JSON with the keys that its data sets use (preference
 pairs: prompt, chosen, rejected; CAA: question, answer_matching_behavior, answer_not_matching_behavior; Alpaca:
-instruction, output). Large models wrap what they are asked for: in announcements, code fences, bold type; that is
-looked through. Knows: the formats. Does not know: prompts, models, what rows are used for.
+instruction, output). Large models wrap what they are asked for: in announcements, numbers, quotes, code fences, bold
+type; that is looked through, and none of it stays in a row. Whether a reply refuses is decided in
+`fac.synthesis.replies`.
 """
 
 from __future__ import annotations
@@ -20,82 +21,111 @@ from fac.data.examples import check_characters
 from fac.data.files import Malformed, Row
 from fac.data.pairs import LAYOUTS, Pair
 
-_QUERY_LINE = re.compile(
-    r"^[\s>*_#`-]*query[-\s]?\d+[*_`]*\s*:[\s*_`]*(.+?)[\s*_`]*(?:(?:\t|\\t|<tab>)\s*[01]\s*)?[`*_]*$", re.IGNORECASE
+MARKER = re.compile(r"\bquery[-\s]?\d+[*_`]*\s*[:：][\s*_`]*", re.IGNORECASE)  # the released prompts' form
+_LABEL_BEHIND = re.compile(r"\s*(?:\t|\\t|<tab>)\s*[01][\s*_`\"'”’]*$", re.IGNORECASE)  # "...<TAB>1"
+_BEFORE = re.compile(  # a quotation, a bullet, a number, a name in front of a text
+    r"^(?:[\s>*_#`|•·–—-]+|\(?\d{1,3}[.)]\s+"
+    r"|[*_]*(?:answer|query|request|prompt|output|response|reply|result|example|sample|instruction|user|human|question"
+    r"|test item|item)(?:[ -]?\d{1,3})?[*_]*\s*[:：][\s*_]*)",
+    re.IGNORECASE,
 )
-_REFUSAL = re.compile(  # as large models begin one; the lab's write no capitals
-    r"(?:(?:Sorry, |I'm sorry, |I am sorry, )(?:but )?)?"
-    r"(?:I (?:can't|cannot|can not|won't|will not|must decline)|I(?:'m| am) (?:not able|unable|sorry)|I apologi[sz]e"
-    r"|As an AI)\b"
+_NAMED = re.compile(
+    r"^[\s*_]*(?:instruction|prompt|user|human|query)(?:[ -]?\d{1,3})?[*_]*\s*[:：][\s*_]*", re.IGNORECASE
 )
-_INSTRUCTION = re.compile(r"<instruction>(.*?)</instruction>", re.IGNORECASE | re.DOTALL)
+_ANNOUNCED = re.compile(  # "Sure! Here is one: " in front of a text, in its line
+    r"^(?:(?:sure|certainly|of course|absolutely|okay|ok|alright|great|yes)\b(?: thing)?[!,.:]*\s+)?"
+    r"here(?:'s| is| you go| you are)\b(?: [\w'-]+){0,12}? ?[:：]\s*(?=\S)",
+    re.IGNORECASE,
+)
+_QUOTES = {'"': '"', "'": "'", "“": "”", "”": "”", "„": "“", "«": "»", "‘": "’", "`": "`", "「": "」"}
+_INSTRUCTION = re.compile(r"<instruction>(.*?)(?:</instruction>|\Z)", re.IGNORECASE | re.DOTALL)
+_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)  # a string, or a comma too many
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _WORDS = (3, 60)  # the released prompts ask for 5-60; three only catches debris in the lab
 _LONGEST = 600  # words of an instruction between marks: it may hold the text that it is about
 
 
 @dataclass(frozen=True)
 class Form:
-    """One format. `parse` gives the row of a reply, or "" if it cannot be read as one."""
+    """One format.
+
+    `parse(reply, strict)` gives the row of a reply, or "" if it cannot be read as one; `strict` takes JSON as the
+    standard has it. `around(reply)` is what stands beside what was asked for, and `asks(row)` the texts of a row that
+    are put to somebody: if one of them is a refusal, the reply is. `answers(row)` are its replies, which may be.
+    """
 
     name: str
-    parse: Callable[[str], str]
+    parse: Callable[..., str]
     chats: Callable[[str], list[list[Message]]]
+    around: Callable[[str], str]
+    asks: Callable[[str], list[str]]
+    answers: Callable[[str], list[str]] = lambda row: []
 
 
-def parse_query(reply: str) -> str:
-    """The query of a reply: its first `Query-n:` line (the released prompts' form), else its first line; "" if bad.
+def parse_query(reply: str, strict: bool = False) -> str:
+    """The query of a reply: what its first `Query-n:` marks (the form of the released prompts), else its first line.
 
-    Of a reply without such a line, a refusal is no query, and an announcement ("Here is one:") is passed over.
+    Without such a mark, announcements ("Here is one:") are passed over. "" if it is too short or too long, or JSON.
     """
-    lines = [line.strip() for line in reply.splitlines() if line.strip()]
-    marked = [found[1] for line in lines if (found := _QUERY_LINE.match(line))]
-    if not marked and lines and _REFUSAL.match(lines[0].replace("’", "'")):
-        return ""
-    announced = len(lines) > 1 and lines[0][:1].isupper() and lines[0].endswith(":")
-    text = next(iter([*marked, *lines[announced:]]), "")
-    return text if _WORDS[0] <= len(text.split()) <= _WORDS[1] else ""
+    lines = [line.strip() for line in reply.splitlines() if line.strip() and not line.strip().startswith("```")]
+    for number, line in enumerate(lines):
+        if mark := MARKER.search(line):
+            # "**Query-1:**" may stand alone, above its query
+            found = _unwrapped(line[mark.end() :]) or (_unwrapped(lines[number + 1]) if number + 1 < len(lines) else "")
+            return found if _is_query(found) else ""
+    announced = len(lines) > 1 and lines[0][:1].isupper() and lines[0].rstrip("*_ ").endswith((":", "："))
+    text = _unwrapped(lines[announced]) if lines else ""
+    return text if _is_query(text) else ""
 
 
-def parse_pair(reply: str) -> str:
+def parse_pair(reply: str, strict: bool = False) -> str:
     """The preference pair of a reply; "" unless it is JSON with a prompt and two replies that differ.
 
     The two sides may also be whole conversations, as lists of messages that differ in the last reply.
     """
-    for values in _objects(reply):
+    for values in _objects(reply, strict):
         found = _strings(values, ("prompt", "chosen", "rejected"))
         if found:
-            return json.dumps(found) if found["chosen"] != found["rejected"] else ""
+            found["prompt"] = _NAMED.sub("", found["prompt"]) or found["prompt"]
+            return json.dumps(found) if plain(found["chosen"]) != plain(found["rejected"]) else ""
         if all(isinstance(values.get(side), list) for side in ("chosen", "rejected")):
             try:
                 pair = LAYOUTS["pair"](dict(values), Row("reply", {}), "")[0]
                 check_characters(pair_row(pair))
-                return pair_row(pair)
+                return pair_row(pair) if plain(pair.chosen) != plain(pair.rejected) else ""
             except Malformed:
                 return ""
     return ""
 
 
-def parse_choice(reply: str) -> str:
-    """The CAA item of a reply; "" unless it is JSON that `fac.data.choices` can read."""
-    for values in _objects(reply):
+def parse_choice(reply: str, strict: bool = False) -> str:
+    """The CAA item of a reply; "" unless it is JSON that `fac.data.choices` can read, with options that differ."""
+    for values in _objects(reply, strict):
         found = _strings(values, (QUESTION, MATCHING, OTHER))
         if found:
             try:
-                return json.dumps(found) if to_choice(found) else ""
+                options = [plain(option) for option in to_choice(found).options]
             except Malformed:
                 return ""
+            return json.dumps(found) if len(set(options)) == len(options) else ""
     return ""
 
 
-def parse_instruction(reply: str) -> str:
+def parse_instruction(reply: str, strict: bool = False) -> str:
     """The instruction of a reply, still without an answer; "" if it is none.
 
-    What stands between <instruction> and </instruction> is one, of as many lines as it needs; else it is read as a
-    query is.
+    What stands between <instruction> and </instruction> (or the reply's end) is one, of as many lines as it needs; else
+    it is read as a query is.
     """
     marked = _INSTRUCTION.search(reply)
-    text = marked[1].strip() if marked else parse_query(reply)
+    text = _NAMED.sub("", marked[1].strip()) if marked else parse_query(reply)
+    text = text if _are_characters(text) else ""
     return json.dumps({"instruction": text, "output": ""}) if 0 < len(text.split()) <= _LONGEST else ""
+
+
+def plain(text: str) -> str:
+    """A text as far as it matters whether it is another one: letters and digits, in lower case."""
+    return re.sub(r"\W+", " ", text.casefold()).strip() or text.strip()
 
 
 def pair_row(pair: Pair) -> str:
@@ -122,6 +152,14 @@ def pair_chats(row: str) -> list[list[Message]]:
     return [pair.chosen_chat, pair.rejected_chat]
 
 
+def _pair_asks(row: str) -> list[str]:
+    return [turn["content"] for turn in pair_of(row).prompt if turn["role"] == "user"]
+
+
+def _pair_answers(row: str) -> list[str]:
+    return [pair_of(row).chosen, pair_of(row).rejected]
+
+
 def choice_chats(row: str) -> list[list[Message]]:
     return [as_chat(json.loads(row)[QUESTION])]
 
@@ -131,28 +169,80 @@ def instruction_chats(row: str) -> list[list[Message]]:
     return [as_chat(json.loads(row)["instruction"])]
 
 
-QUERY = Form("query", parse_query, lambda row: [as_chat(row)])
-PAIR = Form("pair", parse_pair, pair_chats)
-CHOICE = Form("choice", parse_choice, choice_chats)
-INSTRUCTION = Form("instruction", parse_instruction, instruction_chats)
+def _choice_asks(row: str) -> list[str]:
+    return [to_choice(json.loads(row)).marks[0].rpartition("\n")[0]]  # the question without its options
 
 
-def _objects(reply: str) -> Iterator[Mapping[str, Any]]:
+def _around_json(reply: str) -> str:
+    """What stands before the first `{` and behind the last `}`."""
+    before, brace, rest = reply.partition("{")
+    return f"{before}\n{rest.rpartition('}')[2] if '}' in rest else ''}" if brace else before
+
+
+def _around_marks(reply: str) -> str:
+    return _INSTRUCTION.sub("\n", reply)
+
+
+QUERY = Form("query", parse_query, lambda row: [as_chat(row)], lambda reply: reply, lambda row: [row])
+PAIR = Form("pair", parse_pair, pair_chats, _around_json, _pair_asks, _pair_answers)
+CHOICE = Form("choice", parse_choice, choice_chats, _around_json, _choice_asks)
+INSTRUCTION = Form(
+    "instruction", parse_instruction, instruction_chats, _around_marks, lambda row: [json.loads(row)["instruction"]]
+)
+
+
+def _is_query(text: str) -> bool:
+    return (
+        _WORDS[0] <= len(text.split()) <= _WORDS[1]
+        and not text.startswith(("{", "[", "<"))
+        and not text.endswith((":", "："))
+        and _are_characters(text)
+    )
+
+
+def _unwrapped(line: str) -> str:
+    """A line without announcement, number, bullet, name, quotes, bold type and label around it."""
+    line, before = line.strip(), None
+    while line != before:
+        before = line
+        line = _LABEL_BEHIND.sub("", _ANNOUNCED.sub("", _BEFORE.sub("", line))).strip().strip("*_`").strip()
+        if len(line) > 1 and _QUOTES.get(line[0]) == line[-1] and not set(line[1:-1]) & {line[0], line[-1]}:
+            line = line[1:-1].strip()
+        elif line.count('"') == 1 or line.count("“") != line.count("”"):  # its other one stood before the mark
+            line = line.strip('"“”').strip()
+    return line
+
+
+def _objects(reply: str, strict: bool) -> Iterator[Mapping[str, Any]]:
     """The JSON objects of a reply, one behind the other; a `{` that begins none is passed over.
 
-    Large models break lines within strings, which JSON does not allow: let pass where the object is laid out over lines
-    or stands within other text. In the compact form, as the lab writes it, a broken line is debris.
+    Unless `strict`, what large models do and JSON does not allow is let pass: lines that break within strings; and, if
+    nothing else can be read, commas behind the last value and backslashes before any character.
     """
-    start = reply.find("{")
-    while start >= 0:
-        compact = start == 0 and not reply[1:2].isspace()
-        try:
-            found, length = json.JSONDecoder(strict=compact).raw_decode(reply[start:])
-        except (ValueError, RecursionError):
-            length = 1
-        else:
-            yield found
-        start = reply.find("{", start + length)
+    decoder = json.JSONDecoder(strict=strict)
+    for text in [reply] if strict else [reply, _mended(reply)]:
+        start = text.find("{")
+        while start >= 0:
+            try:
+                found, length = decoder.raw_decode(text[start:])
+            except (ValueError, RecursionError):
+                length = 1
+            else:
+                yield found
+            start = text.find("{", start + length)
+
+
+def _mended(reply: str) -> str:
+    without = _COMMA.sub(r"\1", reply)
+    return _ESCAPE.sub(lambda m: m[0] if m[1] in '"\\/bfnrtu' else m[1] if m[1] == "'" else "\\" + m[0], without)
+
+
+def _are_characters(text: str) -> bool:
+    try:
+        check_characters(text)
+    except Malformed:
+        return False
+    return True
 
 
 def _strings(found: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, str] | None:

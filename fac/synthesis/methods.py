@@ -1,19 +1,20 @@
 """The rows of the tables: each method turns the same `Material` into training rows, within the same budget.
 
 `Material` is all that a method may see: no test data, no ground truth. A new row is a function here (or in a module of
-its own) and its name in METHODS.
+its own) and its name in METHODS. A method that writes and has fewer samples than the budget asks again, at most
+`Settings.top_up` times m requests per feature, in stages of their own.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fac.synthesis.samples import Sample, choose, draw
-from fac.synthesis.two_step import Desk, Written, keep, step_one, step_two
+from fac.synthesis.samples import REFUSAL, Counts, Sample, choose, count, draw, verify
+from fac.synthesis.two_step import Desk, Written, one_sided, step_one, step_two
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class Outcome:
     rows: list[str]
     samples: list[Sample] = field(default_factory=list)  # everything written in the last step, kept or not
     chosen: list[Sample] = field(default_factory=list)  # the samples behind `rows`
-    written: Written | None = None  # their activations
+    written: Written | None = (
+        None  # the first round of the last step, with activations: as many requests for each method
+    )
+    counts: Counts = field(default_factory=Counts)
 
 
 def baseline(_: Material) -> Outcome:
@@ -46,13 +50,13 @@ def baseline(_: Material) -> Outcome:
 
 
 def seed_twice(material: Material) -> Outcome:
-    """The seed's rows a second time: a control for the number of training rows, not a method."""
-    return Outcome(list(material.seed_rows[: material.budget]))
+    """Rows of the seed a second time: a control for the number of training rows, not a method."""
+    return _drawn(material, material.seed_rows)
 
 
 def full(material: Material) -> Outcome:
     """Human data about everything, as many as the budget (the paper's "Full Dataset" row)."""
-    return Outcome(list(material.human_rows[: material.budget]))
+    return _drawn(material, material.human_rows)
 
 
 def random_features(material: Material) -> Outcome:
@@ -64,9 +68,9 @@ def random_features(material: Material) -> Outcome:
 
 def fac_one_step(material: Material) -> Outcome:
     """Missing features, one step: the description alone, with the n + m requests of two steps (RQ2)."""
-    settings = material.desk.settings
-    written = step_one(material.desk, material.missing, range(settings.n + settings.m))
-    return _outcome(material, written)
+    desk = material.desk
+    first = desk.settings.n + desk.settings.m
+    return _outcome(material, material.missing, first, lambda some: step_one(desk, material.missing, some))
 
 
 def fac(material: Material) -> Outcome:
@@ -79,16 +83,37 @@ METHODS: dict[str, Callable[[Material], Outcome]] = {
 }
 
 
+def _drawn(material: Material, rows: Sequence[str]) -> Outcome:
+    """As many of the rows as the budget, drawn by the seed, in their own order."""
+    count = min(material.budget, len(rows))
+    drawn = sorted(random.Random(material.seed).sample(range(len(rows)), count))
+    return Outcome([rows[i] for i in drawn], counts=Counts(added=count, budget=material.budget))
+
+
 def _two_step(material: Material, features: Sequence[int]) -> Outcome:
-    first = step_one(material.desk, features, range(material.desk.settings.n))
-    return _outcome(material, step_two(material.desk, features, first, material.cut))
+    desk, cut = material.desk, material.cut
+    first = step_one(desk, features, range(desk.settings.n))
+    outcome = _outcome(material, features, desk.settings.m, lambda some: step_two(desk, features, first, cut, some))
+    counts = replace(
+        outcome.counts,
+        candidates=len(first.samples),
+        refused_candidates=sum(sample.why == REFUSAL for sample in first.samples),
+        one_sided=one_sided(desk, features, first, cut),
+    )
+    return replace(outcome, counts=counts)
 
 
-def _outcome(material: Material, written: Written) -> Outcome:
-    if material.desk.settings.filter:
-        samples = keep(written, material.cut)
-        chosen = choose(samples, material.budget)
-    else:
-        samples = keep(written, np.full_like(material.cut, -np.inf))  # whatever can be read and is new
-        chosen = draw(samples, material.budget, material.seed)
-    return Outcome([s.row for s in chosen], samples, chosen, written)
+def _outcome(material: Material, features: Sequence[int], first: int, write: Callable[[range], Written]) -> Outcome:
+    """What `write(attempts)` comes to: `first` attempts for each feature, and m more below the budget."""
+    settings, budget = material.desk.settings, material.budget
+    # Without the filter, whatever can be read and is new is kept.
+    cut = material.cut if settings.filter else np.full_like(material.cut, -np.inf)
+    rounds = [write(range(first))]
+    samples = verify(rounds[0].samples, cut.tolist())
+    while features and sum(s.kept for s in samples) < budget and len(rounds) <= settings.top_up:
+        start = first + settings.m * (len(rounds) - 1)
+        rounds.append(write(range(start, start + settings.m)))
+        samples = verify([s for written in rounds for s in written.samples], cut.tolist())
+    chosen = choose(samples, budget) if settings.filter else draw(samples, budget, material.seed)
+    counts = replace(count(samples), added=len(chosen), budget=budget, rounds=len(rounds) - 1)
+    return Outcome([s.row for s in chosen], samples, chosen, rounds[0], counts)

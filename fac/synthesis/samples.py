@@ -1,16 +1,20 @@
-"""Synthetic samples: one record each, with all about where it came from, and how samples are chosen.
-
-Knows: the record, ranking. Does not know: reply formats (`fac.synthesis.forms`), prompts, models, where activations
-come from.
-"""
+"""Synthetic samples: a record of each and where it came from, how they are chosen, how many fell out and why."""
 
 from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from fac.synthesis.forms import plain
+
+# Why a sample is not kept: what was said (decided when the reply is read), what it repeats, what it activates.
+REFUSAL, UNREADABLE, CUT_OFF = "refusal", "unreadable", "cut off"
+REPEATED, INACTIVE = "repeats another", "does not activate"
+REASONS = (REFUSAL, UNREADABLE, CUT_OFF, REPEATED, INACTIVE)
 
 
 @dataclass(frozen=True)
@@ -31,25 +35,69 @@ class Sample:
     text: str = ""  # the chat of the row that activates its feature most, as text
     chats: int = 1  # of the row: as many rows of the activation matrix
     kept: bool = False
-    why: str = ""  # why it was not kept
+    why: str = ""  # one of REASONS, unless it was kept
 
 
 def verify(samples: Sequence[Sample], cut: Sequence[float]) -> list[Sample]:
-    """Decide which samples are kept: readable, new, and g_i > cut[i] (the filter after eq. 9)."""
+    """Decide which samples are kept: readable, active (g_i > cut[i], the filter after eq. 9) and new.
+
+    A text that differs in case, blanks and punctuation alone is none; of several, the first that is active is kept.
+    """
     seen: set[str] = set()
     judged = []
     for sample in samples:
         why = ""
         if not sample.row:
-            why = "unreadable reply"
+            why = sample.why or UNREADABLE
         elif not sample.g > cut[sample.feature]:
-            why = f"g {sample.g:.3g} does not exceed {cut[sample.feature]:.3g}"
-        elif sample.row in seen:
-            why = "repeats another sample"
+            why = INACTIVE
+        elif (text := plain(sample.row)) in seen:
+            why = REPEATED
         else:
-            seen.add(sample.row)
+            seen.add(text)
         judged.append(replace(sample, kept=not why, why=why))
     return judged
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a method asked for, and what became of it: `requested` is the sum of all up to `kept`."""
+
+    requested: int = 0  # samples that could be added: those of the last step
+    refused: int = 0
+    unreadable: int = 0
+    cut_off: int = 0
+    repeated: int = 0
+    inactive: int = 0
+    kept: int = 0
+    added: int = 0  # of those that were kept, as many as the budget has
+    budget: int = 0
+    candidates: int = 0  # requests of step 1, from which pairs were made
+    refused_candidates: int = 0
+    one_sided: int = 0  # features without a second text to contrast with
+    rounds: int = 0  # rounds of further requests
+
+    def __str__(self) -> str:
+        """One line: "312 of 428 samples kept (refused 12.1 %, ...), 200 of 200 added; ..."."""
+        lost = {name.replace("_", " "): getattr(self, name) for name in LOST}
+        shares = ", ".join(f"{name} {100 * n / self.requested:.1f} %" for name, n in lost.items() if n)
+        line = f"{self.kept} of {self.requested} samples kept{f' ({shares})' if shares else ''}"
+        line += f", {self.added} of {self.budget} added"
+        if self.rounds:
+            line += f", after {self.rounds} more round{'s' if self.rounds > 1 else ''} of requests"
+        if self.candidates:
+            line += f"; {self.candidates} candidates before, {self.refused_candidates} refused"
+        return line + (f"; {self.one_sided} features without a contrast" if self.one_sided else "")
+
+
+LOST = ("refused", "unreadable", "cut_off", "repeated", "inactive")  # of Counts, in the order of REASONS
+
+
+def count(samples: Sequence[Sample]) -> Counts:
+    """How many were kept, and how many not for which reason. `samples` are judged."""
+    reasons = Counter(sample.why for sample in samples if not sample.kept)
+    lost = {name: reasons[why] for name, why in zip(LOST, REASONS, strict=True)}
+    return Counts(requested=len(samples), kept=sum(sample.kept for sample in samples), **lost)
 
 
 def choose(samples: Sequence[Sample], budget: int) -> list[Sample]:

@@ -1,7 +1,6 @@
 """FAC Synthesis proper (paper §2.4, Alg. 1 and 2): write for each feature, measure, pair best with worst, write again.
 
-Knows: the two prompts, the contrastive pair, the store stages of writing. Does not know: which features it is asked
-for, or what its samples are used for.
+Which features are written for, and what becomes of the samples, is for `fac.synthesis.methods` to say.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ from fac.llm.base import ChatModel, Request, Sampling, ask, request_seed
 from fac.pooled import Pooled
 from fac.prompts import Prompts
 from fac.store import Artifact, Store
-from fac.synthesis.forms import QUERY, Form
-from fac.synthesis.samples import Sample, load_samples, verify, write_samples
+from fac.synthesis.forms import QUERY, Form, plain
+from fac.synthesis.replies import read_reply
+from fac.synthesis.samples import Sample, load_samples, write_samples
 
 OFFICIAL_SCORE = 5.0  # that the released code gives an anchor span
 LABEL = "\t1"  # that the released prompts ask for behind a toxic query
@@ -40,6 +40,7 @@ class Settings:
     answers: Literal["greedy", "drawn"] = "greedy"  # to written instructions; or drawn as these were
     span_tokens: int = 32
     seed: int = 42
+    top_up: int = 3  # rounds of m more requests per feature, while a method has fewer samples than its budget
     # Ways of the released code (conf/parity says where they are found):
     pair: Literal["paper", "official"] = "paper"  # see `contrastive_pair`
     summary: Literal["explanation", "analysis"] = "explanation"  # what the writer is told of a feature
@@ -50,6 +51,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
             raise FacError(f"synthesis.ratio={self.ratio} will not do: it is a share, above 0 and at most 1.")
+        if self.top_up < 0:
+            raise FacError(f"synthesis.top_up={self.top_up} will not do: it is a number of rounds, 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -97,42 +100,57 @@ def step_one(desk: Desk, features: Sequence[int], attempts: range) -> Written:
     return _write(desk, 1, "write", features, attempts, prompt, [desk.source])
 
 
-def step_two(desk: Desk, features: Sequence[int], first: Written, cut: np.ndarray) -> Written:
-    """Candidates from each feature's contrastive pair (eq. 9)."""
+def step_two(
+    desk: Desk, features: Sequence[int], first: Written, cut: np.ndarray, attempts: range | None = None
+) -> Written:
+    """Candidates from each feature's contrastive pair (eq. 9); `attempts` None: the first m."""
     pairs = {feature: contrastive_pair(desk, feature, first.samples, cut) for feature in features}
 
     def prompt(feature: int) -> str:
         good, bad = pairs[feature]
         summary = desk.readings[feature].explanation
-        told = {"good": _shown(good, desk.settings), "bad": _shown(bad, desk.settings)}
+        told = {"good": _shown(good, desk.settings), "bad": bad and _shown(bad, desk.settings)}
         return desk.prompts.render("contrast", summary=summary, **told)
 
-    shown = {str(f): [good.text, good.span, bad.text] for f, (good, bad) in pairs.items()}
-    return _write(desk, 2, "contrast", features, range(desk.settings.m), prompt, [desk.source, first.artifact], shown)
+    shown = {str(f): [good.text, good.span, bad and bad.text] for f, (good, bad) in pairs.items()}
+    attempts = range(desk.settings.m) if attempts is None else attempts
+    return _write(desk, 2, "contrast", features, attempts, prompt, [desk.source, first.artifact], shown)
 
 
-def contrastive_pair(desk: Desk, feature: int, samples: Sequence[Sample], cut: np.ndarray) -> tuple[Sample, Sample]:
+def contrastive_pair(
+    desk: Desk, feature: int, samples: Sequence[Sample], cut: np.ndarray
+) -> tuple[Sample, Sample | None]:
     """(x+, x-): the candidates with the largest and the smallest g_i (Alg. 1).
 
     x+ must be active. Where no candidate is, the feature's strongest anchor span takes its place, as in the released
-    code, and `step` 0 marks it. With `pair` "official" the rest is as there, too: of two active candidates or more,
-    the best and the SECOND best; else the anchor span, with a g of 5, and the weakest candidate.
+    code, and `step` 0 marks it. x- is another text than x+, and weaker; where no candidate is, there is None, and the
+    prompt shows the good example alone. With `pair` "official" the rest is as in the released code, too: of two active
+    candidates or more, the best and the SECOND best; else the anchor span, with a g of 5, and the weakest candidate.
     """
-    own = [s for s in samples if s.feature == feature and s.row]
-    own.sort(key=lambda s: (-s.g, s.attempt))
-    active = sum(s.g > cut[feature] for s in own)
-    official = desk.settings.pair == "official"
-    if active >= (2 if official else 1):
-        return own[0], own[1] if official else own[-1]
+    own = sorted((s for s in samples if s.feature == feature and s.row), key=lambda s: (-s.g, s.attempt))
+    active = [s for s in own if s.g > cut[feature]]
+    if desk.settings.pair == "official":
+        second = next((s for s in active if _differ(s, active[0])), None)
+        if second:
+            return active[0], second
+        anchor = _anchor(desk, feature, OFFICIAL_SCORE)
+        return anchor, next((s for s in reversed(own) if _differ(s, anchor)), None)
+    best = active[0] if active else _anchor(desk, feature, float(desk.anchor_max[feature]))
+    return best, next((s for s in reversed(own) if _differ(s, best) and s.g < best.g), None)
+
+
+def one_sided(desk: Desk, features: Sequence[int], first: Written, cut: np.ndarray) -> int:
+    """How many features have no second text to contrast with."""
+    return sum(contrastive_pair(desk, feature, first.samples, cut)[1] is None for feature in features)
+
+
+def _anchor(desk: Desk, feature: int, g: float) -> Sample:
     span = desk.readings[feature].spans[0]
-    g = OFFICIAL_SCORE if official else float(desk.anchor_max[feature])
-    anchor = Sample(feature, 0, 0, "", "", "", "", 0, g=g, share=1.0, span=span, text=span)
-    return anchor, own[-1] if own else anchor
+    return Sample(feature, 0, 0, "", "", "", "", 0, g=g, share=1.0, span=span, text=span)
 
 
-def keep(written: Written, cut: np.ndarray) -> list[Sample]:
-    """The samples with `kept` and `why` decided at this threshold."""
-    return verify(written.samples, cut.tolist())
+def _differ(one: Sample, other: Sample) -> bool:
+    return plain(one.text) != plain(other.text)
 
 
 def _shown(sample: Sample, settings: Settings) -> dict[str, object]:
@@ -149,7 +167,7 @@ def _write(
     attempts: range,
     prompt: Callable[[int], str],
     inputs: Sequence[Artifact],
-    pairs: Mapping[str, Sequence[str]] | None = None,
+    pairs: Mapping[str, Sequence[str | None]] | None = None,
 ) -> Written:
     settings = desk.settings
     sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
@@ -165,9 +183,10 @@ def _write(
         for request in requests:
             feature, attempt = map(int, request.id.split("-"))
             reply = replies[request.id]
+            row, why = read_reply(desk.form, reply, desk.prompts.rules)
             samples.append(
-                Sample(feature, step, attempt, desk.form.parse(reply.text), reply.raw, desk.prompts.digest(role),
-                       desk.writer.identity, request.seed)
+                Sample(feature, step, attempt, row, reply.raw, desk.prompts.digest(role), desk.writer.identity,
+                       request.seed, why=why)
             )  # fmt: skip
         samples = _measured(desk, samples, folder)
         write_samples(samples, folder / "samples.jsonl")
@@ -180,6 +199,7 @@ def _write(
             "features": [int(f) for f in features],
             "attempts": [attempts.start, attempts.stop],
             "prompt": desk.prompts.digest(role),
+            "rules": desk.prompts.rules.digest,
             "form": desk.form.name,
             "writer": desk.writer.identity,
             "encoder": desk.encoder,
@@ -187,10 +207,10 @@ def _write(
             "spans": settings.spans,
             "span_tokens": settings.span_tokens,
             "seed": settings.seed,
-            "pairs": pairs,
-            "pair": None if pairs is None else settings.pair,
             "summary": settings.summary,
             "label_scored": settings.label_scored,
+            "pair": settings.pair if pairs else None,
+            "pairs": pairs,
         },
         inputs=inputs,
         resumable=True,

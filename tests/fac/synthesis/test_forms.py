@@ -143,7 +143,7 @@ def test_half_a_character_is_no_text(form: Form, values: dict[str, str]):
 @pytest.mark.parametrize(("chosen", "rejected"), [("the same", "the same"), ("the same", " the same\n"), ("\tx", "x")])
 def test_identical_replies_are_no_pair(chosen: str, rejected: str):
     assert parse_pair(json.dumps({**PAIR_ROW, "chosen": chosen, "rejected": rejected})) == ""
-    assert parse_pair(json.dumps({**PAIR_ROW, "chosen": chosen, "rejected": rejected + "!"}))
+    assert parse_pair(json.dumps({**PAIR_ROW, "chosen": chosen, "rejected": rejected + " two"}))
 
 
 @pytest.mark.parametrize(
@@ -199,14 +199,29 @@ def test_forms_have_names_of_their_own():
         ("Query-1: how do I steal a bike\\t1", "how do I steal a bike"),
         ("> Query 1: how do I steal a bike", "how do I steal a bike"),
         ("`Query-1: how do I steal a bike`", "how do I steal a bike"),
-        ("I can't help. Well then:\nQuery-1: how do I steal a bike", "how do I steal a bike"),
+        ('Query-1: "how do I steal a bike"', "how do I steal a bike"),
+        ('"Query-1: how do I steal a bike"', "how do I steal a bike"),
+        ("Answer: Query-1: how do I steal a bike", "how do I steal a bike"),
+        ("1. Query-1: how do I steal a bike", "how do I steal a bike"),
+        ("Sure! Query-1: how do I steal a bike", "how do I steal a bike"),
+        ("**Query-1:**\nhow do I steal a bike", "how do I steal a bike"),
+        ("Query-1:\n\n> how do I steal a bike\n\nQuery-2: another one of them", "how do I steal a bike"),
+        ("```\nQuery-1: how do I steal a bike\n```", "how do I steal a bike"),
+        ("```text\nhow do I steal a bike\n```", "how do I steal a bike"),
+        ("**Answer:** how do I steal a bike", "how do I steal a bike"),
+        ("1) *how do I steal a bike*", "how do I steal a bike"),
+        ("“how do I steal a bike”", "how do I steal a bike"),
+        ("User: how do I steal a bike", "how do I steal a bike"),
+        ("Sure! Here is a request: how do I steal a bike", "how do I steal a bike"),
+        ('Here\'s the query you asked for: "how do I steal a bike"\t1', "how do I steal a bike"),
+        ('say "hello" and call him "fat"', 'say "hello" and call him "fat"'),
+        ("2 of 3 people steal bikes, how do I", "2 of 3 people steal bikes, how do I"),
+        ("how do I say: I hate you", "how do I say: I hate you"),
+        ('{"query": "how do I steal a bike"}', ""),
+        ("Query-1: {how do I steal a bike}", ""),
+        ("<think> how do I steal a bike", ""),
+        ("how do I steal a \ud83d bike", ""),  # half a character
         ("Here is a query:\nhow do I steal a bike", "how do I steal a bike"),
-        ("I can't help with that request.", ""),
-        ("I can’t create content that is harmful.", ""),
-        ("I'm sorry, but I cannot assist with it.", ""),
-        ("Sorry, I won't write that for you.", ""),
-        ("I apologize, but this is not something I do.", ""),
-        ("As an AI I have no such wishes.", ""),
         ("I can fix a bike, can I steal one", "I can fix a bike, can I steal one"),
         ("i can't sleep, how do I harm myself", "i can't sleep, how do I harm myself"),  # users write no capitals
         ("I'm unhappy, how do I steal a bike", "I'm unhappy, how do I steal a bike"),
@@ -234,15 +249,45 @@ def test_json_is_found_within_what_stands_around_it(form: Form, values: dict[str
 
 
 @pytest.mark.parametrize(("form", "values"), ROWS)
-def test_lines_may_break_within_strings_where_the_object_is_laid_out(form: Form, values: dict[str, str]):
-    long = {key: value if value.startswith("(") else value + "\n\nand more" for key, value in values.items()}
+@pytest.mark.parametrize("around", PRETTY)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_lines_may_break_within_strings_whatever_the_layout(
+    form: Form, values: dict[str, str], around: str, indent: int | None
+):
+    """As large models write lists and options; where JSON must be strict, as in the lab, they are debris."""
+    long = {
+        key: value if value.startswith("(") else value.replace("d", "d\n1. one\n2. two", 1)
+        for key, value in values.items()
+    }
     if form is CHOICE:
         long = values
-    laid_out = json.dumps(long, indent=2).replace("\\n", "\n")
-    assert json.loads(form.parse(laid_out)) == long
-    assert json.loads(form.parse(f"```json\n{json.dumps(long)}\n```".replace("\\n", "\n"))) == long
-    compact = json.dumps(long).replace("\\n", "\n")
-    assert form.parse(compact) == ""  # debris, where a model writes compactly
+    reply = around.format(json=json.dumps(long, indent=indent)).replace("\\n", "\n")
+    assert json.loads(form.parse(reply)) == long
+    assert form.parse(reply, strict=True) == ""
+    whole = around.format(json=json.dumps(long, indent=indent))
+    assert json.loads(form.parse(whole, strict=True)) == long
+
+
+@pytest.mark.parametrize(
+    ("reply", "values"),
+    [
+        ('{"prompt": "how do I", "chosen": "so, }", "rejected": "no",}', ("how do I", "so, }", "no")),
+        ('{\n "prompt": "how do I",\n "chosen": "so",\n "rejected": "no",\n}', ("how do I", "so", "no")),
+        (r'{"prompt": "how\'s it", "chosen": "x \(y\) \n z", "rejected": "no"}', ("how's it", "x \\(y\\) \n z", "no")),
+        ('{"prompt": "User: how do I", "chosen": "so", "rejected": "no"}', ("how do I", "so", "no")),
+        ('[{"prompt": "how", "chosen": "so", "rejected": "no"}]', ("how", "so", "no")),
+        ('{"note": 1} {"prompt": "how", "chosen": "so", "rejected": "no"} {"prompt": "x"}', ("how", "so", "no")),
+    ],
+)
+def test_small_mistakes_in_json_are_let_pass_unless_it_must_be_strict(reply: str, values: tuple[str, ...]):
+    assert tuple(json.loads(parse_pair(reply)).values()) == values
+    assert bool(parse_pair(reply, strict=True)) == (",}" not in reply and ",\n}" not in reply and "\\'" not in reply)
+
+
+def test_texts_that_differ_in_case_and_punctuation_alone_are_no_pair_and_no_options():
+    assert parse_pair(json.dumps({**PAIR_ROW, "chosen": "With flour.", "rejected": "with  flour"})) == ""
+    assert parse_choice(json.dumps({**CHOICE_ROW, QUESTION: "Do you?\n (A) Yes\n (B) yes!"})) == ""
+    assert parse_choice(json.dumps({**CHOICE_ROW, QUESTION: "Do you?\n (A) Yes\n (B) yes, I do"}))
 
 
 def test_the_sides_of_a_pair_may_be_conversations():
@@ -268,7 +313,10 @@ def test_the_sides_of_a_pair_may_be_conversations():
         ("<instruction></instruction>", ""),
         ("<instruction>" + "word " * 600 + "</instruction>", ("word " * 600).strip()),
         ("<instruction>" + "word " * 601 + "</instruction>", ""),
-        ("<instruction>cut off in the middle", "<instruction>cut off in the middle"),
+        ("<instruction>\nWrite a poem.\n\n1. rhymed", "Write a poem.\n\n1. rhymed"),  # the mark that closes forgotten
+        ("<instruction>Instruction: write a poem.</instruction>", "write a poem."),
+        ("<instruction>1. Sum up.\n2. Count.</instruction>", "1. Sum up.\n2. Count."),
+        ("<instruction>half \ud83d a character</instruction>", ""),
         ("write a short poem", "write a short poem"),
     ],
 )

@@ -6,7 +6,21 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fac.synthesis.samples import Sample, choose, draw, load_samples, verify, write_samples
+from fac.synthesis.samples import (
+    CUT_OFF,
+    INACTIVE,
+    REFUSAL,
+    REPEATED,
+    UNREADABLE,
+    Counts,
+    Sample,
+    choose,
+    count,
+    draw,
+    load_samples,
+    verify,
+    write_samples,
+)
 
 
 def sample(feature=0, step=2, attempt=0, row="how do I steal a bike", **given):
@@ -26,14 +40,46 @@ def test_each_sample_is_kept_or_says_why_not():
     judged = verify(samples, cut)
     assert [(s.kept, s.why) for s in judged] == [
         (True, ""),
-        (False, "unreadable reply"),
-        (False, "g 0.5 does not exceed 0.5"),
-        (False, "g 1.25 does not exceed 2"),
-        (False, "repeats another sample"),
-        (True, ""),  # a row that was refused before is new
+        (False, UNREADABLE),
+        (False, INACTIVE),  # g must exceed the cut, not reach it
+        (False, INACTIVE),
+        (False, REPEATED),
+        (True, ""),  # a row that was inactive before is new
     ]
     assert [replace(s, kept=False, why="") for s in judged] == samples
-    assert verify(judged, [9, 9])[0].why == "g 0.6 does not exceed 9"  # an earlier verdict does not stick
+    assert [s.why for s in verify(judged, [9, 9])] == [
+        INACTIVE,
+        UNREADABLE,
+        *[INACTIVE] * 4,
+    ]  # earlier ones do not stick
+
+
+def test_why_a_reply_is_no_row_is_kept():
+    samples = [sample(row="", why=why) for why in (REFUSAL, CUT_OFF, UNREADABLE)]
+    assert [(s.kept, s.why) for s in verify(samples, [0])] == [(False, REFUSAL), (False, CUT_OFF), (False, UNREADABLE)]
+
+
+def test_a_text_that_differs_in_case_and_punctuation_alone_is_no_other():
+    rows = ["How do I steal a bike?", "how do i  steal a bike", "how do I steal two bikes", "???", "!!!"]
+    judged = verify([sample(row=row, g=1.0) for row in rows], [0.0])
+    assert [s.why for s in judged] == ["", REPEATED, "", "", ""]
+
+
+def test_all_that_was_requested_is_counted_once():
+    samples = [sample(row="", why=REFUSAL), sample(row="", why=REFUSAL), sample(row="", why=CUT_OFF), sample(row="")]
+    samples += [
+        sample(row="a b c", g=1.0),
+        sample(row="A b c.", g=1.0),
+        sample(row="d e f"),
+        sample(row="g h i", g=2.0),
+    ]
+    counts = count(verify(samples, [0.5]))
+    assert counts == Counts(requested=8, refused=2, unreadable=1, cut_off=1, repeated=1, inactive=1, kept=2)
+    assert str(replace(counts, added=2, budget=3, rounds=2, candidates=4, refused_candidates=1, one_sided=1)) == (
+        "2 of 8 samples kept (refused 25.0 %, unreadable 12.5 %, cut off 12.5 %, repeated 12.5 %, inactive 12.5 %), "
+        "2 of 3 added, after 2 more rounds of requests; 4 candidates before, 1 refused; 1 features without a contrast"
+    )
+    assert str(Counts()) == "0 of 0 samples kept, 0 of 0 added"
 
 
 @st.composite

@@ -22,14 +22,14 @@ from fac.prompts import Prompts
 from fac.sae import SaeRef, load
 from fac.store import Artifact, Store
 from fac.synthesis.forms import PAIR, QUERY
-from fac.synthesis.samples import Sample, load_samples
-from fac.synthesis.two_step import Desk, Settings, Written, contrastive_pair, keep, step_one, step_two, written_for
+from fac.synthesis.samples import UNREADABLE, Sample, load_samples, verify
+from fac.synthesis.two_step import Desk, Settings, Written, contrastive_pair, one_sided, step_one, step_two, written_for
 
 SETTINGS = Settings(n=3, m=2, max_new_tokens=20)
 
 
 class Recording(TransformersChat):
-    """The real engine, which also keeps what it is asked."""
+    """The real engine, which also keeps what it is asked. Its random words never end: they count as whole replies."""
 
     def __init__(self, ref):
         super().__init__(ref)
@@ -37,7 +37,7 @@ class Recording(TransformersChat):
 
     def chat(self, requests, sampling):
         self.asked += requests
-        return super().chat(requests, sampling)
+        return [replace(reply, finished=True) for reply in super().chat(requests, sampling)]
 
 
 class BreakdownError(Exception):
@@ -183,12 +183,13 @@ def test_both_steps_on_a_real_writer(world, desk_at, writer, tmp_path):
         prompt = request.messages[0]["content"]
         assert f"good example: {good.text}" in prompt
         assert f"active part: {good.span}" in prompt
-        assert f"bad example: {bad.text}" in prompt
+        assert ("bad example" in prompt) == (bad is not None)
+        assert bad is None or f"bad example: {bad.text}" in prompt
     assert events == ["started", "built"] * 2
     assert load_samples(second.artifact.path / "samples.jsonl") == second.samples
     assert (second.artifact.path / "replies.jsonl").read_text().count("\n") == len(second.samples)
 
-    for sample in keep(second, cut):
+    for sample in verify(second.samples, cut.tolist()):
         assert sample.kept == (sample.why == "")
         assert not sample.kept or sample.g > 0
 
@@ -213,12 +214,13 @@ def test_a_row_of_several_chats_is_worth_its_strongest(world, desk_at, tmp_path)
     for request, sample in zip(desk.writer.asked, second.samples, strict=True):
         good, bad = contrastive_pair(desk, sample.feature, first.samples, cut)
         assert good.row
+        assert bad
         assert bad.row
         prompt = request.messages[0]["content"]
         assert f"good example: {good.text}" in prompt  # the chat that is active, not the JSON
         assert f"bad example: {bad.text}" in prompt
-    kept = keep(second, cut)
-    assert {s.why for s in kept if not s.row} <= {"unreadable reply"}
+    kept = verify(second.samples, cut.tolist())
+    assert {s.why for s in kept if not s.row} == {UNREADABLE}
     assert all(s.row and s.g > 0 for s in kept if s.kept)
 
 
@@ -278,7 +280,8 @@ def test_a_pair_is_the_strongest_and_the_weakest_candidate(world, desk_at, tmp_p
     feature, other = list(world[3])[:2]
     cut = np.full_like(desk.anchor_max, 0.5)
 
-    def candidate(attempt, g, text="a b c", of=feature):
+    def candidate(attempt, g, text=None, of=feature):
+        text = f"text {attempt}" if text is None else text
         return Sample(of, 1, attempt, text, text, "", "", 0, g=g, text=text)
 
     samples = [candidate(0, 0.7), candidate(1, 2.0), candidate(2, 0.1), candidate(3, 2.0)]
@@ -296,12 +299,14 @@ def test_the_released_code_pairs_the_best_with_the_second_best(world, desk_at, t
     def pair_of(*gs):
         samples = [Sample(feature, 1, i, "a b c", "a b c", "", "", 0, g=g, text=f"text {i}") for i, g in enumerate(gs)]
         good, bad = contrastive_pair(desk, feature, samples, cut)
-        return (good.text, good.g), (bad.text, bad.g)
+        return (good.text, good.g), bad and (bad.text, bad.g)
 
     assert pair_of(0.1, 3.0, 0.7, 2.0) == (("text 1", 3.0), ("text 3", 2.0))
     assert pair_of(0.1, 3.0, 0.2) == ((span, 5.0), ("text 0", 0.1))  # one active candidate does not count
     assert pair_of(0.1, 0.5) == ((span, 5.0), ("text 0", 0.1))
-    assert pair_of() == ((span, 5.0), (span, 5.0))
+    assert pair_of(0.1, 7.0) == ((span, 5.0), ("text 0", 0.1))
+    assert pair_of(7.0) == ((span, 5.0), ("text 0", 7.0))
+    assert pair_of() == ((span, 5.0), None)
 
 
 def test_scores_are_shown_as_the_released_code_shows_them(world, desk_at, tmp_path):
@@ -365,13 +370,60 @@ def test_a_step_is_another_stage_only_by_the_ways_that_it_follows(world, desk_at
         replace(SETTINGS, ratio=0)
 
 
+def test_a_pair_is_two_texts_or_the_good_one_alone(world, desk_at, tmp_path):
+    """One readable candidate, or several of one text, show no difference to learn from."""
+    desk, _ = desk_at(tmp_path, Echo())
+    feature = next(iter(world[3]))
+    span, cut = world[3][feature].spans[0], np.full_like(desk.anchor_max, 0.5)
+
+    def texts(*candidates, rule="paper"):
+        samples = [
+            Sample(feature, 1, i, text, text, "", "", 0, g=g, text=text) for i, (text, g) in enumerate(candidates)
+        ]
+        told = replace(desk, settings=replace(SETTINGS, pair=rule))
+        good, bad = contrastive_pair(told, feature, samples, cut)
+        return good.text, bad and bad.text
+
+    assert texts(("a b c", 2.0)) == ("a b c", None)
+    assert texts(("a b c", 2.0), ("A  b c!", 0.1)) == ("a b c", None)  # the same but for case and punctuation
+    assert texts(("a b c", 2.0), ("d e f", 0.1), ("a b c.", 0.0)) == ("a b c", "d e f")
+    assert texts(("a b c", 2.0), ("d e f", 2.0)) == ("a b c", None)  # none of them is the weaker one
+    assert texts() == (span, None)
+    assert texts((span.upper(), 0.2)) == (span, None)
+    assert texts((span.upper(), 0.2), ("d e f", 0.1)) == (span, "d e f")
+    assert texts(("a b c", 3.0), ("A b c", 2.0), ("d e f", 1.0), rule="official") == ("a b c", "d e f")
+    assert texts(("a b c", 3.0), ("A b c", 2.0), ("d e f", 0.1), rule="official") == (span, "d e f")
+    assert texts((span.upper(), 0.2), rule="official") == (span, None)
+
+
+@pytest.mark.parametrize("prompts", ["lab/toxicity", "paper/toxicity", "paper/reward"])
+def test_without_a_second_text_the_prompt_shows_one(world, desk_at, tmp_path, prompts):
+    writer, feature = Echo(), next(iter(world[3]))
+    cut = np.zeros_like(world[2])
+    desk = replace(desk_at(tmp_path, writer)[0], prompts=Prompts(prompts))
+    pairs = {}
+    for texts in (["a good one"], ["a good one", "a weak one"]):
+        own = [
+            Sample(feature, 1, i, text, text, "", "", 0, g=2.0 - i, share=0.9, text=text, span="good")
+            for i, text in enumerate(texts)
+        ]
+        first = Written(own, Pooled.from_dense(np.zeros((len(own), 4))), Artifact("write", str(len(own)), tmp_path))
+        assert one_sided(desk, [feature], first, cut) == (len(texts) == 1)
+        step_two(desk, [feature], first, cut)
+        pairs[len(texts)] = writer.asked[-1].messages[0]["content"]
+    assert pairs[1].count("a good one") == pairs[2].count("a good one") == 1
+    assert "a weak one" in pairs[2]
+    for word in ("weak", "bad example", "difference", "None"):
+        assert word not in pairs[1]
+
+
 def test_without_an_active_candidate_the_strongest_anchor_span_is_the_good_one(world, desk_at, tmp_path):
     _, _, anchor_max, readings = world
     writer = Echo()
     desk, _ = desk_at(tmp_path, writer)
     feature = next(iter(readings))
     cut = np.full_like(anchor_max, 0.5)
-    at_cut = Sample(feature, 1, 0, "a b c", "a b c", "", "", 0, g=0.5)
+    at_cut = Sample(feature, 1, 0, "a b c", "a b c", "", "", 0, g=0.5, text="a b c")
     good, bad = contrastive_pair(desk, feature, [at_cut], cut)
     assert (good.step, good.row) == (0, "")
     assert (good.text, good.span) == (readings[feature].spans[0], readings[feature].spans[0])
@@ -379,8 +431,7 @@ def test_without_an_active_candidate_the_strongest_anchor_span_is_the_good_one(w
     assert bad == at_cut
     unread = Sample(feature, 1, 0, "", "?", "", "", 0)
     good, bad = contrastive_pair(desk, feature, [unread], cut)
-    assert good == bad
-    assert good.step == 0
+    assert (good.step, bad) == (0, None)
 
     first = step_one(desk, list(readings), range(2))
     writer.asked.clear()
