@@ -19,7 +19,8 @@ from eval.alpaca import (
     short,
 )
 from fac.chat import as_chat
-from fac.data.files import Malformed, Source, read_rows
+from fac.data.files import read_rows
+from fac.data.source import Malformed, Source
 from fac.errors import FacError
 from fac.llm.base import ChatModel, Completion, Request, Sampling, ask, request_seed
 from fac.prompts import Prompts

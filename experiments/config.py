@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from experiments.engines import ANNOTATORS, KINDS, Engine, Engines
 from experiments.results import REPOSITORY
 from fac.backbone import ModelRef
-from fac.data.files import Source
+from fac.data.source import Source
 from fac.errors import FacError, closest
 from fac.features import FeatureSettings
 from fac.lab import shipped

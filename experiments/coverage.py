@@ -52,7 +52,7 @@ def run(cfg: DictConfig) -> Path:
         table = _table(session, gap, replicates)
         variety = _diversity(session, shop, gap, n_texts)
         page = Page(
-            title=f"Feature coverage: {sources['seed'].path.name} against {sources['anchor'].path.name}",
+            title=f"Feature coverage: {sources['seed'].title} against {sources['anchor'].title}",
             subtitle=f"Which features of the anchor, measured with {cfg.model.name}, do the seed data activate?",
             tables=[table, variety],
             facts=_facts(gap, reports),

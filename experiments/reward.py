@@ -24,8 +24,9 @@ from experiments.session import Session
 from experiments.tasks import TASKS
 from experiments.tasks.base import write_rows
 from fac.data.examples import LoadReport
-from fac.data.files import Source, fingerprint
+from fac.data.files import fingerprint
 from fac.data.pairs import read_pairs
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.store import Artifact, Store
 from fac.synthesis.forms import pair_row
@@ -60,7 +61,7 @@ def run(cfg: DictConfig) -> Path:
             title=table.title,
             subtitle="Share of pairs whose chosen reply scores higher, by section.",
             tables=[table],
-            facts=[(role, f"{sources[role].path}: {report}") for role, (_, report) in found.items()],
+            facts=[(role, f"{sources[role]}: {report}") for role, (_, report) in found.items()],
         )
         return session.finish(page, {c.column: c.mean for c in table.cells})
 
@@ -87,7 +88,7 @@ def _table(session: Session, scored: Sequence[tuple[Scored, str]], sources: Mapp
     return Table(
         experiment="reward",
         scale=session.cfg.scale.name,
-        title=f"Reward model, {session.cfg.model.name}: {sources['train'].path.name} to {sources['test'].path.name}",
+        title=f"Reward model, {session.cfg.model.name}: {sources['train'].title} to {sources['test'].title}",
         rows=("trained",),
         columns=tuple(metrics),
         cells=tuple(cells),

@@ -30,7 +30,8 @@ from fac.backbone import Backbone, ModelRef, load_causal_lm, model_depth
 from fac.chat import as_chat
 from fac.data.choices import POLARITY, Choice, read_choices
 from fac.data.examples import LoadReport
-from fac.data.files import Source, fingerprint
+from fac.data.files import fingerprint
+from fac.data.source import Source
 from fac.errors import FacError, closest
 from fac.store import Artifact, Store
 from fac.train.steering import Positions, SteeringVector, caa_vector, equalise, prompt_vector
@@ -132,7 +133,7 @@ def _behaviors(cfg: DictConfig, settings: Settings) -> list[Behavior]:
         pairs, test = (read_choices(sources[role], reports[role]) for role in FILES)
         if settings.n_train is not None and settings.n_train > len(pairs):
             raise FacError(
-                f"experiment.n_train={settings.n_train} will not do: {sources['generate'].path} has {len(pairs)} pairs."
+                f"experiment.n_train={settings.n_train} will not do: {sources['generate']} has {len(pairs)} pairs."
             )
         _cues(folder.name, settings)
         found.append(Behavior(folder.name, sources, reports, pairs, test))

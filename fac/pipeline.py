@@ -25,7 +25,8 @@ from fac.backbone import Backbone, ModelRef, load_tokenizer, model_depth
 from fac.coverage import Grid, Threshold, active_features, counts, mean_activation, missing_features, threshold_grid
 from fac.data.corpus import Corpus, write_corpus, write_examples
 from fac.data.examples import Example, LoadReport
-from fac.data.files import Source, fingerprint
+from fac.data.files import fingerprint
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.features import Extractor, FeatureSettings, Tops, span_of
 from fac.interpret import ROLES, Reading, load_readings, read_features, with_analyses

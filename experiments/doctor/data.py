@@ -6,7 +6,6 @@ Knows: where each would come from, and how one gets it. Does not know: how many 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,12 @@ from experiments.steering import files_of
 from experiments.tasks import TASKS
 from experiments.tasks.data import Sources, origin_of
 from experiments.tasks.instruction import Evaluation
-from fac.data.files import Malformed, read_rows
+from fac.data.files import read_rows
 from fac.data.hub import hub_name, is_hub
+from fac.data.source import Malformed
 from fac.errors import FacError
 
-ROWS_READ = 5  # of every data set
+ROWS_READ = 5  # of every file
 CLONES = {"CAA": "git clone https://github.com/nrimsky/CAA"}  # data in repositories, by the folder that a clone makes
 
 
@@ -36,7 +36,8 @@ def data_sets(cfg: DictConfig, online: bool) -> Iterator[Finding]:
     repositories: dict[tuple[str, str | None], list[str]] = {}
     in_files: dict[str, dict[str, Mapping[str, Any]]] = {}
     for key, values in workload.sources(cfg):
-        path = Path(str(values["path"]))
+        named = values["path"]
+        path = Path(", ".join(map(str, named)) if isinstance(named, list) else str(named))
         if is_hub(path) and not Path(hub_name(path).id).is_dir():
             repositories.setdefault((hub_name(path).id, values.get("revision")), []).append(key)
         else:
@@ -51,12 +52,12 @@ def data_files(name: str, uses: Mapping[str, Mapping[str, Any]]) -> Iterator[Fin
     """Data in files, by the keys they are for: they are there, and the first rows can be read under each key."""
     what, used, counts = f"data {name}", f"for {', '.join(uses)}", []
     for key, values in uses.items():
-        source = workload.as_source(key, values)
         try:
-            rows = list(islice(read_rows(source), ROWS_READ))
+            source = workload.as_source(key, values)
+            rows = list(read_rows(source, of_each=ROWS_READ))
         except FacError as error:
             command = CLONES.get(Path(name).parts[0])
-            said = str(error).replace(f"data.{source.name}.", f"{key}.")
+            said = str(error).replace(f"data.{key.rpartition('.')[2]}.", f"{key}.")
             if command and not Path(name).exists():
                 said = f"not here: {command}, or name a file with {key}.path=FILE"
             yield Finding("missing", what, f"{said} ({used})")

@@ -16,8 +16,9 @@ from experiments.doctor.needs import ASSUMED_TEXTS, KNOWN_TEXTS, LAB_TOKENS, TEX
 from experiments.engines import COMPARE
 from experiments.tasks import TASKS
 from experiments.tasks.data import Sources, origin_of, source_of
-from fac.data.files import Source, data_files
-from fac.data.hub import hub_name, is_hub
+from fac.data.files import data_files
+from fac.data.hub import hub_name
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.sae import TrainSettings
 from fac.sae.recipe import RecipeSettings
@@ -86,12 +87,12 @@ def texts_of(source: Source) -> int:
     """About how many texts a data set has: its limit, by the size of its files, or as assumed."""
     if source.limit is not None:
         return source.limit
-    if is_hub(source.path):
-        return KNOWN_TEXTS.get(hub_name(source.path).id, ASSUMED_TEXTS)
+    if source.on_hub:
+        return KNOWN_TEXTS.get(hub_name(source.paths[0]).id, ASSUMED_TEXTS)
     try:
         size = sum(file.stat().st_size for file in data_files(source))
     except (FacError, OSError):
-        return KNOWN_TEXTS.get(source.path.name, ASSUMED_TEXTS)
+        return KNOWN_TEXTS.get(source.paths[0].name, ASSUMED_TEXTS)
     return max(size // (TEXT_TOKENS * BYTES_PER_TOKEN), 1)
 
 

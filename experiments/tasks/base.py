@@ -20,7 +20,7 @@ from experiments.job import Job
 from fac.backbone import ModelRef
 from fac.data.corpus import write_examples
 from fac.data.examples import Example, LoadReport
-from fac.data.files import Source
+from fac.data.source import Source
 from fac.llm.base import ChatModel
 from fac.prompts import Prompts
 from fac.store import Artifact, Store

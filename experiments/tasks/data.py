@@ -22,8 +22,9 @@ from experiments.tasks.base import Labelled, Task, TaskData, rows_artifact
 from fac.chat import as_chat
 from fac.data.corpus import Corpus, normal_digest
 from fac.data.examples import Example, LoadReport, text_digest
-from fac.data.files import Source, fingerprint
+from fac.data.files import fingerprint
 from fac.data.hub import is_hub
+from fac.data.source import HUB_ONLY, Source
 from fac.errors import FacError, closest
 from fac.lab.world.corpora import ROLES as WORLD_ROLES
 from fac.lab.world.corpora import Sizes, draw_corpus, world_digest
@@ -33,7 +34,6 @@ from fac.store import Artifact, Store
 from fac.synthesis.forms import Form
 
 HELD_OUT = ("test", "validation")
-HUB_ONLY = ("subset", "split", "revision")
 NOTES = "notes.json"
 
 
@@ -83,7 +83,7 @@ def source_of(values: Mapping[str, Any], key: str) -> Source | None:
     """
     if values.get("path") is None:
         return None
-    on_hub = is_hub(Path(str(values["path"])))
+    on_hub = not isinstance(values["path"], list) and is_hub(Path(str(values["path"])))
     kept = {option: value for option, value in values.items() if on_hub or option not in HUB_ONLY}
     with _named(key):
         return config.typed(Source, {**kept, "name": key.rpartition(".")[2]}, key)

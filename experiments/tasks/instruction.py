@@ -22,8 +22,9 @@ from experiments.tasks.base import Labelled, Task, TaskData, keep_replicates, lo
 from fac.backbone import ModelRef, load_tokenizer
 from fac.chat import as_chat, encode_lesson, exchange
 from fac.data.examples import LoadReport
-from fac.data.files import Source, content_digest
+from fac.data.files import content_digest
 from fac.data.instructions import read_instructions
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.lab.world.grammar import names_in
 from fac.lab.world.instructions import Rule

@@ -9,8 +9,8 @@ from pathlib import Path
 from experiments.job import Job
 from experiments.tasks.base import Labelled, Task, keep_replicates, load_rows
 from fac.data.examples import LoadReport
-from fac.data.files import Source
 from fac.data.pairs import read_pairs
+from fac.data.source import Source
 from fac.synthesis.forms import PAIR, pair_of, pair_row
 from fac.train.reward import RewardSettings
 

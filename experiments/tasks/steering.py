@@ -17,7 +17,7 @@ from experiments.job import Job
 from experiments.tasks.base import Labelled, Task, keep_replicates, load_rows
 from fac.data.choices import Choice, read_choices, to_choice
 from fac.data.examples import LoadReport
-from fac.data.files import Source
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.synthesis.forms import CHOICE, choice_row
 

@@ -10,7 +10,7 @@ from experiments.job import Job
 from experiments.tasks.base import ROLES, Labelled, Task, keep_replicates
 from fac.data.corpus import Corpus
 from fac.data.examples import LoadReport, read_examples
-from fac.data.files import Source
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.synthesis.forms import QUERY
 from fac.train.classifier import ClassifierSettings

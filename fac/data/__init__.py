@@ -2,7 +2,8 @@
 
 from fac.data.corpus import Corpus, overlap, write_corpus, write_examples
 from fac.data.examples import Example, LoadReport, read_examples
-from fac.data.files import Source, content_digest, fingerprint
+from fac.data.files import content_digest, fingerprint
+from fac.data.source import Source
 
 __all__ = [
     "Corpus",

@@ -13,7 +13,8 @@ from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from fac.data.examples import LoadReport, skip_or_fail
-from fac.data.files import Malformed, Source, read_rows
+from fac.data.files import read_rows
+from fac.data.source import Malformed, Source
 from fac.errors import FacError
 
 QUESTION, MATCHING, OTHER = "question", "answer_matching_behavior", "answer_not_matching_behavior"
@@ -102,7 +103,7 @@ def read_choices(source: Source, report: LoadReport | None = None) -> list[Choic
             skip_or_fail(source, row, reason, report)
     if not found:
         why = f"all its {report.skipped} rows are malformed; {report.first_errors[0]}" if report.skipped else "empty"
-        raise FacError(f"There is no question in {source.path} ({why}): set data.{source.name}.path to a CAA file.")
+        raise FacError(f"There is no question in {source} ({why}): set data.{source.name}.path to a CAA file.")
     report.rows = len(found)
     return found
 

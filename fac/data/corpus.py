@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fac.data.examples import Example, LoadReport, read_examples, text_digest
-from fac.data.files import Source
+from fac.data.source import Source
 from fac.errors import FacError
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def write_corpus(source: Source, folder: Path) -> LoadReport:
     write_examples(read_examples(source, report), folder)
     (folder / REPORT).write_text(json.dumps(asdict(report), indent=1))
     if report.skipped or report.duplicates:
-        logger.warning("%s: %s", source.path, report)
+        logger.warning("%s: %s", source, report)
     return report
 
 

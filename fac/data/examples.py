@@ -10,10 +10,12 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fac.data.files import Malformed, Row, Source, listing, lookup, read_rows
+from fac.data.files import read_rows
+from fac.data.labels import Labels
+from fac.data.source import Malformed, Row, Source, listing, lookup
 from fac.errors import FacError
 
 if TYPE_CHECKING:  # fac.chat needs transformers; a message is a plain dict
@@ -40,6 +42,8 @@ TRANSCRIPT_COLUMNS = ("chosen", "rejected", "transcript")  # where "\n\nHuman: .
 TURN_MARK = re.compile(r"\n\n(Human|Assistant):(?=\s|$)")
 ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
 FIRST_ERRORS = 5  # reasons kept of skipped rows
+MOST_REASONS = 8  # different reasons that are counted
+QUOTED = re.compile(r"'[^']*'|\(.*\)|\d+")  # what differs between rows that are malformed for one reason
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,33 @@ class LoadReport:
     skipped: int = 0  # malformed rows left out (on_error=skip)
     duplicates: int = 0  # exact repeats left out (dedup)
     first_errors: list[str] = field(default_factory=list)  # place and reason of the first skipped rows
+    reasons: dict[str, int] = field(default_factory=dict)  # how many rows were skipped for what
+    empty_labels: int = 0  # cells of several label columns that say nothing, in rows that are kept
 
     def __str__(self) -> str:
         parts = [f"{self.rows} texts"]
         if self.duplicates:
             parts.append(f"{self.duplicates} exact repeats left out")
+        if self.empty_labels:
+            parts.append(f"{self.empty_labels} empty cells of label columns left out")
         if self.skipped:
-            parts.append(f"{self.skipped} malformed rows skipped (first: {'; '.join(self.first_errors)})")
+            counts = "; ".join(f"{count}: {reason}" for reason, count in self.reasons.items())
+            parts.append(f"{self.skipped} malformed rows skipped (first: {self.first_errors[0]}; all: {counts})")
         return ", ".join(parts)
+
+    def notes(self, name: str) -> tuple[str, ...]:
+        """What a table that rests on the data set `name` has to say about it: nothing, if every row was kept."""
+        return (f"{name}: {self}.",) if self.skipped or self.empty_labels else ()
+
+    def skip(self, place: str, reason: str) -> None:
+        """Count a malformed row."""
+        self.skipped += 1
+        if len(self.first_errors) < FIRST_ERRORS:
+            self.first_errors.append(f"{place}: {reason}")
+        kind = QUOTED.sub("...", reason)
+        if kind not in self.reasons and len(self.reasons) >= MOST_REASONS:
+            kind = "other reasons"
+        self.reasons[kind] = self.reasons.get(kind, 0) + 1
 
 
 def read_examples(source: Source, report: LoadReport | None = None) -> Iterator[Example]:
@@ -81,15 +104,19 @@ def read_examples(source: Source, report: LoadReport | None = None) -> Iterator[
     counted from 1. Memory does not grow with the source, except for 16-byte hashes of all texts under `dedup`.
     Raises FacError for a malformed row (unless `on_error` is skip), for unusable files, and if nothing is left.
     """
+    report = LoadReport() if report is None else report
     names: tuple[str, ...] | None = None if source.text == "auto" else _as_tuple(source.text)
+    labels = Labels(source)
 
     def convert(row: Row, values: dict[str, Any], position: int) -> list[Example]:
         nonlocal names
         if names is None:
             names = _recognise(values, source)
-        return [_to_example(values, names, source, position)]
+        return [_to_example(values, names, source, labels, position)]
 
-    return sift(source, read_rows(source), convert, lambda example: example.messages, report, "text")
+    yield from sift(source, read_rows(source), convert, lambda example: example.messages, report, "text")
+    report.empty_labels = labels.empty
+    labels.check()
 
 
 def sift(
@@ -133,9 +160,7 @@ def sift(
             if report.skipped
             else "it is empty"
         )
-        raise FacError(
-            f"There is no {noun} in {source.path} ({why}): set data.{source.name}.path to a file with {noun}s."
-        )
+        raise FacError(f"There is no {noun} in {source} ({why}): set data.{source.name}.path to a file with {noun}s.")
 
 
 def skip_or_fail(source: Source, row: Row, reason: Malformed, report: LoadReport) -> None:
@@ -143,18 +168,17 @@ def skip_or_fail(source: Source, row: Row, reason: Malformed, report: LoadReport
     if source.on_error == "fail":
         mend = f"mend the row, or data.{source.name}.on_error=skip counts and skips such rows"
         raise FacError(f"{row.place}: {reason}; {mend}.") from None
-    report.skipped += 1
-    if len(report.first_errors) < FIRST_ERRORS:
-        report.first_errors.append(f"{row.place}: {reason}")
+    report.skip(row.place, str(reason))
 
 
-def _to_example(values: dict[str, Any], names: tuple[str, ...], source: Source, position: int) -> Example:
+def _to_example(
+    values: dict[str, Any], names: tuple[str, ...], source: Source, labels: Labels, position: int
+) -> Example:
     conversation = _conversation(values, names, source)
     messages = _users_words(conversation) if source.turns == "user" else _all_turns(conversation)
-    label = None if source.label is None else _label(lookup(values, source.label), source.label)
-    example = Example(messages, label, id_of(values, position))
+    example = Example(messages, None, id_of(values, position))
     check_characters(example.text + example.id)
-    return example
+    return replace(example, label=labels.of(values))
 
 
 def id_of(values: dict[str, Any], position: int) -> str:
@@ -181,7 +205,7 @@ def _recognise(values: dict[str, Any], source: Source) -> tuple[str, ...]:
             return (name, "input") if name == "instruction" else (name,)
     headerless = "" if source.columns else "; a .csv or .tsv without a header line needs data.{}.columns=[...]"
     raise FacError(
-        f"No column of {source.path} is known to hold the text (found: {listing(values)}): "
+        f"No column of {source} is known to hold the text (found: {listing(values)}): "
         f"set data.{source.name}.text=COLUMN{headerless.format(source.name)}."
     )
 
@@ -248,14 +272,6 @@ def string_of(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise Malformed(f"{name} is not a text but {type(value).__name__}")
     return value
-
-
-def _label(value: Any, name: str) -> int:
-    known = {"0": 0, "1": 1, "false": 0, "true": 1}
-    plain = str(value).strip().lower() if isinstance(value, (str, bool, int)) else ""
-    if plain not in known:
-        raise Malformed(f"the label {name} is {listing([repr(value)])}, neither 0/1 nor true/false")
-    return known[plain]
 
 
 def _as_tuple(text: str | tuple[str, ...]) -> tuple[str, ...]:

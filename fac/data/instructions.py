@@ -20,7 +20,8 @@ from fac.data.examples import (
     transcript_turns,
     turn_of,
 )
-from fac.data.files import Malformed, Row, Source, listing, lookup, read_rows
+from fac.data.files import read_rows
+from fac.data.source import Malformed, Row, Source, listing, lookup
 
 ANSWERS = ("output", "response", "completion", "answer")  # where an answer stands beside its instruction
 CHATS = ("messages", "conversations")

@@ -18,7 +18,8 @@ import numpy as np
 
 from fac.data.corpus import Corpus, write_examples
 from fac.data.examples import Example, LoadReport, read_examples, text_digest
-from fac.data.files import Source, fingerprint
+from fac.data.files import fingerprint
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.store import Artifact, Store
 
@@ -120,7 +121,7 @@ def _drawn(name: str, part: Part, report: LoadReport, seed: int) -> Iterator[Exa
         kept.add(key)
     if len(kept) < part.sample:
         raise FacError(
-            f"sample.{name}={part.sample} will not do: {part.source.path} has {len(kept)} different texts; lower it."
+            f"sample.{name}={part.sample} will not do: {part.source} has {len(kept)} different texts; lower it."
         )
     for example in read_examples(part.source, report):
         key = _key(example, seed)

@@ -24,7 +24,8 @@ from fac.data.examples import (
     transcript_turns,
     turn_of,
 )
-from fac.data.files import Malformed, Row, Source, listing, read_rows
+from fac.data.files import read_rows
+from fac.data.source import Malformed, Row, Source, listing
 from fac.errors import FacError, closest
 
 ECHO = 3  # words: replies that both begin with a prompt longer than this hold it
@@ -125,7 +126,7 @@ def _recognise(values: dict[str, Any], source: Source) -> str:
         sides = values["chosen"], values["rejected"]
         return "rm_bench" if all(_are_texts(side) for side in sides) else "pair"
     raise FacError(
-        f"The columns of {source.path} ({listing(values)}) are of no known layout of preference pairs: name them "
+        f"The columns of {source} ({listing(values)}) are of no known layout of preference pairs: name them "
         f"prompt, chosen and rejected."
     )
 

@@ -18,8 +18,8 @@ from typing import Any
 from fac.chat import Message, as_chat
 from fac.data.choices import MATCHING, OTHER, QUESTION, Choice, to_choice
 from fac.data.examples import check_characters
-from fac.data.files import Malformed, Row
 from fac.data.pairs import LAYOUTS, Pair
+from fac.data.source import Malformed, Row
 
 MARKER = re.compile(r"\bquery[-\s]?\d+[*_`]*\s*[:：][\s*_`]*", re.IGNORECASE)  # the released prompts' form
 _LABEL_BEHIND = re.compile(r"\s*(?:\t|\\t|<tab>)\s*[01][\s*_`\"'”’]*$", re.IGNORECASE)  # "...<TAB>1"

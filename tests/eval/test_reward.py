@@ -11,8 +11,8 @@ from support.models import tiny_model
 from eval.reward import SECTIONS, evaluate, pair_weights, section_accuracies, subset_accuracies
 from eval.statistics import resampled
 from fac.chat import as_chat
-from fac.data.files import Source
 from fac.data.pairs import Pair, read_pairs
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.train.reward import RewardSettings, fit_reward
 

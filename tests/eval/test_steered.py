@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from eval.steering import Answers, evaluate, score
 from fac.backbone import ModelRef, load_causal_lm
 from fac.data.choices import POLARITY, read_choices
-from fac.data.files import Source
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.train.steering import SteeringVector, open_answer
 

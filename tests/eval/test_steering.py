@@ -23,7 +23,7 @@ from eval.steering import (
     standard_accuracy,
 )
 from fac.data.choices import read_choices
-from fac.data.files import Source
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.train.steering import letter_probabilities
 

@@ -16,7 +16,7 @@ from experiments.results import Table, paper_table
 from fac.backbone import Backbone, ModelRef, load_causal_lm
 from fac.chat import as_chat
 from fac.data.choices import POLARITY, read_choices
-from fac.data.files import Source
+from fac.data.source import Source
 from fac.train.steering import SteeringVector, caa_vector, prompt_vector
 
 MULTIPLIERS = (-1.0, 0.0, 1.0)

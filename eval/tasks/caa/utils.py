@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from eval.steering import mean_matching, right
 from fac.data.choices import read_choices
-from fac.data.files import Source
+from fac.data.source import Source
 from fac.errors import FacError
 
 

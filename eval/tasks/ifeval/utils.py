@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fac.data.files import Malformed, Source, read_rows
+from fac.data.files import read_rows
+from fac.data.source import Malformed, Source
 from fac.errors import FacError
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from experiments.tasks.instruction import ANSWERS, EVALUATION, Evaluation, other
 from fac.backbone import ModelRef
 from fac.data.corpus import Corpus, overlap
 from fac.data.examples import read_examples
-from fac.data.files import Source
 from fac.data.pairs import read_pairs
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.lab import shipped
 from fac.prompts import Prompts

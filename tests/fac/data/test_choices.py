@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fac.data.choices import POLARITY, Choice, read_choices
 from fac.data.examples import LoadReport
-from fac.data.files import Source
+from fac.data.source import Source
 from fac.errors import FacError
 
 GOOD = {

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from fac.data.examples import Example, LoadReport, read_examples
-from fac.data.files import Source
+from fac.data.source import Source
 from fac.errors import FacError
 
 
@@ -146,9 +146,12 @@ def test_only_the_first_reasons_are_kept(tmp_path):
 
 
 def test_labels(tmp_path):
-    rows = [{"text": "a", "y": {"z": value}} for value in (0, 1, "0", "1 ", True, False, "true", "False")]
+    rows = [
+        {"text": "a", "y": {"z": value}}
+        for value in (0, 1, "0", "1 ", True, False, "true", "False", 1.0, "0.0", "Yes", "no")
+    ]
     got = [example.label for example in read_examples(source(tmp_path, rows, label="y.z"))]
-    assert got == [0, 1, 0, 1, 1, 0, 1, 0]
+    assert got == [0, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1, 0]
     for value in ("unsafe", 2, None, -1, 0.5):
         with pytest.raises(FacError, match="neither 0/1 nor true/false"):
             texts(tmp_path, [{"text": "a", "y": value}], label="y")

@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from fac.data.examples import read_examples
-from fac.data.files import Source, fingerprint
+from fac.data.files import fingerprint
 from fac.data.hub import HubName, hub_commit, hub_name
 from fac.data.pairs import read_pairs
+from fac.data.source import Source
 from fac.errors import FacError
 
 ROWS = [{"id": n, "prompt": f"hello {n}", "chosen": "good", "rejected": "bad", "subset": "hep-go"} for n in (3, 5)]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fac.data.examples import LoadReport
-from fac.data.files import Source
 from fac.data.instructions import Instruction, read_instructions
+from fac.data.source import Source
 from fac.errors import FacError
 
 SAID = (("system", "Be kind."), ("user", "how"), ("assistant", "so"))

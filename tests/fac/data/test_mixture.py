@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from fac.data.corpus import Corpus
 from fac.data.examples import read_examples
-from fac.data.files import Source
 from fac.data.mixture import Mixture, Part, mix
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.store import Artifact, Store
 

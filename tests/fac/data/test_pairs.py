@@ -6,8 +6,8 @@ import pytest
 
 from fac.chat import as_chat
 from fac.data.examples import LoadReport
-from fac.data.files import Source
 from fac.data.pairs import Pair, load_pairs, read_pairs, write_pairs
+from fac.data.source import Source
 from fac.errors import FacError
 
 

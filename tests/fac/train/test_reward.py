@@ -15,8 +15,8 @@ from torch.nn.functional import logsigmoid
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
 from fac.chat import as_chat, encode, exchange
-from fac.data.files import Source
 from fac.data.pairs import Pair, read_pairs
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.train.reward import RewardSettings, fit_reward, load_reward, train_reward
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat
 from fac.data.choices import POLARITY, read_choices
-from fac.data.files import Source
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.train.steering import (
     SteeringVector,

@@ -1,0 +1,151 @@
+"""The bytes of data files as text: unpacked, decoded, and refused where they are something else than they seem.
+
+A file is unpacked if it is gzip, whatever its name; UTF-16 and UTF-32 are recognised by their byte order mark and
+anything else is UTF-8. Lines end with LF or CR LF. Memory does not grow with a file. Every failure is a FacError that
+names the file and, where there is one, the line.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from fac.errors import FacError
+
+GZIP = b"\x1f\x8b"
+LFS_POINTER = b"version https://git-lfs.github.com/spec"
+KINDS = {  # how files begin that are no text
+    b"BZh": "is packed with bzip2: unpack it, or pack it with gzip",
+    b"\xfd7zXZ\0": "is packed with xz: unpack it, or pack it with gzip",
+    b"\x28\xb5\x2f\xfd": "is packed with zstandard: unpack it, or pack it with gzip",
+    b"\xd0\xcf\x11\xe0": "is a workbook of Excel 97: save it as CSV UTF-8",
+    b"PAR1": "is a parquet file: let its name end in .parquet",
+    b"%PDF": "is a PDF file: give the data as text",
+}
+MARKS = {  # byte order marks; that of UTF-32 begins like that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
+BLOCK = 1 << 16
+HEAD = 1 << 10
+UNUSED_1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")  # bytes that are no character of windows-1252
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, unpacked if it is gzip; whatever goes wrong while they are read becomes a FacError."""
+    try:
+        with path.open("rb") as raw:
+            start = raw.read(HEAD)
+            raw.seek(0)
+            if start.startswith(LFS_POINTER):
+                raise FacError(f"{path} is a Git LFS pointer, not the data: run `git lfs pull` in its repository.")
+            if start and path.name.lower().endswith(".gz") and not start.startswith(GZIP):
+                raise FacError(f"{path} is not a whole gzip file but no gzip at all: rename it, or fetch it again.")
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if start.startswith(GZIP) else raw
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise FacError(f"{path} is not a whole gzip file ({error}): fetch it again.") from None
+    except OSError as error:
+        raise FacError(f"Cannot read {path} ({error.strerror or error}): check the path and its permissions.") from None
+
+
+def blocks(path: Path) -> Iterator[str]:
+    """The text of a file in pieces of at most `BLOCK` bytes, its byte order mark left out."""
+    with opened(path) as stream:
+        head = stream.read(HEAD)
+        _refuse_other_kinds(path, head)
+        encoding = next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf-8")
+        decoder = codecs.getincrementaldecoder(encoding)()
+        line, data = 1, head
+        while True:
+            try:
+                text = decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                raise _undecodable(path, line + error.object[: error.start].count(b"\n"), encoding, error) from None
+            if "\0" in text:
+                line += text[: text.index("\0")].count("\n")
+                raise FacError(
+                    f"{path}, line {line} holds a NUL byte, which no text has: if the file is UTF-16, convert it with "
+                    f"`iconv -f utf-16le -t utf-8`, otherwise write it again."
+                )
+            line += text.count("\n")
+            yield text
+            if not data:
+                return
+            data = stream.read(BLOCK)
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines (from 1), split at \\n only and with it."""
+    number, held = 0, []
+    for block in blocks(path):
+        *whole, rest = block.split("\n")
+        for line in whole:
+            held.append(line)
+            number += 1
+            yield number, "".join(held) + "\n"
+            held = []
+        held.append(rest)
+    last = "".join(held)
+    if not number and "\r" in last.strip():
+        raise FacError(
+            f"{path} has line ends of CR alone, as an old Macintosh writes them: convert it, "
+            f"for instance with `tr '\\r' '\\n' < {path.name} > converted{path.suffix}`."
+        )
+    if last:
+        yield number + 1, last
+
+
+def _refuse_other_kinds(path: Path, head: bytes) -> None:
+    """Raise FacError if a file begins like one that is no text."""
+    if head.startswith(b"PK\x03\x04"):
+        raise FacError(f"{path} {_zip_kind(path)}.")
+    for start, said in KINDS.items():
+        if head.startswith(start):
+            raise FacError(f"{path} {said}.")
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise FacError(f"{path} is a web page, not the data: fetch the file itself (`Raw` or `Download` on its page).")
+
+
+def _zip_kind(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as held:
+            names = held.namelist()
+    except (OSError, zipfile.BadZipFile):
+        names = []
+    if "xl/workbook.xml" in names:
+        return "is an Excel workbook: save its sheet as CSV UTF-8"
+    return "is a zip archive: unpack it and name the files in it"
+
+
+def _undecodable(path: Path, line: int, encoding: str, error: UnicodeDecodeError) -> FacError:
+    """What a file in another encoding than its mark says, or UTF-8, is to be done with."""
+    if encoding.startswith(("utf-16", "utf-32")):
+        return FacError(f"{path} is not whole {encoding.upper()} ({error.reason}): write or fetch it again.")
+    return FacError(f"{path}, line {line} is not UTF-8 ({error.reason}): {_way_out(path)}.")
+
+
+def _way_out(path: Path) -> str:
+    """By all bytes of the file: what they are most likely, since a wrong conversion damages texts without a word."""
+    other, multibyte = set(), False
+    with opened(path) as stream:
+        for line in stream:
+            try:
+                multibyte |= not line.isascii() and bool(line.decode("utf-8"))
+            except UnicodeDecodeError:
+                other.update(byte for byte in line if byte >= 0x80)
+    if multibyte:
+        return "other lines are, so mend that line, or write the file again"
+    if other & UNUSED_1252:
+        return "convert the file from its encoding with `iconv -f ENCODING -t utf-8`"
+    name = "windows-1252" if any(byte < 0xA0 for byte in other) else "latin1"
+    return f"convert the file, most likely with `iconv -f {name} -t utf-8`"
