@@ -45,4 +45,7 @@ class Job:
         """What decides the trained thing, beside its data: also which of them are the seed's, which are added."""
         parts = [("seed", self.seed_rows), ("added", self.added)]
         named = [name for name, part in parts if part is not None]
-        return {"model": self.model.identity(), "seed": self.seed, "trained_on": named, **asdict(self.settings)}
+        settings = self.settings
+        decided = settings.identity() if hasattr(settings, "identity") else asdict(settings)
+        told = {"task": self.task, "model": self.model.identity(), "seed": self.seed, "trained_on": named}
+        return {**told, **decided}

@@ -37,6 +37,12 @@ CHAT_BATCH = 64  # requests that the transformers engine continues at once
 COMPUTED = 0.4  # share of the matmul peak that forward and backward passes reach
 DECODED = {"transformers": 0.02, "vllm": 0.1}  # ... that generation reaches, by engine
 H100_FLOPS = 6e14  # matmul peak in bf16 that is reached on one H100
+# Bytes kept for the backward pass per token and layer, for each of (d_model, d_ff, key-value width), by (bfloat16 under
+# autocast with float32 adapters, dropout in the adapters). Measured with saved-tensor hooks on LLaMA's layer with LoRA
+# on all seven projections; tests/experiments/doctor/test_needs.py measures again.
+KEPT = {(True, False): (24, 8, 4), (True, True): (48, 12, 4), (False, False): (24, 16, 8), (False, True): (64, 20, 8)}
+ALLOCATED = 1.2  # memory taken per byte kept: on an H100, 8.0 MiB a token of LLaMA-3.1-8B where 6.6 are kept
+LOGIT_BYTES = 12  # per token and entry of the vocabulary: logits, log-probabilities, both gradients
 PASSES = {"sycophancy": 10, "survival": 10}  # forward passes per test row: two orders x five multipliers
 GIB = 1 << 30
 
@@ -140,6 +146,10 @@ class TaskLoad:
     train_tokens: int  # longest row in training
     batch: int
     rank: int
+    dropout: float
+    bf16: bool
+    checkpointed: bool  # gradient checkpointing
+    head_only: bool
     reply: int  # longest reply of the writer
     answered: bool  # what is trained answers every test row, and a judge compares each answer
     both_orders: bool  # ... twice
@@ -251,16 +261,28 @@ def writer_bytes(shape: Shape, longest: int, size: int) -> int:
     return shape.params * size + shape.kv_bytes(CHAT_BATCH * longest, size) + 3 * CHAT_BATCH * shape.vocab * 8
 
 
-def training_bytes(shape: Shape, load: TaskLoad, size: int, recomputed: bool) -> int:
-    """Frozen weights; LoRA with gradients and Adam (float32); activations kept for the backward pass.
+def training_bytes(shape: Shape, load: TaskLoad, on_gpu: bool) -> int:
+    """Frozen weights; LoRA with gradients and Adam (float32); activations kept for the backward pass; logits.
 
-    `recomputed`: fine-tuning keeps only what enters each layer and computes the rest again, as it does on a GPU.
+    With gradient checkpointing only what enters each layer is kept, and the rest of one layer at a time.
     """
+    half = on_gpu and load.bf16
+    size = 2 if half else 4
     tokens = load.batch * load.train_tokens
-    within = 8 * shape.d_model + 3 * shape.d_ff
-    kept = shape.layers * shape.d_model + within if recomputed and load.answered else shape.layers * within
-    logits = 2 * tokens * shape.vocab * 4 if load.answered else 0
-    return shape.params * size + load.rank * shape.lora_width * 16 + tokens * kept * size + logits
+    adapters = load.rank * shape.lora_width * 16
+    if load.head_only:  # the backbone runs once, without gradients
+        return shape.params * size + tokens * (4 * shape.d_model + 3 * shape.d_ff) * size
+    of_model, of_ff, of_kv = KEPT[half, load.dropout > 0]
+    within = of_model * shape.d_model + of_ff * shape.d_ff + of_kv * shape.kv_width
+    entering = shape.layers * shape.d_model * size
+    kept = entering + within if load.checkpointed else shape.layers * within
+    logits = tokens * shape.vocab * LOGIT_BYTES if load.answered else 0
+    return int(shape.params * size + adapters + ALLOCATED * tokens * kept + logits)
+
+
+def testing_bytes(shape: Shape, load: TaskLoad, size: int) -> int:
+    """What was trained answers, where it does; scoring needs less than training."""
+    return writer_bytes(shape, PROMPT_TOKENS + load.reply, size) if load.answered else 0
 
 
 def sae_training_bytes(shape: Shape, layer: int, width: int, size: int) -> int:

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -26,6 +26,7 @@ from fac.llm.vllm import VllmSettings
 
 LONG = 14 * 86400  # seconds after which a stage is worth a warning
 MEASURING = ("coverage", "matching", "sae")
+TRAINING = "training"  # how the part of the workers is called
 OUTPUTS = GIB // 20  # tables, pages and the tracking database of a run
 GPU_WEIGHT, CPU_WEIGHT = 2, 4  # bytes: bfloat16, float32
 H100_MEMORY = 79 * GIB
@@ -85,15 +86,25 @@ def this_machine() -> Machine:
 def memory(cfg: DictConfig, here: Machine, shape: Shape, encoder: Encoder, loads: Sequence[TaskLoad]) -> Finding:
     """What stands side by side at the worst moment against what there is."""
 
-    def parts_on(weight: int, size: int, workers: int) -> dict[str, int]:
+    def parts_on(weight: int, size: int, workers: int, loads: Sequence[TaskLoad] = loads) -> dict[str, int]:
         return memory_parts(cfg, shape, encoder, loads, weight, size, workers)
 
     if here.gpu:
-        parts = parts_on(GPU_WEIGHT, here.memory, cfg.workers or 1)
-        fits = sum(parts.values()) <= here.memory
-        way = ": use a larger GPU, or lower features.batch_tokens, features.encode_elements or the batch sizes"
-        said = f"about {_told(parts)} of {_gib(here.memory)} on {here.name}{'' if fits else way}"
-        return Finding("ok" if fits else "missing", "GPU memory", said)
+        workers = cfg.workers or 1
+        parts = parts_on(GPU_WEIGHT, here.memory, workers)
+        said = f"about {_told(parts)} of {_gib(here.memory)} on {here.name}"
+        if sum(parts.values()) <= here.memory:
+            return Finding("ok", "GPU memory", said)
+        less = parts_on(GPU_WEIGHT, here.memory, workers, [replace(load, checkpointed=True) for load in loads])
+        if sum(less.values()) <= here.memory:
+            keys = [_train_key(cfg, load) for load in _unchecked(shape, loads, parts, here.memory, workers)]
+            return Finding(
+                "missing", "GPU memory", f"{said}: does not fit without {' '.join(f'{key}=true' for key in keys)}"
+            )
+        way = "use a larger GPU, or lower features.batch_tokens, features.encode_elements or the batch sizes"
+        if "vllm" in parts:
+            way += ", or llm.gpu_memory_utilization"
+        return Finding("missing", "GPU memory", f"{said}: {way}")
     parts = parts_on(CPU_WEIGHT, here.memory, cfg.workers or len(os.sched_getaffinity(0)))
     if sum(parts.values()) <= here.memory:
         said = f"no GPU: everything runs on the CPU, in about {_told(parts)} of {_gib(here.memory)} RAM"
@@ -103,13 +114,37 @@ def memory(cfg: DictConfig, here: Machine, shape: Shape, encoder: Encoder, loads
     return Finding("missing", "GPU memory", f"{said}: use a machine with a GPU, where it takes about {_told(on_gpu)}")
 
 
+def _unchecked(
+    shape: Shape, loads: Sequence[TaskLoad], parts: Mapping[str, int], memory: int, workers: int
+) -> list[TaskLoad]:
+    """The tasks that do not fit beside the other parts without gradient checkpointing, and do not have it."""
+    beside = sum(size for name, size in parts.items() if not name.startswith(TRAINING))
+    return [
+        load
+        for load in loads
+        if not load.checkpointed and beside + workers * needs.training_bytes(shape, load, True) > memory
+    ]
+
+
+def _in_processes(workers: int) -> str:
+    return f"{TRAINING} in {workers} process{'es' if workers > 1 else ''}"
+
+
+def _train_key(cfg: DictConfig, load: TaskLoad) -> str:
+    group = "train" if cfg.experiment.name == "lab" else f"tasks.{load.name}.train"
+    return f"{group}.gradient_checkpointing"
+
+
 def memory_parts(
     cfg: DictConfig, shape: Shape, encoder: Encoder, loads: Sequence[TaskLoad], weight: int, memory: int, workers: int
 ) -> dict[str, int]:
     """Bytes by part: the encoder and the engines here, and training in worker processes; or training an SAE.
 
-    Of an experiment without an SAE, the model and one batch of chats.
+    Of an experiment without an SAE, the model and one batch of chats, or training a reward model.
     """
+    if cfg.experiment.name == "reward":
+        alone = needs.training_bytes(shape, workload.reward_alone(cfg), weight == GPU_WEIGHT)
+        return {_in_processes(workers): workers * alone}
     if not workload.uses_sae(cfg):
         return {"the model": needs.writer_bytes(shape, needs.PROMPT_TOKENS, weight)}
     blocks = cfg.features.batch_tokens, cfg.features.encode_elements
@@ -124,9 +159,11 @@ def memory_parts(
                 parts["vllm"] = int(engine.settings.gpu_memory_utilization * memory)
             elif kind is not None:
                 parts[kind] = needs.writer_bytes(shape, longest, weight)
-        recomputed = weight == GPU_WEIGHT
-        largest = max(needs.training_bytes(shape, load, weight, recomputed) for load in loads)
-        parts[f"training in {workers} process{'es' if workers > 1 else ''}"] = workers * largest
+        on_gpu = weight == GPU_WEIGHT
+        largest = max(
+            max(needs.training_bytes(shape, load, on_gpu), needs.testing_bytes(shape, load, weight)) for load in loads
+        )
+        parts[_in_processes(workers)] = workers * largest
     alone = needs.sae_training_bytes(shape, encoder.layer, encoder.width, weight) if cfg.sae.train is not None else 0
     return parts if sum(parts.values()) >= alone else {"SAE training": alone}
 

@@ -115,6 +115,14 @@ def loads(cfg: DictConfig) -> list[TaskLoad]:
     return [_lab(cfg) if cfg.experiment.name == "lab" else _task(cfg, name) for name in tasks(cfg)]
 
 
+def reward_alone(cfg: DictConfig) -> TaskLoad:
+    """experiment=reward in numbers: pairs that are given are trained on, and nothing is written."""
+    seeds = config.value(cfg, "tasks.reward.seeds", list[int])
+    train = {**vars(TASKS["reward"].settings()), **config.group(cfg, "tasks.reward.train")}
+    sizes = {"anchor": 0, "seed": given_texts(cfg), "test": 0}
+    return _load(cfg, "reward", sizes, train, [], from_lab=False, cells=len(seeds), budget=0, reply=0)
+
+
 def _lab(cfg: DictConfig) -> TaskLoad:
     sizes = dict(config.group(cfg, "lab"), seed=cfg.lab.seed_positives)
     rows: list[str] = config.value(cfg, "experiment.rows", list[str])
@@ -184,6 +192,10 @@ def _load(
         train_tokens=train.get("max_tokens") or cfg.features.max_tokens,
         batch=(train.get("batch_size") or 1) * (2 if name == "reward" else 1),  # a pair is two rows
         rank=train.get("rank") or 0,
+        dropout=train.get("dropout") or 0.0,
+        bf16=train.get("bf16", True),
+        checkpointed=train.get("gradient_checkpointing", False),
+        head_only=train.get("mode") == "head",
         reply=reply,
         answered=TASKS[name].from_base,
         both_orders=both_orders,

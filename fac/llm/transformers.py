@@ -17,7 +17,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from fac.backbone import ModelRef, load_causal_lm
+from fac.backbone import ModelRef, default_device, load_causal_lm
 from fac.chat import encode
 from fac.llm.base import Completion, Request, Sampling
 from fac.llm.local import completion
@@ -29,6 +29,8 @@ class TransformersChat:
     def __init__(self, ref: ModelRef, batch: int = 64) -> None:
         self.ref = ref
         self.identity = f"transformers:{ref.identity()}"
+        if default_device().type == "cuda":  # there, in few bits and with padding, a reply depends on its neighbours
+            self.identity += f"/batch {batch}"
         self.batch = batch
         self._loaded: tuple[Any, Any] | None = None
 

@@ -44,7 +44,7 @@ PATIENCE = 30.0  # seconds for the child to end by itself
 
 @dataclass(frozen=True)
 class VllmSettings:
-    """How vLLM runs. None of it changes what is drawn, but for the last bits of its arithmetic."""
+    """How vLLM runs. Only `max_model_len`, where replies end, changes more than the last bits of its arithmetic."""
 
     batch: int = 1024  # requests handed over at once: what a killed run computes again
     max_model_len: int = 8192  # tokens of prompt and reply; the model's own limit if that is less
@@ -71,7 +71,7 @@ class VllmChat:
         if ref.adapter is not None:
             raise FacError(f"The vllm engine takes no adapter: leave out {ref.adapter}, or choose transformers.")
         self.ref, self.settings = ref, settings or VllmSettings()
-        self.identity = f"vllm:{ref.identity()}"
+        self.identity = f"vllm:{ref.identity()}/{self.settings.max_model_len} tokens"
         self.batch = self.settings.batch
         self._child: _Child | None = None
 

@@ -185,7 +185,6 @@ def _train_adapters(
             **told,
             max_length=None,
             disable_dropout=False,  # else trl switches off the adapters' dropout, too
-            gradient_checkpointing=False,
         )
         trainer = RewardTrainer(
             model=model,

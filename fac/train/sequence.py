@@ -65,11 +65,24 @@ class SequenceSettings:
     warmup: float  # share of the steps, below 1
     weight_decay: float
     bf16: bool  # backbone and matrix products on a GPU; a CPU always computes in float32
+    # Keep only what enters each layer and compute the rest again for the backward pass: much less memory, a third more
+    # time, the same weights.
+    gradient_checkpointing: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the trained weights, for store keys."""
+        return deciding(self)
 
     def __post_init__(self) -> None:
         if self.mode not in ("lora", "head"):
             raise FacError(f"There is no training mode {self.mode!r}: set train.mode to 'lora' or 'head'.")
         object.__setattr__(self, "target_modules", tuple(self.target_modules))
+
+
+def deciding(settings: Any) -> dict[str, Any]:
+    """The settings of a training that decide its weights, with bf16 as it is on this machine."""
+    decided = {name: value for name, value in asdict(settings).items() if name != "gradient_checkpointing"}
+    return {**decided, "bf16": settings.bf16 and torch.cuda.is_available()}
 
 
 @dataclass(frozen=True)
@@ -284,6 +297,8 @@ def training_arguments(settings: SequenceSettings, seed: int, folder: Path | Non
             "gradient_accumulation_steps": settings.gradient_accumulation,
             "bf16": on_gpu and settings.bf16,
             "use_cpu": not on_gpu,
+            "gradient_checkpointing": settings.gradient_checkpointing and getattr(settings, "mode", "lora") == "lora",
+            "gradient_checkpointing_kwargs": {"use_reentrant": False},
             "seed": seed,
             "logging_steps": 1,
             "save_strategy": "no",  # but see `keep_checkpoints`

@@ -19,7 +19,7 @@ from fac.backbone import ModelRef, load_pretrained, load_tokenizer
 from fac.chat import Message, encode_lesson
 from fac.errors import FacError
 from fac.train.checkpoints import remove_checkpoints
-from fac.train.sequence import Progress, TrainLog, on_one_gpu, run, training_arguments
+from fac.train.sequence import Progress, TrainLog, deciding, on_one_gpu, run, training_arguments
 
 RECORD = "sft.json"
 IGNORED = -100  # the label of a token that is not trained on
@@ -46,6 +46,11 @@ class SftSettings:
     weight_decay: float = 0.0
     clip: float = 1.0  # largest norm of a gradient
     bf16: bool = True  # on a GPU; a CPU always computes in float32
+    gradient_checkpointing: bool = False  # as in fac.train.sequence
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the trained weights, for store keys."""
+        return deciding(self)
 
 
 def train_sft(
@@ -81,7 +86,6 @@ def train_sft(
         arguments = SFTConfig(
             **told,
             max_grad_norm=settings.clip,
-            gradient_checkpointing=on_gpu,
             max_length=None,  # already cut
             dataset_kwargs={"skip_prepare_dataset": True},  # ids and labels are ours
         )

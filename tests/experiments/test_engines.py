@@ -62,7 +62,7 @@ def test_at_the_paper_s_scale_gpt_4o_mini_annotates_unless_another_is_chosen():
             "compare": (OpenAIChat, "openai:gpt-4-1106-preview@https://api.openai.com/v1"),
         }
     with engines("scale=paper", "annotator=writer", "llm=vllm").open(MODEL, print) as crew:
-        assert told(crew.writer) == (VllmChat, f"vllm:{MODEL.identity()}")
+        assert told(crew.writer) == (VllmChat, f"vllm:{MODEL.identity()}/8192 tokens")
         assert crew.annotators["judge"] is crew.writer
 
 

@@ -1,18 +1,24 @@
 """experiments.doctor.needs and resources: the formulas against published numbers, real files, and each other."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
 import pytest
+import torch
 from omegaconf import DictConfig
+from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from experiments.doctor import needs, resources, workload
 from experiments.doctor.needs import GIB, Encoder, Shape
 from experiments.doctor.resources import Machine
 from experiments.run import CONF
 from fac.lab import shipped
+from fac.train.sequence import PROJECTIONS
+
+TOKENS = (4, 64)
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -66,6 +72,88 @@ def test_memory_of_the_paper_s_run_is_between_what_must_and_what_can_be():
     assert 2 * shape.params < parts["training in 1 process"] < 80 * GIB
     twice = resources.memory_parts(cfg, shape, encoder, loads, 2, 80 * GIB, workers=2)
     assert twice["training in 2 processes"] == 2 * parts["training in 1 process"]
+
+
+def kept_per_token_and_layer(d_model: int, d_ff: int, half: bool, dropout: float) -> tuple[float, int]:
+    """Bytes that autograd keeps of a LLaMA's layer with LoRA, and its key-value width."""
+
+    def kept(layers: int) -> int:
+        shape = AutoConfig.for_model(
+            "llama", hidden_size=d_model, intermediate_size=d_ff, num_hidden_layers=layers, num_attention_heads=8,
+            num_key_value_heads=2, vocab_size=100, num_labels=2, pad_token_id=0,
+        )  # fmt: skip
+        network = AutoModelForSequenceClassification.from_config(shape, dtype=torch.bfloat16 if half else torch.float32)
+        lora = LoraConfig(task_type="SEQ_CLS", r=8, lora_dropout=dropout, target_modules=list(PROJECTIONS))
+        model = get_peft_model(network, lora).train()
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        seen: dict[int, torch.Tensor] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            seen[tensor.untyped_storage().data_ptr()] = tensor
+            return tensor
+
+        ids = torch.ones(TOKENS, dtype=torch.long)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+            torch.autocast("cpu", torch.bfloat16, enabled=half),
+        ):
+            output = model(input_ids=ids, labels=torch.zeros(len(ids), dtype=torch.long), use_cache=False)
+        assert output.loss is not None
+        return sum(tensor.untyped_storage().nbytes() for place, tensor in seen.items() if place not in own)
+
+    return (kept(3) - kept(1)) / 2 / (TOKENS[0] * TOKENS[1]), d_model // 4
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_activations_of_training_are_those_that_autograd_keeps(half: bool, dropout: float):
+    of_model, of_ff, of_kv = needs.KEPT[half, dropout > 0]
+    for d_model, d_ff in ((256, 896), (256, 448)):
+        measured, kv_width = kept_per_token_and_layer(d_model, d_ff, half, dropout)
+        assert of_model * d_model + of_ff * d_ff + of_kv * kv_width == pytest.approx(measured, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("batch", "tokens", "checkpointed", "gib"),
+    [(4, 150, False, 19), (16, 150, False, 33), (16, 150, True, 16), (8, 650, False, 55)],
+)
+def test_memory_of_training_is_what_an_h100_showed(batch: int, tokens: int, checkpointed: bool, gib: int):
+    """LoRA of rank 8 on all projections of an 8 B model in bfloat16, without dropout or padding: peak of the GPU."""
+    (load,) = workload.loads(composed("experiment=main_results", "scale=paper", "experiment.tasks=[toxicity]"))
+    load = replace(load, batch=batch, train_tokens=tokens, checkpointed=checkpointed, dropout=0.0)
+    assert needs.training_bytes(paper_shape(LLAMA), load, on_gpu=True) / GIB == pytest.approx(gib, rel=0.08)
+
+
+def test_the_paper_s_tasks_fit_an_80_gib_card_only_with_what_the_doctor_names():
+    shape = paper_shape(LLAMA)
+
+    def found(*overrides: str):
+        cfg = composed("experiment=main_results", "scale=paper", "experiment.tasks=[toxicity,reward]", *overrides)
+        card = Machine("a GPU", True, 80 * GIB, 1e15)
+        return resources.memory(cfg, card, shape, needs.paper_encoder(shape), workload.loads(cfg))
+
+    assert found().status == "ok"
+    off = [f"tasks.{task}.train.gradient_checkpointing=false" for task in ("toxicity", "reward")]
+    both = found(*off)
+    assert both.status == "missing"
+    assert both.said.endswith(
+        "does not fit without tasks.toxicity.train.gradient_checkpointing=true "
+        "tasks.reward.train.gradient_checkpointing=true"
+    )
+    assert found(off[1]).said.endswith("does not fit without tasks.reward.train.gradient_checkpointing=true")
+
+
+def test_a_reward_model_alone_needs_the_memory_of_its_training(tmp_path: Path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("{}")
+    given = [f"data.train.path={file}", f"data.test.path={file}"]
+    cfg = composed("experiment=reward", "scale=paper", *given, "tasks.reward.train.gradient_checkpointing=false")
+    shape = paper_shape(LLAMA)
+    (size,) = resources.memory_parts(cfg, shape, needs.paper_encoder(shape), [], 2, 80 * GIB, 1).values()
+    assert 60 * GIB < size < 80 * GIB  # 16 GiB of weights, and two pairs of 1,024 tokens with dropout
 
 
 @pytest.mark.parametrize(("memory", "status"), [(24 * GIB, "missing"), (140 * GIB, "ok")])

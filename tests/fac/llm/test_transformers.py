@@ -161,6 +161,14 @@ def test_identity_names_engine_and_weights(models):
     assert all(identity.startswith("transformers:") for identity in identities)
 
 
+def test_the_batch_is_part_of_the_identity_where_replies_depend_on_it(models, monkeypatch):
+    """On a CPU, in float32, they do not (test_a_reply_depends_on_its_own_seed_only)."""
+    ref = ModelRef(str(models["llama"]))
+    assert TransformersChat(ref, 4).identity == TransformersChat(ref, 64).identity
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert TransformersChat(ref, 4).identity != TransformersChat(ref, 64).identity
+
+
 def test_a_thought_that_the_template_opens_is_no_reply_and_marks_that_are_special_are_kept(models):
     tokenizer = AutoTokenizer.from_pretrained(models["llama"])
     tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})

@@ -183,4 +183,5 @@ def test_an_adapter_is_refused():
 
 
 def test_identity_names_engine_and_weights():
-    assert VllmChat(LLAMA).identity == f"vllm:{LLAMA.identity()}"
+    assert VllmChat(LLAMA).identity == f"vllm:{LLAMA.identity()}/8192 tokens"
+    assert VllmChat(LLAMA, VllmSettings(max_model_len=512, batch=1)).identity == f"vllm:{LLAMA.identity()}/512 tokens"
