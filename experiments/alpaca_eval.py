@@ -31,7 +31,7 @@ from eval.alpaca import (
     win_rate,
 )
 from eval.judging import Answers, annotate, paired_outputs
-from experiments import config
+from experiments import config, labels
 from experiments.engines import COMPARE
 from experiments.report import Page
 from experiments.results import Cell, Scale, Table, observed, paper_table, provenance, versions
@@ -211,6 +211,7 @@ def _table(
         (exactly, *notes, *([_context()] if own else [])),
         NAMES | {"wr": f"{NAMES['wr']}{by}"},
         provenance(),
+        "" if scale == "paper" else labels.OWN_LABEL,
     )
 
 

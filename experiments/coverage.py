@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from experiments import config, parity
+from experiments import config, labels, parity
 from experiments.report import Feature, Figure, Page, Series, Span
 from experiments.results import Cell, Table, observed, provenance, versions
 from experiments.session import Session
@@ -118,6 +118,7 @@ def _table(session: Session, gap: Gap, replicates: int) -> Table:
         (*notes, *parity.notes(session.cfg, ("features",))),
         names,
         provenance(),
+        labels.OWN_LABEL,
     )
 
 
@@ -134,7 +135,7 @@ def _diversity(session: Session, shop: Workshop, gap: Gap, n_texts: int) -> Tabl
     note = f"Of the first {n_texts} texts; embeddings are mean content residuals of layer {shop.layer}."
     return Table(
         "diversity", session.cfg.scale.name, "Diversity of both data sets", tuple(rows), ("anchor", "seed"),
-        tuple(cells), session.config_hash, versions(), (note,), {}, provenance(),
+        tuple(cells), session.config_hash, versions(), (note,), {}, provenance(), labels.OWN_LABEL,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ far the families' gaps agree is read from the ground truth, after the fact.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -17,14 +17,13 @@ import torch
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from experiments import config, lab_truth, parity
+from experiments import config, lab_truth, labels, parity
 from experiments.cells import Cells, Scored, default_workers, percent_cell, track
-from experiments.lab_page import Row
+from experiments.lab_page import Row, budget_note
 from experiments.main_results import (
     COVERAGE,
     COVERAGE_NOTE,
     TaskPlan,
-    budget_note,
     coverage_cells,
     jobs_of,
     material_for,
@@ -94,7 +93,11 @@ def run(cfg: DictConfig) -> Path:
                 for target in trained:
                     cells.submit(jobs_of(plan, session.store, data, row, models[target][0], None, {}, group=target))
         scored = [track(session, cell) for cell in cells.results()]
-        return _finish(session, plan, mined, written, trained, scored, world)
+        kind = labels.kind_of(
+            labels.data_of(plan.task, plan.origin), {n: ref for n, (ref, _) in models.items()}, engines
+        )
+        found = Findings(plan, mined, written, trained, scored, world, kind, data.losses)
+        return _finish(session, found)
 
 
 def _one(plans: Sequence[TaskPlan]) -> Sequence[TaskPlan]:
@@ -103,19 +106,26 @@ def _one(plans: Sequence[TaskPlan]) -> Sequence[TaskPlan]:
     return plans
 
 
-def _finish(
-    session: Session,
-    plan: TaskPlan,
-    mined: Mapping[str, Mined],
-    written: Mapping[str, Row],
-    trained: Sequence[str],
-    scored: Sequence[tuple[Scored, str]],
-    world: int,
-) -> Path:
-    table = _table(session, plan, written, trained, scored, world)
+@dataclass(frozen=True)
+class Findings:
+    """What the tables are made of."""
+
+    plan: TaskPlan
+    mined: Mapping[str, Mined]  # by source
+    written: Mapping[str, Row]  # by SOURCE+WRITER
+    trained: Sequence[str]
+    scored: Sequence[tuple[Scored, str]]
+    world: int
+    kind: labels.Kind
+    losses: Sequence[str]  # what was left out of the data sets
+
+
+def _finish(session: Session, found: Findings) -> Path:
+    plan, mined, written = found.plan, found.mined, found.written
+    table = _table(session, found)
     tables = [table]
     if len(mined) > 1 and plan.task.name == "toxicity" and not isinstance(plan.origin, Sources):  # the truth is known
-        tables.append(_agreement(session, mined))
+        tables.append(replace(_agreement(session, mined), label=table.label))
     page = Page(
         title=table.title,
         subtitle="Features mined with one model, data written by a second, a third one trained.",
@@ -129,23 +139,17 @@ def _finish(
     return session.finish(page, metrics)
 
 
-def _table(
-    session: Session,
-    plan: TaskPlan,
-    written: Mapping[str, Row],
-    trained: Sequence[str],
-    scored: Sequence[tuple[Scored, str]],
-    world: int,
-) -> Table:
-    paper = paper_table("table3")
-    cells: list[Cell] = []
+def _table(session: Session, findings: Findings) -> Table:
+    plan, written, trained, scored = findings.plan, findings.written, findings.trained, findings.scored
+    # Table 3 trains heads; beside LoRA's numbers it would mislead.
+    beside = findings.kind != "own" and plan.task.name == "toxicity" and plan.train.mode == "head"
+    table_3, cells = paper_table("table3"), list[Cell]()
     for target in trained:
         by_row = {}
         for name in (BASELINE, *written):
             found = [(c, run) for c, run in scored if (c.job.group, c.job.row) == (target, name)]
             printed = {BASELINE: "baseline", "llama+llama": "fine_tuned"}.get(name)
-            known = printed and target in PAPER_ROW and plan.task.name == "toxicity"
-            number = paper.get(PAPER_ROW[target], printed) if known and printed else None
+            number = table_3.get(PAPER_ROW.get(target, ""), printed) if beside and printed else None
             by_row[name] = percent_cell(found, plan.task.metric, name, target, number, unit=plan.task.unit)
         cells += by_row.values()
         cells += [
@@ -158,13 +162,14 @@ def _table(
     return Table(
         experiment="cross_model",
         scale=session.cfg.scale.name,
-        title=f"Transfer between models, {plan.task.title}, {plan.place} {world}",
+        title=f"Transfer between models, {plan.task.title}, {plan.place} {findings.world}",
         rows=(BASELINE, *written),
         columns=(*(f"{target}{kind}" for target in trained for kind in ("", "_gain")), *COVERAGE),
         cells=tuple(cells),
         config_hash=session.config_hash,
         versions=versions(),
         provenance=provenance(),
+        label=labels.label([findings.kind]),
         names={BASELINE: "Baseline (seed data)"}
         | {name: "features of {}, written by {}".format(*name.split("+")) for name in written}
         | {target: f"{target} trained" for target in trained}
@@ -173,8 +178,11 @@ def _table(
         notes=(
             protocol_note([plan]),
             COVERAGE_NOTE + " Both are of the source's features.",
-            *([note] if (note := budget_note(plan, list(written.values()))) else []),
-            "The paper's Table 3 (head-only, LLaMA's features and data) stands beside the cells that match it.",
+            *([note] if (note := budget_note(plan.task.title, plan.budget, list(written.values()), {})) else []),
+            "The paper's Table 3 (head-only, LLaMA's features and data) stands beside the cells that match it."
+            if beside
+            else "The paper's Table 3 trains heads only (train.mode=head), so it does not stand beside these numbers.",
+            *(f"{loss}." for loss in findings.losses),
             *parity.notes(session.cfg, parity.read_by([plan.task.name]), [plan.train]),
         ),
     )

@@ -16,11 +16,11 @@ import torch
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from experiments import config, lab_page, parity
+from experiments import config, lab_page, labels, parity
 from experiments.cells import Cells, Scored, default_workers, percent_cell, track
 from experiments.job import Job
-from experiments.lab_page import Findings, Row, coverage_of
-from experiments.results import PaperNumber, Table, measured, paired, paper_table, provenance, versions
+from experiments.lab_page import Findings, Row, budget_note, coverage_of
+from experiments.results import PaperNumber, Table, measured, observed, paired, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS
 from experiments.tasks.base import Protocol, TaskData, rows_artifact, trained_on
@@ -45,6 +45,10 @@ ROW_NAMES = {
     "fac_one_step": "FAC, one step",
     "fac": "FAC, two steps (ours)",
 }
+PRINTED = (
+    "The paper prints one AUPRC per row and way of training: its text says synthetic data augment the seed data, its "
+    "code trains on them alone, so its number stands beside both."
+)
 PAPER = {  # (row, kind of column) -> where the paper prints it: (table, row, column)
     ("baseline", "auprc"): ("table1", "baseline", "toxicity"),
     ("full", "auprc"): ("table1", "full", "toxicity"),
@@ -98,7 +102,9 @@ def run(cfg: DictConfig) -> Path:
         judge = replace(plan.read, judge="statistical")
         labelled = measure(shop, data.labelled) if data.labelled else None
         judged = relevant_features(gap.anchor.pooled.n_features, {}, judge, labelled)
-        return lab_page.finish(Findings(plan.sizes, plan.world_seed, gap, official, rows, table, judged, session, shop))
+        return lab_page.finish(
+            Findings(plan.sizes, plan.world_seed, gap, official, rows, table, judged, session, shop, plan.beside)
+        )
 
 
 class _Plan:
@@ -129,6 +135,18 @@ class _Plan:
             if not entries or len(set(entries)) < len(entries):
                 raise FacError(f"{key} needs at least one entry, and each only once.")
         self.scale = cfg.scale.name
+        self.kind = labels.kind_of("lab", {cfg.model.name: self.model}, self.engines)
+        self.beside = labels.stands_beside(self.kind, cfg.model.name, self.test)
+
+    def paper(self, row: str, kind: str) -> PaperNumber | None:
+        """What the paper prints for this row in this kind of column; head-only training has a table of its own."""
+        table, printed, column = PAPER.get((row, kind), ("", "", ""))
+        if not table or not self.beside:
+            return None
+        if kind in ("auprc", "gain") and self.train.mode != "lora":
+            auprc = self.train.mode == "head" and kind == "auprc"
+            return paper_table("table13").get(printed, "toxicity") if auprc else None
+        return paper_table(table).get(printed, column)
 
 
 def _jobs(plan: _Plan, store: Store, data: TaskData, row: str, added: Artifact | None) -> list[Job]:
@@ -155,43 +173,49 @@ def _table(
         for protocol in plan.protocols if shared else [job.group]:
             groups.setdefault((job.row, protocol), []).append((cell, run_id))
     cells = {
-        (row, protocol): percent_cell(found, "auprc", row, f"auprc_{protocol}", _paper(row, "auprc"))
+        (row, protocol): percent_cell(found, "auprc", row, f"auprc_{protocol}", plan.paper(row, "auprc"))
         for (row, protocol), found in groups.items()
     }
     differences = []
     for (row, protocol), cell in cells.items():
         base, ours = cells.get(("baseline", protocol)), cells.get(("fac", protocol))
         if base and row != "baseline":
-            gain = paired(cell, base, row, _paper(row, "gain"))
+            gain = paired(cell, base, row, plan.paper(row, "gain"))
             differences.append(replace(gain, column=f"gain_{protocol}"))
         if ours and row not in ("baseline", "fac"):
             differences.append(replace(paired(ours, cell, row), column=f"fac_minus_{protocol}"))
-    coverage = []
+    coverage = [observed(row.name, "rows", len(row.outcome.rows), unit="count") for row in rows]
     for row in rows:
         for column, value in (("fac_any", row.any), ("fac_own", row.own), ("fac_ratio", row.ratio)):
             if value is not None:
                 share = {plan.synthesis.seed: 100 * value.binary}
-                coverage.append(measured(row.name, column, share, paper=_paper(row.name, column)))
+                coverage.append(measured(row.name, column, share, paper=plan.paper(row.name, column)))
     columns = [f"{kind}_{p}" for p in plan.protocols for kind in ("auprc", "gain", "fac_minus")]
     return Table(
         experiment="lab",
         scale=plan.scale,
         title=f"Toxicity detection, {session.cfg.model.name}, world {plan.world_seed}",
         rows=tuple(plan.rows),
-        columns=(*columns, "fac_any", "fac_own", "fac_ratio"),
+        columns=(*columns, "rows", "fac_any", "fac_own", "fac_ratio"),
         cells=(*cells.values(), *differences, *coverage),
         config_hash=session.config_hash,
         versions=versions(),
         provenance=provenance(),
+        label=labels.label([plan.kind]),
         names=ROW_NAMES
         | {f"auprc_{p}": f"AUPRC, {p}" for p in plan.protocols}
         | {f"gain_{p}": f"minus Baseline, {p}" for p in plan.protocols}
         | {f"fac_minus_{p}": f"FAC minus this row, {p}" for p in plan.protocols}
-        | {"fac_any": "FAC of missing, any sample", "fac_own": "FAC of missing, own samples", "fac_ratio": "FAC ratio"},
+        | {
+            "rows": "rows added",
+            "fac_any": "FAC of missing, any sample",
+            "fac_own": "FAC of missing, own samples",
+            "fac_ratio": "FAC ratio",
+        },
         notes=(
             *(f"{name}: {PROTOCOLS[name]}." for name in plan.protocols),
-            "The paper prints one AUPRC per row (LoRA): its text says synthetic data augment the seed data, its code "
-            "trains on them alone, so its number stands beside both.",
+            *([PRINTED] if plan.beside else []),
+            *([note] if (note := budget_note("Toxicity detection", plan.budget, rows, ROW_NAMES)) else []),
             "Differences are taken seed by seed (same seed, same safe texts, same test).",
             "FAC of missing: share of missing features that the added texts activate (what the paper's tables print); "
             "FAC ratio: |F(Q)| / |F(P)| of seed data and added texts (its definition).",
@@ -200,10 +224,3 @@ def _table(
             *parity.notes(session.cfg, ("features", "interpret", "missing", "synthesis")),
         ),
     )
-
-
-def _paper(row: str, kind: str) -> PaperNumber | None:
-    if (row, kind) not in PAPER:
-        return None
-    table, printed_row, column = PAPER[row, kind]
-    return paper_table(table).get(printed_row, column)

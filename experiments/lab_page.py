@@ -5,7 +5,7 @@ Knows: how the findings of `experiments.lab` become tables, figures and facts. D
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class Findings:
     statistical: NDArray[np.bool_]  # F by the statistical judge
     session: Session
     shop: Workshop
+    beside: bool  # whether the paper's numbers may stand beside these
 
 
 def finish(found: Findings) -> Path:
@@ -106,6 +107,13 @@ def coverage_of(shop: Workshop, gap: Gap, row: Row) -> Row:
     return replace(row, own=covered_missing(missing, own, anchor, mean))
 
 
+def budget_note(title: str, budget: int, rows: Sequence[Row], names: Mapping[str, str]) -> str:
+    """Which methods added other numbers of rows than the budget, which is the same for all; "" if none did."""
+    odd = [row for row in rows if row.added is not None and len(row.outcome.rows) != budget]
+    told = [f"{names.get(row.name, row.name)} added {len(row.outcome.rows):,}" for row in odd]
+    return f"{title}: the budget is {budget:,} rows; {', '.join(told)}." if told else ""
+
+
 def coverage_by_threshold(found: Findings) -> Table:
     """Table 10's analogue: share of F_miss covered above every threshold, one step against two, own and any sample."""
     by_name = {row.name: row.outcome for row in found.rows}
@@ -132,7 +140,8 @@ def coverage_by_threshold(found: Findings) -> Table:
         ):
             for column, row in zip(columns, tally, strict=True):
                 share = 100 * float((row[missing] > 0).mean())
-                paper = paper_table("table10").get(f"{name}@{column}", "toxicity") if kind == "any" else None
+                printed = kind == "any" and found.beside
+                paper = paper_table("table10").get(f"{name}@{column}", "toxicity") if printed else None
                 cells.append(measured(f"{name}_{kind}", column, {seed: share}, paper=paper))
     return _side_table(
         found,
@@ -206,7 +215,7 @@ def _side_table(
     main = found.table
     return Table(
         experiment, main.scale, title, tuple(rows), tuple(columns), tuple(cells), main.config_hash, main.versions,
-        tuple(notes), names, main.provenance,
+        tuple(notes), names, main.provenance, main.label,
     )  # fmt: skip
 
 

@@ -17,13 +17,13 @@ import torch
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from experiments import config, parity
+from experiments import config, labels, parity
 from experiments.cells import Cells, Scored, default_workers, percent_cell, track
 from experiments.engines import COMPARE, Judge
 from experiments.job import Job
-from experiments.lab_page import Row, coverage_of
+from experiments.lab_page import Row, budget_note, coverage_of
 from experiments.report import Figure, Page, Series
-from experiments.results import Cell, Table, measured, observed, paired, paper_table, provenance, versions
+from experiments.results import Cell, Table, measured, observed, paired, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS, Task
 from experiments.tasks.base import PLAIN, Protocol, TaskData, rows_artifact, trained_on
@@ -119,6 +119,7 @@ class Column:
     mined: Mined
     rows: list[Row]
     kept: dict[str, str]  # row -> what became of what was written for it
+    losses: Sequence[str]  # what was left out of the data sets
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class Findings:
     scored: Sequence[tuple[Scored, str]]  # finished cells, with their MLflow runs
     world: int
     crew: str  # who wrote and annotated
+    kinds: Mapping[str, labels.Kind]  # whose a task's numbers are
 
 
 def run(cfg: DictConfig) -> Path:
@@ -151,6 +153,8 @@ def run(cfg: DictConfig) -> Path:
     workers: int = config.value(cfg, "workers", PositiveInt | None) or default_workers()
     engines = config.engines(cfg)
     engines.check((*ROLES, COMPARE) if any(plan.has_judge for plan in plans) else ROLES)
+    refs = {config.plain(cfg, "model.name"): model}
+    kinds = {p.task.name: labels.kind_of(labels.data_of(p.task, p.origin), refs, engines) for p in plans}
     torch.set_num_threads(1)
     with Session.open(cfg) as session, Cells(workers) as cells:
         columns = []
@@ -169,7 +173,7 @@ def run(cfg: DictConfig) -> Path:
                     f"{int(mined.gap.missing().sum())} missing in seed"
                 )
                 material = material_for(plan, mined, crew.writer, data)
-                column = Column(plan, mined, [], {})
+                column = Column(plan, mined, [], {}, data.losses)
                 others = plan.task.others(session.store, data, model) if plan.task.others else {}
                 judge = Judge(engines, model) if plan.has_judge else model
                 for name in (name for name in names if plan.cells_of(name)):
@@ -185,7 +189,7 @@ def run(cfg: DictConfig) -> Path:
                     cells.submit(jobs_of(plan, session.store, data, row, model, base, others, judge=judge))
                 columns.append(column)
         scored = [track(session, cell) for cell in cells.results()]
-        return _finish(session, Findings(columns, names, scored, world, crew.note))
+        return _finish(session, Findings(columns, names, scored, world, crew.note, kinds))
 
 
 def task_plans(cfg: DictConfig) -> list[TaskPlan]:
@@ -289,14 +293,6 @@ def protocol_note(plans: Iterable[TaskPlan]) -> str:
     return f"{'; '.join(PROTOCOL_NOTES[protocol] for protocol in used)}. Differences are paired by seed."
 
 
-def budget_note(plan: TaskPlan, rows: Sequence[Row]) -> str:
-    """Which methods added other numbers of rows than the budget, which all are given alike; "" if none did."""
-    budget = plan.budget
-    odd = [row for row in rows if row.added is not None and len(row.outcome.rows) != budget]
-    told = [f"{ROW_NAMES.get(row.name, row.name)} added {len(row.outcome.rows):,}" for row in odd]
-    return f"{plan.task.title}: the budget is {budget:,} rows; {', '.join(told)}." if told else ""
-
-
 def _finish(session: Session, found: Findings) -> Path:
     columns, table, details = found.columns, _table(session, found), _details(session, found)
     facts = [
@@ -322,7 +318,6 @@ def _finish(session: Session, found: Findings) -> Path:
 
 def _table(session: Session, findings: Findings) -> Table:
     columns, names, scored = findings.columns, findings.names, findings.scored
-    paper = paper_table("table1")
     cells: list[Cell] = []
     also: dict[str, str] = {}  # columns of further metrics, with their titles
     for column in columns:
@@ -331,10 +326,11 @@ def _table(session: Session, findings: Findings) -> Table:
             name: [(c, run) for c, run in scored if c.job.task == task.name and c.job.row == name] for name in names
         }
         by_row = {}
+        kind, test = findings.kinds[task.name], session.cfg.experiment.test
+        beside = labels.stands_beside(kind, session.cfg.model.name, test)
         for name in (name for name in names if found[name]):
-            by_row[name] = percent_cell(
-                found[name], task.metric, name, task.name, paper.get(name, task.column), unit=task.unit
-            )
+            paper = labels.table_1(task, name, column.plan.train) if beside else None
+            by_row[name] = percent_cell(found[name], task.metric, name, task.name, paper, unit=task.unit)
         cells += by_row.values()
         for metric, title in task.also.items():
             for name in names:
@@ -370,6 +366,7 @@ def _table(session: Session, findings: Findings) -> Table:
         config_hash=session.config_hash,
         versions=versions(),
         provenance=provenance(),
+        label=labels.label(findings.kinds.values()),
         names=ROW_NAMES
         | {column.plan.task.name: column.plan.title(judges) for column in columns}
         | {f"{task.name}_gain": "minus Baseline" for task in tasks}
@@ -378,9 +375,14 @@ def _table(session: Session, findings: Findings) -> Table:
         notes=(
             protocol_note(column.plan for column in columns),
             COVERAGE_NOTE,
-            *(note for column in columns if (note := budget_note(column.plan, column.rows))),
+            *(
+                note
+                for column in columns
+                if (note := budget_note(column.plan.task.title, column.plan.budget, column.rows, ROW_NAMES))
+            ),
             f"Scored on the {session.cfg.experiment.test} set of the {columns[0].plan.place.removesuffix(' seed')}.",
             findings.crew,
+            *(f"{loss}." for column in columns for loss in column.losses),
             *(f"Answers were judged by {judge}." for judge in judges),
             *(f"{column.plan.task.title}: {column.plan.note}" for column in columns if column.plan.note),
             *parity.notes(
@@ -415,6 +417,7 @@ def _details(session: Session, findings: Findings) -> Table:
         config_hash=session.config_hash,
         versions=versions(),
         provenance=provenance(),
+        label=labels.label(findings.kinds.values()),
         names=ROW_NAMES | shown,
     )
 

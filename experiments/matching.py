@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
-from experiments import config
+from experiments import config, labels
 from experiments.report import Figure, Page, Series
 from experiments.results import Cell, Table, observed, provenance, versions
 from experiments.session import Session
@@ -94,7 +94,9 @@ def run(cfg: DictConfig) -> Path:
             )
             encoders.append(Encoder(name, found, relevant_to_labels(found, min_active, read.fdr)))
         pairs = [matched(session.store, a, b, min_active) for a, b in itertools.combinations(encoders, 2)]
-        table = _table(session, pairs, at_least, min_active)
+        world = config.plain(cfg, "data.corpus.path") is None
+        kind = labels.kind_of("lab" if world else "own", {name: ref for name, (ref, _) in models.items()})
+        table = _table(session, pairs, at_least, min_active, kind)
         page = Page(
             title=table.title,
             subtitle="Which features of one model fire on the same texts as a feature of another?",
@@ -193,7 +195,7 @@ def numbers(pair: Pair, at_least: float) -> Mapping[str, tuple[float, str]]:
     return row
 
 
-def _table(session: Session, pairs: Sequence[Pair], at_least: float, min_active: int) -> Table:
+def _table(session: Session, pairs: Sequence[Pair], at_least: float, min_active: int, kind: labels.Kind) -> Table:
     rows = [side for pair in pairs for side in (pair, pair.turned())]
     cells: list[Cell] = []
     for side in rows:
@@ -225,6 +227,7 @@ def _table(session: Session, pairs: Sequence[Pair], at_least: float, min_active:
         tuple(notes),
         COLUMNS | {side.key: f"{side.a.name} → {side.b.name}" for side in rows},
         provenance(),
+        labels.label([kind]),
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from experiments import config
+from experiments import config, labels
 from experiments.cells import Cells, Scored, default_workers, percent_cell, track
 from experiments.job import Job
 from experiments.report import Page
@@ -80,11 +80,11 @@ def pairs_artifact(store: Store, source: Source) -> tuple[Artifact, LoadReport]:
 
 
 def _table(session: Session, scored: Sequence[tuple[Scored, str]], sources: Mapping[str, Source]) -> Table:
-    paper = paper_table("table14")
     metrics = [name for name in scored[0][0].metrics if name != "n"]
     cells = [percent_cell(scored, name, "trained", name) for name in metrics]
-    full = [paper.get("full", name) for name in BEST]
-    note = ", ".join(f"{name} {number.mean}" for name, number in zip(BEST, full, strict=True) if number)
+    name = session.cfg.model.name
+    published = labels.is_published(TASK, [sources["test"]])
+    kind = labels.kind_of("paper" if published else "own", {name: config.model_ref(session.cfg)})
     return Table(
         experiment="reward",
         scale=session.cfg.scale.name,
@@ -96,5 +96,14 @@ def _table(session: Session, scored: Sequence[tuple[Scored, str]], sources: Mapp
         versions=versions(),
         provenance=provenance(),
         names={"trained": "Trained on these pairs"},
-        notes=(f"For scale, the paper's full-data model on RewardBench (Table 14): {note}.",),
+        label=labels.label([kind]),
+        notes=(_printed(scored[0][0].job.settings.mode),) if labels.stands_beside(kind, name) else (),
     )
+
+
+def _printed(mode: str) -> str:
+    """What the paper's model of all its human data has on RewardBench, trained as this one was."""
+    table = paper_table("table13" if mode == "head" else "table14")
+    full = [(name, table.get("full", name)) for name in BEST]
+    told = ", ".join(f"{name} {number.mean}" for name, number in full if number)
+    return f"The paper's full-data model on RewardBench ({table.source}): {told}."

@@ -19,7 +19,7 @@ import torch
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
-from experiments import config
+from experiments import config, labels
 from experiments.report import Figure, Page, Series
 from experiments.results import Cell, Table, measured, paper_table, provenance, versions
 from experiments.session import Session
@@ -56,7 +56,9 @@ def run(cfg: DictConfig) -> Path:
             session.say(f"{name}: {report}")
         shop = Workshop(session.store, model, sae, layer, features, texts.train, session.sae_curve())
         found = measure_quality(shop, texts.held_out)
-        table = _table(session, found, 0 if isinstance(sae, SaeRef) else sae.seed)
+        corpus = labels.is_papers_corpus({name: part.source for name, part in parts.items()})
+        kind = labels.kind_of("paper" if corpus else "own", {cfg.model.name: model})
+        table = _table(session, found, 0 if isinstance(sae, SaeRef) else sae.seed, kind)
         curve = _curve(shop)
         page = Page(
             title=table.title,
@@ -118,9 +120,9 @@ def measure_quality(shop: Workshop, corpus: Artifact) -> dict[str, Any]:
     return json.loads((artifact.path / "quality.json").read_text())
 
 
-def _table(session: Session, found: Mapping[str, Any], seed: int) -> Table:
+def _table(session: Session, found: Mapping[str, Any], seed: int, kind: labels.Kind) -> Table:
     row = str(found["width"]) if found["k"] is None else f"{found['width']}_k{found['k']}"
-    paper = paper_table("table7")
+    paper = paper_table("table7").get if labels.stands_beside(kind, session.cfg.model.name) else lambda row, name: None
     values = {
         "l0": (found["l0"], "features"),
         "l2": (found["l2"], "loss"),
@@ -128,8 +130,7 @@ def _table(session: Session, found: Mapping[str, Any], seed: int) -> Table:
         "active": (found["active"], "count"),
     }
     cells: list[Cell] = [
-        measured(row, name, {seed: value}, unit=unit, paper=paper.get(row, name))
-        for name, (value, unit) in values.items()
+        measured(row, name, {seed: value}, unit=unit, paper=paper(row, name)) for name, (value, unit) in values.items()
     ]
     which = {"all": "All tokens of a text count, those of its chat template too", "content": "Content tokens count"}
     notes = [
@@ -149,6 +150,7 @@ def _table(session: Session, found: Mapping[str, Any], seed: int) -> Table:
         tuple(notes),
         COLUMNS | {row: f"width {int(width):,}" + (f", K {k}" if k else "")},
         provenance(),
+        labels.label([kind]),
     )
 
 

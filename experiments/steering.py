@@ -22,7 +22,7 @@ from pydantic import PositiveInt
 from transformers import PreTrainedTokenizerBase
 
 from eval.steering import Answers, Score, evaluate, score, scr
-from experiments import config
+from experiments import config, labels
 from experiments.report import Figure, Page, Series
 from experiments.results import Cell, PaperNumber, Table, measured, paired, paper_table, provenance, versions
 from experiments.session import Session
@@ -252,6 +252,12 @@ def _table(
     settings: Settings,
 ) -> Table:
     """One row per behaviour and multiplier, and one for the difference between +1 and -1: SCR."""
+    kinds = {behavior.name: _kind(session, behavior) for behavior in behaviors}
+    printed = {
+        name: _paper(name, settings)
+        for name, kind in kinds.items()
+        if labels.stands_beside(kind, session.cfg.model.name)
+    }
     rows: dict[str, str] = {}  # key -> printed name
     cells: list[Cell] = []
     for name, by_seed in curves.items():
@@ -263,7 +269,7 @@ def _table(
                 at[m, column] = measured(f"{name}/{m:g}", column, values)
         rows[f"{name}/scr"] = f"{name}, SCR (+1 less -1)"
         differences = [
-            paired(at[1.0, c], at[-1.0, c], f"{name}/scr", _paper(name, settings) if c == "robust" else None)
+            paired(at[1.0, c], at[-1.0, c], f"{name}/scr", printed.get(name) if c == "robust" else None)
             for c in COLUMNS
         ]
         cells += [*at.values(), *differences]
@@ -276,10 +282,18 @@ def _table(
         tuple(cells),
         session.config_hash,
         versions(),
-        _notes(session, behaviors, layer, settings),
+        _notes(session, behaviors, layer, settings, any(printed.values())),
         COLUMNS | rows,
         provenance(),
+        labels.label(kinds.values()),
     )
+
+
+def _kind(session: Session, behavior: Behavior) -> labels.Kind:
+    test = behavior.sources["test"]
+    published = test.limit is None and labels.is_caa_test(behavior.name, Path(test.path))
+    model = config.model_ref(session.cfg)
+    return labels.kind_of("paper" if published else "own", {session.cfg.model.name: model})
 
 
 def _paper(behavior: str, settings: Settings) -> PaperNumber | None:
@@ -288,7 +302,9 @@ def _paper(behavior: str, settings: Settings) -> PaperNumber | None:
     return paper_table("table1").get(settings.method, PAPER_COLUMNS[behavior])
 
 
-def _notes(session: Session, behaviors: Sequence[Behavior], layer: int, settings: Settings) -> tuple[str, ...]:
+def _notes(
+    session: Session, behaviors: Sequence[Behavior], layer: int, settings: Settings, printed: bool
+) -> tuple[str, ...]:
     where = "at all positions, as the released code does" if settings.positions == "all" else "after the user's words"
     read = "the letter of the answer" if settings.contrast == "answer" else "the end of prompts with opposite cues"
     notes = [
@@ -303,11 +319,11 @@ def _notes(session: Session, behaviors: Sequence[Behavior], layer: int, settings
         for b in behaviors
         if b.name in POLARITY
     ]
-    if settings.method is not None:
+    if settings.method is not None and printed:
         notes.append(f"Paper: the row {paper_table('table1').names[settings.method]} of Table 1, for SCR.")
-    if session.cfg.scale.name == "lab":
+    if labels.is_shipped(config.model_ref(session.cfg)):
         notes.append(
-            "Tiny or untrained models give noise here: robust accuracy flips on shifts that P(matching) hardly shows, "
+            "Tiny models give noise here: robust accuracy flips on shifts that P(matching) hardly shows, "
             "and where P(any letter) is small the model would not name a letter at all."
         )
     return tuple(notes)

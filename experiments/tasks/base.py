@@ -54,6 +54,7 @@ class TaskData:
     labelled: Artifact | None = None  # for the statistical judge
     evaluation: Any = None  # how data sets are tested: the task's own dataclass
     notes: Sequence[str] = ()  # what was read, and what was left out of it
+    losses: Sequence[str] = ()  # those of the notes that say that rows were left out: a table carries them
 
 
 @dataclass(frozen=True)

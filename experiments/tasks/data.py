@@ -117,14 +117,12 @@ def source_data(store: Store, task: Task, seed: int, sources: Sources, test: str
 
     Raises FacError for sources that cannot be read or hold too few rows, and where the test needs labels and has none.
     """
-    drawn, notes = _drawn(store, task, seed, sources, test)
+    drawn, notes, losses = _drawn(store, task, seed, sources, test)
     rows = {role: [row for row, _ in found] for role, found in drawn.items()}
     if "safe" not in task.roles:
         anchor, known, tested = (rows_artifact(store, task.form, rows[role]) for role in ("anchor", "seed", test))
         human = _without(rows["human"], rows["seed"])
-        return TaskData(
-            anchor, known, (), known, rows["seed"], human, tested, evaluation=sources.evaluation, notes=notes
-        )
+        return TaskData(anchor, known, (), known, rows["seed"], human, tested, None, sources.evaluation, notes, losses)
     for role in (test, "labelled"):
         if any(label is None for _, label in drawn.get(role, ())):
             raise FacError(f"The {role} set of {task.name} has no labels: set tasks.{task.name}.data.{role}.label.")
@@ -134,13 +132,15 @@ def source_data(store: Store, task: Task, seed: int, sources: Sources, test: str
     labelled = _corpus(store, drawn["labelled"]) if "labelled" in drawn else None
     human = _without(rows["human"], rows["toxic"])
     tested = _corpus(store, drawn[test])
-    return TaskData(anchor, known, (safe,), toxic, rows["toxic"], human, tested, labelled, sources.evaluation, notes)
+    return TaskData(
+        anchor, known, (safe,), toxic, rows["toxic"], human, tested, labelled, sources.evaluation, notes, losses
+    )
 
 
 def _drawn(
     store: Store, task: Task, seed: int, sources: Sources, test: str
-) -> tuple[dict[str, list[Labelled]], list[str]]:
-    """The rows of every role but the other held-out one, and notes on them."""
+) -> tuple[dict[str, list[Labelled]], list[str], list[str]]:
+    """The rows of every role but the other held-out one, notes on them, and those notes that tell of losses."""
     roles = [r for r in (*task.roles, *task.may_have) if sources.of(r) and (r == test or r not in HELD_OUT)]
     if test not in roles:
         raise FacError(f"There is no {test} set: set tasks.{task.name}.data.{test}.path, or experiment.test=test.")
@@ -150,7 +150,7 @@ def _drawn(
             read[name] = fingerprint(source)
 
     def build(folder: Path) -> None:
-        notes: list[str] = []
+        notes: dict[str, bool] = {}  # note -> whether it tells of a loss
         found: dict[str, list[Labelled]] = {}
         for role in sorted(roles, key=lambda role: role != test):  # the test first
             rows = _read(task, role, sources, notes)
@@ -170,21 +170,22 @@ def _drawn(
         role: [(row, label) for row, label in map(json.loads, (folder / f"{role}.jsonl").read_text().splitlines())]
         for role in roles
     }
-    return found, json.loads((folder / NOTES).read_text())
+    notes = json.loads((folder / NOTES).read_text())
+    return found, list(notes), [note for note, lost in notes.items() if lost]
 
 
-def _read(task: Task, role: str, sources: Sources, notes: list[str]) -> list[Labelled]:
+def _read(task: Task, role: str, sources: Sources, notes: dict[str, bool]) -> list[Labelled]:
     rows: list[Labelled] = []
     for name, source in sources.of(role).items():
         report = LoadReport()
         with _named(f"tasks.{task.name}.data.{name}"):
             rows += task.read(source, report)
-        notes.append(f"{task.name}, {name}: {report}")
+        notes[f"{task.name}, {name}: {report}"] = report.skipped > 0
     return rows
 
 
 def _not_held_out(
-    task: Task, role: str, rows: Sequence[Labelled], held_out: set[bytes], notes: list[str]
+    task: Task, role: str, rows: Sequence[Labelled], held_out: set[bytes], notes: dict[str, bool]
 ) -> list[Labelled]:
     """Rows that ask nothing that the test asks, nor what AlpacaEval asks (RM-Bench's chat prompts do)."""
     kept = []
@@ -193,7 +194,7 @@ def _not_held_out(
         if normal_digest(asked) not in held_out and not is_in_alpaca_eval(asked):
             kept.append((row, label))
     if len(kept) < len(rows):
-        notes.append(f"{task.name}, {role}: {len(rows) - len(kept)} rows of the test or of AlpacaEval left out")
+        notes[f"{task.name}, {role}: {len(rows) - len(kept)} rows of the test or of AlpacaEval left out"] = True
     if not kept:
         raise FacError(
             f"Every row of tasks.{task.name}.data.{role} stands in the test or in AlpacaEval, which nothing is trained "

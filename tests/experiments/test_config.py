@@ -30,6 +30,8 @@ def test_every_yaml_composes_and_becomes_settings(file: Path, tmp_path: Path):
     chosen = [] if file.parent == CONF else [f"{group}={file.stem}"]
     if group == "tasks":  # the scale chooses them, for experiments that have tasks
         chosen = [f"scale={file.stem}", "experiment=main_results"]
+    if group == "head":  # laid over them by a table of head-only training
+        chosen = [f"scale={file.stem}", "experiment=cross_model", "experiment.tasks=[reward]"]
     if group == "corpus":
         chosen = ["experiment=sae", f"+corpus@data.parts={file.stem}"]
     cfg = compose(*chosen, f"model.path={tmp_path}", f"++model.sae={tmp_path}")
@@ -46,6 +48,16 @@ def test_every_yaml_composes_and_becomes_settings(file: Path, tmp_path: Path):
     trainings = {"train": TrainSettings, "train_paper": RecipeSettings}
     assert isinstance(config.sae_of(cfg), trainings.get(file.stem, SaeRef))
     assert config.model_ref(cfg).path == str(tmp_path)
+
+
+def test_transfer_trains_heads_only_at_paper_scale_as_table_3_does():
+    for task, epochs in (("toxicity", 15), ("reward", 5)):
+        told = ["experiment=cross_model", f"experiment.tasks=[{task}]"]
+        (lab,), (paper,) = task_plans(compose(*told)), task_plans(compose(*told, "scale=paper", "sae.release=r"))
+        assert lab.train.mode == "lora"
+        one = (paper.train.mode, paper.train.epochs, paper.train.batch_size, paper.train.gradient_accumulation)
+        assert one == ("head", epochs, 1, 4)  # 4.5
+        assert paper.train.learning_rate == 8e-5
 
 
 def test_the_scales_are_the_lab_s_and_the_paper_s():

@@ -31,7 +31,8 @@ def test_one_model_alone(tmp_path: Path):
     assert (table.rows, table.columns) == (("baseline", "llama+llama"), ("llama", "llama_gain", "rows", "fac", "ratio"))
     transferred = table.cell("llama+llama", "llama")
     assert transferred is not None
-    assert transferred.paper is not None  # Table 3
+    assert transferred.paper is None  # Table 3 trains heads only
+    assert "does not stand beside" in " ".join(table.notes)
     assert not (tmp_path / "out" / "agreement.json").exists()
 
 

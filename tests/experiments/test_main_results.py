@@ -54,7 +54,7 @@ def test_every_task_has_a_number_of_every_method(run: tuple[Path, Finished]):
                 assert gain.mean == pytest.approx(cell.mean - base.mean, abs=1e-5)
         paper = table.cell("fac", name)
         assert paper is not None
-        assert paper.paper is not None
+        assert (paper.paper is None) == (name == "instruction")  # the paper's win rate is of another judge
     assert "LAB RESULT" in (run[0] / "out" / "table.md").read_text()
 
 

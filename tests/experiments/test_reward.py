@@ -58,6 +58,9 @@ def test_a_dry_run_tells_what_is_trained_from_what_is_tested(tmp_path: Path):
     command = [*QUICK, "data.train.path=pairs.jsonl", "data.test.path=pairs.jsonl"]
     done = fac_here(*command, cwd=tmp_path)
     assert done.code == 0, done.err
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "OWN DATA OR MODEL" in text
+    assert "RewardBench" not in text
     states = {"pairs": "stored", "reward": "stored", "scores": "stored", "table": "to do"}
     for tested in ("stored", "to do"):
         text = fac_here(*command, "dry_run=true", cwd=tmp_path).out

@@ -2,17 +2,24 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import hydra
 import numpy as np
 import pytest
 from support.caa import write_caa
 from support.cli import Finished, fac_here
 from support.models import tiny_model
 
-from eval.steering import evaluate, score
-from experiments.results import Table, paper_table
+from eval.steering import Score, evaluate, score
+from experiments import config
+from experiments.labels import OWN_LABEL
+from experiments.results import Table
+from experiments.run import CONF
+from experiments.session import Session
+from experiments.steering import Settings, _behaviors, _table
 from fac.backbone import Backbone, ModelRef, load_causal_lm
 from fac.chat import as_chat
 from fac.data.choices import POLARITY, read_choices
@@ -95,16 +102,34 @@ def test_each_seed_draws_its_own_pairs(world: Path, run: Run):
     assert not np.allclose(run.vector("sycophancy", 42).direction, run.vector("sycophancy", 43).direction)
 
 
-def test_the_paper_stands_beside_scr_only(run: Run):
-    reported = paper_table("table1").get("full", "sycophancy")
-    with_paper = {(cell.row, cell.column): cell.paper for cell in run.table.cells if cell.paper is not None}
-    assert with_paper == {("sycophancy/scr", "robust"): reported}
+def test_no_number_of_the_paper_stands_beside_a_model_and_questions_of_one_s_own(run: Run):
+    assert all(cell.paper is None for cell in run.table.cells)
+    assert not any(note.startswith("Paper:") for note in run.table.notes)
 
 
-def test_table_and_page_say_what_matching_means_and_what_the_lab_is(run: Run):
+@pytest.mark.parametrize(("model", "scr"), [("llama", 28.00), ("qwen", None)])
+def test_the_paper_stands_beside_scr_of_its_own_model_on_caa(
+    model: str, scr: float | None, real_data: Callable[[str], Path], tmp_path: Path
+):
+    """Beside SCR only, and only where the questions are CAA's."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        given = ["experiment=steering", "scale=paper", f"model={model}", f"out={tmp_path}", "tracking.enabled=false"]
+        root = real_data("caa") / "generate"
+        cfg = hydra.compose("config", [*given, f"behavior=[{root}/sycophancy,{root}/refusal]"])
+    settings = config.settings(Settings, cfg, "experiment", leave=("name", "module"))
+    behaviors = _behaviors(cfg, settings)
+    at = {m: Score(robust=0.5 + m / 4, standard=0.5, p_matching=0.5, mass=1.0) for m in settings.multipliers}
+    with Session.open(cfg) as session:
+        table = _table(session, behaviors, 13, {b.name: {42: at} for b in behaviors}, settings)
+    found = {(cell.row, cell.column): cell.paper.mean for cell in table.cells if cell.paper is not None}
+    assert found == ({("sycophancy/scr", "robust"): scr} if scr else {})
+    assert table.label == OWN_LABEL  # the paper has no number of the second behaviour
+
+
+def test_table_and_page_say_what_matching_means_and_whose_the_numbers_are(run: Run):
     for file in ("table.md", "report.html"):
         text = (run.folder / "out" / file).read_text()
-        for words in ("LAB RESULT", "noise", POLARITY["sycophancy"].matching, "model.layers[1]", "at all positions"):
+        for words in ("OWN DATA OR MODEL", POLARITY["sycophancy"].matching, "model.layers[1]", "at all positions"):
             assert words in text, (file, words)
     page = (run.folder / "out" / "report.html").read_text()
     assert "<svg" in page
@@ -157,7 +182,7 @@ def test_several_behaviours_have_one_norm(world: Path):
     assert {cell.row.split("/")[0] for cell in run.table.cells} == set(BEHAVIORS)
     scr = run.table.cell("survival-instinct/scr", "robust")
     assert scr is not None
-    assert scr.paper == paper_table("table1").get("full", "survival")
+    assert scr.unit == "points"
 
 
 def test_prompts_with_cues(world: Path):

@@ -1,0 +1,119 @@
+"""Whose numbers a table holds: the lab's, the paper's setting's or a user's own, beside which no paper's number stands.
+
+The lab's are numbers of shipped models on the written world, and show shapes. The paper's setting is one of its models
+scored on its own test set. Anything else is the user's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from experiments import config
+from experiments.engines import Engines
+from experiments.results import LAB_LABEL, REPOSITORY, PaperNumber, paper_table
+from experiments.tasks.base import Task
+from experiments.tasks.data import Origin, Sources, origin_of
+from fac.backbone import ModelRef
+from fac.data.files import Source, content_digest
+from fac.lab import MODELS
+
+Kind = Literal["lab", "paper", "own"]
+OWN_LABEL = (
+    "OWN DATA OR MODEL: neither the lab's nor the paper's setting, so the paper's numbers do not stand beside these"
+)
+TABLE_1_MODEL = "llama"  # a name of conf/model: Table 1 and its like are of LLaMA-3.1-8B-Instruct
+PAPER_TASKS = REPOSITORY / "conf" / "tasks" / "paper.yaml"
+PAPER_CORPUS = REPOSITORY / "conf" / "corpus" / "paper.yaml"
+CAA_TESTS = {  # SHA-256 of the test files of github.com/nrimsky/CAA, which are on no hub
+    "sycophancy": "96391f0468cadb5214c34dff9f614be6725699d9f395387f8a9b6ca630d9cb77",
+    "survival-instinct": "750a96d7864c864b39168efed636cd79289bad6746024922a7367ccc171f951f",
+}
+BEHAVIORS = {"sycophancy": "sycophancy", "survival": "survival-instinct"}  # by task
+AS_PUBLISHED = ("path", "subset", "split", "text", "label", "limit")  # what makes a source the paper's test
+
+
+def label(kinds: Iterable[Kind]) -> str:
+    """What stands above a table of such numbers."""
+    found = set(kinds)
+    return OWN_LABEL if "own" in found else LAB_LABEL if "lab" in found else ""
+
+
+def kind_of(data: Kind, models: Mapping[str, ModelRef], engines: Engines | None = None) -> Kind:
+    """Whose the numbers are that models (by their names in conf/model) get on such data.
+
+    `engines` are who else takes part: another writer or annotator than the lab's models makes no number of the lab.
+    """
+    if data == "paper":
+        return "paper" if all(ref.path == _papers_model(name) for name, ref in models.items()) else "own"
+    if data == "lab":
+        others = (engines.writer, *engines.annotators.values()) if engines else ()
+        taking_part = [*models.values(), *(engine.model for engine in others if not engine.follows_run)]
+        return "lab" if all(ref is not None and is_shipped(ref) for ref in taking_part) else "own"
+    return "own"
+
+
+def is_shipped(model: ModelRef) -> bool:
+    """Whether a model is one of the lab's."""
+    return Path(model.path).resolve().is_relative_to(MODELS.resolve())
+
+
+def data_of(task: Task, origin: Origin) -> Kind:
+    """Whose the test set of a task is."""
+    if not isinstance(origin, Sources):
+        return "lab"
+    published = "test" not in origin.sample and is_published(task, list(origin.of("test").values()))
+    return "paper" if published else "own"
+
+
+def is_published(task: Task, tests: list[Source]) -> bool:
+    """Whether the sources of a test are the paper's test set (conf/tasks/paper.yaml), whole.
+
+    Other rows of the same data set may join it: how much of ToxicChat the paper takes is not known.
+    """
+    if task.name in BEHAVIORS:
+        return len(tests) == 1 and tests[0].limit is None and is_caa_test(BEHAVIORS[task.name], tests[0].path)
+    papers = origin_of(task, yaml.safe_load(PAPER_TASKS.read_text())[task.name])
+    assert isinstance(papers, Sources)
+    papers_test = papers.sets["test"]
+    same = all(getattr(tests[0], option) == getattr(papers_test, option) for option in AS_PUBLISHED)
+    return same and all(test.path == papers_test.path for test in tests)
+
+
+def is_papers_corpus(parts: Mapping[str, Source]) -> bool:
+    """Whether an SAE's texts are the corpus of the paper's SAEs (conf/corpus/paper.yaml), all of it."""
+    papers = {name: values["path"] for name, values in yaml.safe_load(PAPER_CORPUS.read_text()).items()}
+    return {name: str(part.path) for name, part in parts.items()} == papers
+
+
+def is_caa_test(behavior: str, file: Path) -> bool:
+    """Whether a file holds the questions that CAA's authors test this behaviour with."""
+    return file.is_file() and content_digest(file) == CAA_TESTS.get(behavior)
+
+
+def stands_beside(kind: Kind, model: str, test: str = "test") -> bool:
+    """Whether numbers of Table 1's model may stand beside those of the model of this name, scored on this set."""
+    return kind != "own" and test == "test" and model == TABLE_1_MODEL
+
+
+def table_1(task: Task, row: str, settings: Any = None) -> PaperNumber | None:
+    """The number of Table 1, or of Table 13 where only heads are trained; None where neither has one.
+
+    Table 1 trains LoRA adapters: numbers of the two are never mixed. SAE + random features are in Table 12 (LoRA).
+    """
+    mode = getattr(settings, "mode", "lora")
+    if mode == "head":
+        return paper_table("table13").get(row, {"toxicity": "toxicity", "reward": "average"}.get(task.name, ""))
+    if mode != "lora":
+        return None
+    if (task.name, row) == ("toxicity", "random_features"):
+        return paper_table("table12").get(row, "auprc")
+    return paper_table("table1").get(row, task.column)
+
+
+def _papers_model(name: str) -> str | None:
+    file = config.MODELS / f"{name}.yaml"
+    return yaml.safe_load(file.read_text()).get("at", {}).get("paper", {}).get("path") if file.is_file() else None
