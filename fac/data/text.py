@@ -65,7 +65,7 @@ def blocks(path: Path) -> Iterator[str]:
         _refuse_other_kinds(path, head)
         encoding = next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf-8")
         decoder = codecs.getincrementaldecoder(encoding)()
-        line, data = 1, head
+        line, data = 1, head + stream.read(BLOCK)
         while True:
             try:
                 text = decoder.decode(data, final=not data)

@@ -187,10 +187,10 @@ def test_the_only_array_may_lie_deep(tmp_path):
 
 
 def test_values_that_lie_across_the_blocks_read(tmp_path):
-    """Every cut of a number, an escape, a word: blocks end after 1 KiB and then every 64 KiB."""
+    """Every cut of a number, an escape, a word: the first block ends after 65 KiB."""
     row = {"text": "é😀\n", "n": -12345.678e-3, "t": [True, None], "w": math.inf}
     for shift in range(90):
-        text = "[" + " " * (1024 - shift) + json.dumps(row) + "," + json.dumps({"a": "x" * 70_000}) + "]"
+        text = "[" + " " * (65 * 1024 - shift) + json.dumps(row) + "," + json.dumps({"a": "x" * 70_000}) + "]"
         path = tmp_path / "data.json"
         path.write_text(text)
         assert values(Source(path)) == [row, {"a": "x" * 70_000}]
