@@ -33,6 +33,7 @@ VERSIONS: Mapping[str, int] = {
     "reward": 2,
     "sft": 2,
     "vector": 2,
+    "untrained": 2,
     "reference": 2,
     "evaluation": 2,
     "scores": 2,

@@ -164,7 +164,13 @@ def _drawn(
         (folder / NOTES).write_text(json.dumps(notes))
 
     sample = {role: sources.sample[role] for role in roles if role in sources.sample}
-    params = {"task": task.name, "test": test, "sources": read, "sample": sample, "seed": seed if sample else None}
+    params = {  # of the data sets of a role, the first come first
+        "task": task.name,
+        "test": test,
+        "sources": list(read.items()),
+        "sample": sample,
+        "seed": seed if sample else None,
+    }
     folder = store.stage("draw", build, params=params).path
     found = {
         role: [(row, label) for row, label in map(json.loads, (folder / f"{role}.jsonl").read_text().splitlines())]
