@@ -7,10 +7,11 @@ needed. Layer names follow the paper: "layer 16" is the output of `model.layers[
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,79 +19,19 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from fac.chat import TEMPLATES, check_template
+from fac.chat import DATE, TEMPLATES, check_template, is_dated
 from fac.errors import FacError
+from fac.model_ref import ModelRef, default_device
+from fac.model_weights import decoder_layers, load_adapter, load_pretrained, load_weights
 
-_SAMPLES, _SAMPLE = 64, 1 << 16  # how many places of a file are read for its identity, and bytes at each
-
-
-@dataclass(frozen=True)
-class ModelRef:
-    """Which model: a hub id (with a revision) or a local folder, and how its chats are written."""
-
-    path: str
-    revision: str | None = None
-    chat_template: str | None = None  # None: the tokenizer's own; "plain": 'role: text' lines; "alpaca"
-    dtype: str = "auto"  # "auto" (as stored), "float32", "bfloat16", "float16"
-    adapter: str | None = None  # folder of a LoRA adapter of peft, as `fac.train.sft` writes it
-
-    @property
-    def is_local(self) -> bool:
-        return self.folder.is_dir()
-
-    @property
-    def folder(self) -> Path:
-        """Where a local model lies."""
-        return Path(self.path).expanduser()
-
-    def identity(self) -> str:
-        """What makes this model this model, for store keys: hub id @ revision, or a digest of the folder's files.
-
-        A file counts by its size and 64 samples spread over it (all of it up to 4 MiB): cheap at any size, and a
-        fine-tuned layer is seen wherever it lies in the file. The place of the folder does not count.
-        """
-        written = f"{self.chat_template}/{self.dtype}"
-        if not self.is_local:
-            base = f"{self.path}@{self.revision or 'main'}/{written}"
-        else:
-            suffixes = {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}
-            files = [f for f in sorted(self.folder.iterdir()) if f.is_file() and f.suffix in suffixes]
-            base = _digest(written, files)
-        return base if self.adapter is None else f"{base}+{_adapter_digest(Path(self.adapter))}"
-
-
-def _digest(start: str, files: Iterable[Path]) -> str:
-    digest = hashlib.sha256(start.encode())
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}:".encode())
-        with file.open("rb") as stream:
-            for place in range(0, size, max(size // _SAMPLES, _SAMPLE)):
-                stream.seek(place)
-                digest.update(stream.read(_SAMPLE))
-    return digest.hexdigest()[:20]
-
-
-def _adapter_digest(folder: Path) -> str:
-    """Of the adapter's weights and what scales them; where its base model lies does not count."""
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text())
-    except (OSError, ValueError):
-        raise FacError(f"There is no adapter in {folder}: give the folder that train_sft wrote.") from None
-    told = {  # peft writes sets as lists, in any order
-        key: sorted(value) if isinstance(value, list) else value
-        for key, value in config.items()
-        if key not in ("base_model_name_or_path", "peft_version")
-    }
-    return _digest(json.dumps(told, sort_keys=True), sorted(folder.glob("adapter_model.*")))
-
-
-def default_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+log = logging.getLogger(__name__)
 
 
 def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
-    """The tokenizer, with a chat template and a padding token. Raises FacError if the folder has none."""
+    """The tokenizer, with a chat template and, if it has either, a padding or end-of-text token to pad with.
+
+    Raises FacError if it cannot be loaded, is not a fast one, or has no chat template.
+    """
     tokenizer = load_pretrained(AutoTokenizer, ref)
     if ref.chat_template in TEMPLATES:
         tokenizer.chat_template = TEMPLATES[ref.chat_template]
@@ -102,42 +43,82 @@ def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
         raise FacError(f"{ref.path} has no fast tokenizer (tokenizer.json), which the content mask needs: add one.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if is_dated(tokenizer):
+        _say_date(ref.path)
     return tokenizer
+
+
+@cache
+def _say_date(name: str) -> None:
+    log.warning(
+        "the chat template of %s writes the date: everything here is rendered as on %s.", name, f"{DATE:%d %b %Y}"
+    )
+
+
+def load_config(ref: ModelRef) -> Any:
+    """The configuration of a causal LM; `get_text_config()` of it is that of its language model. Raises FacError."""
+    config = load_pretrained(AutoConfig, ref)
+    if getattr(config, "is_encoder_decoder", False):
+        raise FacError(f"{ref.path} is an encoder-decoder model ({config.model_type}): only decoder-only ones will do.")
+    if not all(getattr(config.get_text_config(), name, None) for name in ("num_hidden_layers", "hidden_size")):
+        raise FacError(f"{ref.path} is no language model that is known here (model_type {config.model_type}).")
+    return config
 
 
 def model_depth(ref: ModelRef) -> int:
     """Number of decoder layers of the whole model."""
-    return int(load_pretrained(AutoConfig, ref).num_hidden_layers)
+    return int(load_config(ref).get_text_config().num_hidden_layers)
+
+
+def check_length(longest: int, config: Any, name: str) -> None:
+    """Raise FacError if so many tokens are more than a model has positions for."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and longest > positions:
+        raise FacError(
+            f"A text of {longest} tokens is longer than {name} was made for ({positions}, max_position_embeddings): "
+            f"shorten the texts, or lower the max_tokens that they are cut at."
+        )
+
+
+def end_tokens(generation: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> set[int]:
+    """The ids that end a reply: of the generation config, otherwise the tokenizer. Raises FacError if there is none."""
+    told = generation.eos_token_id if generation.eos_token_id is not None else tokenizer.eos_token_id
+    if told is None:
+        raise FacError(
+            f"{name} has no end-of-text token, so its replies would never end: set eos_token in its "
+            f"tokenizer_config.json and eos_token_id in its generation_config.json."
+        )
+    return set(told if isinstance(told, list) else [told])
 
 
 class Backbone:
     """A causal LM cut off after `layer` decoder layers; only those layers are loaded.
 
-    Attributes: `layer` (as the paper counts), `d_model`, `tokenizer`, `ref`.
+    Of a model of several parts (text and images) it is the language model. Attributes: `layer` (as the paper counts),
+    `d_model`, `tokenizer`, `ref`.
     """
 
     def __init__(self, ref: ModelRef, layer: int, device: torch.device | None = None) -> None:
         if ref.adapter is not None:
             raise FacError(f"Features are read from a model without adapter: leave out {ref.adapter}, or merge it.")
-        config = load_pretrained(AutoConfig, ref)
-        depth = config.num_hidden_layers
+        config = load_config(ref)
+        depth = config.get_text_config().num_hidden_layers
         if not 1 <= layer <= depth:
             raise FacError(f"{ref.path} has {depth} layers, so sae.layer={layer} does not exist: choose 1 to {depth}.")
-        self.ref, self.layer, self.d_model = ref, layer, int(config.hidden_size)
+        self.ref, self.layer, self.d_model = ref, layer, int(config.get_text_config().hidden_size)
         self.tokenizer = load_tokenizer(ref)
         self.device = device or default_device()
-        config.num_hidden_layers = layer
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[:layer]
-        model = load_pretrained(AutoModel, ref, config=config, dtype=_dtype(ref, self.device))
-        self._model = model.to(self.device).eval()
+        self._config = first_layers(config, layer)
+        model = load_weights(AutoModel, ref, self._config, depth=depth, dtype=ref.dtype_on(self.device))
+        self._model = model.get_decoder().to(self.device).eval()
         self._last = decoder_layers(self._model, layer, ref.path)[-1]
 
     @torch.inference_mode()
     def residual(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
         """Residual stream after the layer for a batch of id lists: [texts, longest, d_model], padded on the right."""
         width = max(len(ids) for ids in batch)
-        pad = self.tokenizer.pad_token_id
+        check_length(width, self._config, self.ref.path)
+        pad = self.tokenizer.pad_token_id or 0  # masked, and to the right of a causal model's text: any id will do
         ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in batch], device=self.device)
         lengths = torch.tensor([len(row) for row in batch], device=self.device)
         mask = torch.arange(width, device=self.device)[None, :] < lengths[:, None]
@@ -166,6 +147,23 @@ class Backbone:
         return digest.hexdigest()[:20]
 
 
+def first_layers(config: Any, layer: int) -> Any:
+    """The configuration of the same model with its first `layer` decoder layers only."""
+    shorter = copy.deepcopy(config)
+    text = shorter.get_text_config()
+    depth = text.num_hidden_layers
+    if layer < depth and getattr(text, "num_kv_shared_layers", 0):
+        raise FacError(
+            f"The last layers of {config.model_type} share keys with earlier ones, so it cannot be cut after layer "
+            f"{layer}: read layer {depth}, or choose another model."
+        )
+    for key, value in list(vars(text).items()):  # layer_types and other lists with one entry for each layer
+        if "layer" in key and isinstance(value, list) and len(value) == depth:
+            setattr(text, key, value[:layer])
+    text.num_hidden_layers = layer
+    return shorter
+
+
 def load_causal_lm(ref: ModelRef) -> tuple[Any, PreTrainedTokenizerBase]:
     """The whole model with its head, ready to answer, and its tokenizer; on the GPU if there is one.
 
@@ -173,48 +171,7 @@ def load_causal_lm(ref: ModelRef) -> tuple[Any, PreTrainedTokenizerBase]:
     model or the adapter cannot be loaded.
     """
     device = default_device()
-    model = load_pretrained(AutoModelForCausalLM, ref, dtype=_dtype(ref, device))
+    model = load_weights(AutoModelForCausalLM, ref, load_config(ref), dtype=ref.dtype_on(device))
     if ref.adapter is not None:
-        model = _merged(model, ref)
+        model = load_adapter(model, Path(ref.adapter), ref.path).merge_and_unload()
     return model.to(device).eval(), load_tokenizer(ref)
-
-
-def _merged(model: Any, ref: ModelRef) -> Any:
-    from peft import PeftModel
-
-    try:
-        return PeftModel.from_pretrained(model, str(ref.adapter)).merge_and_unload()
-    except (OSError, ValueError, RuntimeError) as error:  # the last is torch's word for shapes that differ
-        reason = " ".join(str(error).split())[:200]
-        raise FacError(
-            f"The adapter {ref.adapter} does not go with {ref.path} ({reason}): give the model it was trained on."
-        ) from None
-
-
-def _dtype(ref: ModelRef, device: torch.device) -> str:
-    """Of the weights in memory. On a CPU "auto" is float32: half the speed of bf16 on new processors, but exact."""
-    return "float32" if ref.dtype == "auto" and device.type == "cpu" else ref.dtype
-
-
-def decoder_layers(model: nn.Module, count: int, name: str) -> nn.ModuleList:
-    """The decoder layers of a transformers model, `count` of them. Raises FacError if there is no such list."""
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise FacError(f"No list of {count} decoder layers was found in {name}: only decoder-only language models will do.")
-
-
-def load_pretrained(loader: Any, ref: ModelRef, **options: Any) -> Any:
-    """`loader.from_pretrained`, with every failure said in one sentence."""
-    if ref.path.startswith(("/", ".", "~")) and not Path(ref.path).expanduser().is_dir():
-        raise FacError(f"There is no model folder {ref.path}: set model.path to a Hugging Face folder or hub id.")
-    path = str(ref.folder) if ref.is_local else ref.path
-    revision = {} if ref.is_local or ref.revision is None else {"revision": ref.revision}
-    try:
-        return loader.from_pretrained(path, **revision, **options)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise FacError(
-            f"The model {ref.path} cannot be loaded ({reason}): give a folder with config.json, tokenizer.json and "
-            f"*.safetensors as model.path, or a hub id that this machine can reach."
-        ) from None

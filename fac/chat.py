@@ -7,8 +7,8 @@ second BOS cannot appear (the released code had one) and no constant like "skip 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from datetime import datetime
 from functools import lru_cache
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -32,6 +32,8 @@ ALPACA_TEMPLATE = (
     "{% elif m['role'] == 'assistant' %}{{ m['content'] + eos_token + '\n\n' }}"
     "{% else %}{{ m['content'] + '\n\n' }}{% endif %}{% endfor %}"
 )
+# "Today" of templates that write the date, on every day: what such models take it for where they are not told one.
+DATE = datetime(2024, 7, 26)
 TEMPLATES = {"plain": PLAIN_TEMPLATE, "alpaca": ALPACA_TEMPLATE}  # for tokenizers without a template of their own
 
 
@@ -77,9 +79,9 @@ def check_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         )
 
 
-def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Short hash of the chat template; results carry it, since scores depend on it."""
-    return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:12]
+def is_dated(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template writes today's date; it is rendered as on `DATE`."""
+    return "strftime_now" in str(tokenizer.chat_template)
 
 
 def encode(
@@ -205,7 +207,7 @@ def _pieces(
     messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
     render: Any = tokenizer.apply_chat_template
     try:
-        rest = render(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        rest = render(messages, tokenize=False, add_generation_prompt=add_generation_prompt, strftime_now=DATE.strftime)
     except Exception as error:  # a template raises what it likes (jinja2.TemplateError and others)
         raise FacError(
             f"The chat template of {tokenizer.name_or_path} refuses the roles {list(roles)}: {error}."

@@ -230,7 +230,7 @@ def classifier(bench: Bench) -> Figures:
     count = size.steps * settings.batch_size * settings.gradient_accumulation
     chats = [as_chat(text) for text in bench.texts(count, size.query_tokens, size.longest)]
     examples = [(chat, i % 2) for i, chat in enumerate(chats)]
-    train = partial(train_classifier, bench.ref.path, None, examples, settings, 42)
+    train = partial(train_classifier, bench.ref, examples, settings, 42)
     return _trained(bench, train, [chats], settings.max_tokens)
 
 
@@ -243,7 +243,7 @@ def reward(bench: Bench) -> Figures:
     half = size.pair_tokens // 2
     parts = bench.texts(3 * count, half, size.longest)
     pairs = [Pair(as_chat(p), a, b) for p, a, b in zip(parts[::3], parts[1::3], parts[2::3], strict=True)]
-    train = partial(train_reward, bench.ref.path, None, pairs, settings, 42)
+    train = partial(train_reward, bench.ref, pairs, settings, 42)
     return _trained(
         bench, train, [[p.chosen_chat for p in pairs], [p.rejected_chat for p in pairs]], settings.max_tokens
     )
@@ -258,7 +258,7 @@ def sft(bench: Bench) -> Figures:
     asked = bench.texts(count, size.lesson_tokens // 4, size.longest)
     answers = bench.texts(count, 3 * size.lesson_tokens // 4, 4 * size.longest - size.longest)
     chats = [exchange(*both) for both in zip(asked, answers, strict=True)]
-    train = partial(train_sft, bench.ref.path, None, chats, settings, 42)
+    train = partial(train_sft, bench.ref, chats, settings, 42)
     return _trained(bench, train, [chats], settings.max_tokens)
 
 

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from eval.judging import Answers, annotate
@@ -66,15 +66,15 @@ class Evaluation:
 
 def train(job: Job, folder: Path) -> None:
     """A LoRA adapter of the base model; rows without an answer within its longest chat are left out and counted."""
-    from fac.train.sft import train_sft
+    from fac.train.sft import as_trained, train_sft
 
     rows = [json.loads(row) for row in load_rows(job.train)]
     chats = [exchange(row["instruction"], row["output"]) for row in rows if row["output"].strip()]
-    tokenizer = load_tokenizer(replace(job.model, chat_template=job.settings.chat_template))
+    tokenizer = load_tokenizer(as_trained(job.model, job.settings.chat_template))
     longest: int = job.settings.max_tokens
     chats = [chat for chat in chats if any(encode_lesson(tokenizer, chat, max_tokens=longest).trained)]
     (folder / "left_out.json").write_text(json.dumps(len(rows) - len(chats)))
-    log = train_sft(job.model.path, job.model.revision, chats, job.settings, job.seed, folder)
+    log = train_sft(job.model, chats, job.settings, job.seed, folder)
     (folder / "losses.json").write_text(json.dumps(log.losses))
 
 
@@ -121,11 +121,9 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
 
 def _model(job: Job, trained: Path) -> ModelRef:
     """What is tested: the fine-tuned model, or the base model as it is, in the same chat template."""
-    from fac.train.sft import load_sft
+    from fac.train.sft import as_trained, load_sft
 
-    if job.untrained:
-        return replace(job.model, chat_template=job.settings.chat_template)
-    return load_sft(trained, job.model.path)
+    return as_trained(job.model, job.settings.chat_template) if job.untrained else load_sft(trained, job.model)
 
 
 def _shares(answers: Answers) -> dict[str, float]:

@@ -20,7 +20,7 @@ def train(job: Job, folder: Path) -> None:
     from fac.train.reward import train_reward
 
     pairs = [pair_of(row) for row in load_rows(job.train)]
-    log = train_reward(job.model.path, job.model.revision, pairs, job.settings, job.seed, folder)
+    log = train_reward(job.model, pairs, job.settings, job.seed, folder)
     (folder / "losses.json").write_text(json.dumps(log.losses))
 
 
@@ -29,7 +29,7 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
     from eval.reward import evaluate
     from fac.train.reward import load_reward
 
-    model = load_reward(trained, job.model.path)
+    model = load_reward(trained, job.model)
     metrics, replicates = evaluate(model, [pair_of(row) for row in load_rows([job.test])])
     keep_replicates(folder, replicates)
     return metrics

@@ -21,7 +21,7 @@ def train(job: Job, folder: Path) -> None:
     from fac.train.classifier import train_classifier
 
     examples = [(e.messages, int(e.label or 0)) for part in job.train for e in Corpus.load(part.path)]
-    log = train_classifier(job.model.path, job.model.revision, examples, job.settings, job.seed, folder)
+    log = train_classifier(job.model, examples, job.settings, job.seed, folder)
     (folder / "losses.json").write_text(json.dumps(log.losses))
 
 
@@ -33,7 +33,7 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
     corpus = Corpus.load(job.test.path)
     if corpus.labels() is None:
         raise FacError("The test set has no labels: name their column.")
-    classifier = load_classifier(trained, job.model.path)
+    classifier = load_classifier(trained, job.model)
     metrics, replicates = evaluate(classifier, ((e.messages, int(e.label or 0)) for e in corpus))
     keep_replicates(folder, replicates)
     return metrics

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from fac.backbone import load_tokenizer
 from fac.chat import Message, encode
 from fac.errors import FacError
+from fac.model_ref import ModelRef
 from fac.train.checkpoints import remove_checkpoints
 from fac.train.sequence import (
     BATCH,
@@ -33,7 +35,6 @@ from fac.train.sequence import (
     at_last_token,
     collate_hidden,
     load_network,
-    open_base,
     pad_id,
     pad_rows,
     train_head,
@@ -93,8 +94,7 @@ class Classifier(SequenceModel):
 
 
 def train_classifier(
-    model_path: str | Path,
-    revision: str | None,
+    ref: ModelRef,
     examples: Sequence[Example],
     settings: ClassifierSettings,
     seed: int,
@@ -105,22 +105,21 @@ def train_classifier(
 
     A long training that was stopped goes on from the checkpoint that it left in `folder`.
     """
-    classifier, log = fit_classifier(model_path, revision, examples, settings, seed, progress, folder)
+    classifier, log = fit_classifier(ref, examples, settings, seed, progress, folder)
     classifier.save(folder)
     remove_checkpoints(folder)
     return log
 
 
 def fit_classifier(
-    model_path: str | Path,
-    revision: str | None,
+    ref: ModelRef,
     examples: Sequence[Example],
     settings: ClassifierSettings,
     seed: int,
     progress: Progress | None = None,
     folder: Path | None = None,
 ) -> tuple[Classifier, TrainLog]:
-    """Fine-tune the causal LM at `model_path` (folder or hub id) to tell class 1 from class 0.
+    """Fine-tune the causal LM `ref` to tell class 1 from class 0.
 
     `seed` sets the head, the adapters, the dropout and the order of the data: on a CPU the same seed gives the same
     bits. It seeds the global generators of random, numpy and torch. Raises FacError if there are no examples or only
@@ -133,10 +132,10 @@ def fit_classifier(
             f"A classifier needs examples of classes 0 and 1, but the training set of {len(labels)} has "
             f"{found if labels else 'none'}: add seed data or synthetic samples of what is missing."
         )
-    base, tokenizer = open_base(model_path, revision)
+    tokenizer = load_tokenizer(ref)
     rows = _token_rows(tokenizer, [chat for chat, _ in examples], settings.max_tokens)
     set_seed(seed)
-    network = load_network(base, revision, settings, Classifier.LABELS)
+    network = load_network(ref, settings, Classifier.LABELS)
     if settings.mode == "lora":
         pad = pad_id(tokenizer)
         model = with_adapters(network, settings, pad)
@@ -149,16 +148,16 @@ def fit_classifier(
         hidden = at_last_token(network, nn.Identity(), rows, BATCH)
         inputs = [{"hidden": vector, "label": label} for vector, label in zip(hidden, labels, strict=True)]
         log = train_head(Head(network.score), inputs, collate_hidden, settings, seed, progress, folder)
-    return Classifier(model, tokenizer, settings, base, revision, seed), log
+    return Classifier(model, tokenizer, settings, ref.lasting, seed), log
 
 
-def load_classifier(folder: Path, model_path: str | Path | None = None) -> Classifier:
+def load_classifier(folder: Path, ref: ModelRef | None = None) -> Classifier:
     """Read what `train_classifier` wrote to `folder`.
 
-    `model_path` is where the base model is now, if it is no longer where it was. Raises FacError if `folder` holds no
+    `ref` is the base model, if it is no longer where it was. Raises FacError if `folder` holds no
     classifier, or if the base model cannot be loaded or is another one.
     """
-    return Classifier.load(folder, model_path)
+    return Classifier.load(folder, ref)
 
 
 def _token_rows(

@@ -19,9 +19,11 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from fac.backbone import load_tokenizer
 from fac.chat import Message, encode
 from fac.data.pairs import Pair
 from fac.errors import FacError
+from fac.model_ref import ModelRef
 from fac.train.checkpoints import remove_checkpoints
 from fac.train.sequence import (
     BATCH,
@@ -35,7 +37,6 @@ from fac.train.sequence import (
     collate_hidden,
     load_network,
     on_one_gpu,
-    open_base,
     pad_id,
     run,
     train_head,
@@ -90,8 +91,7 @@ class RewardModel(SequenceModel):
 
 
 def train_reward(
-    model_path: str | Path,
-    revision: str | None,
+    ref: ModelRef,
     pairs: Sequence[Pair],
     settings: RewardSettings,
     seed: int,
@@ -102,22 +102,21 @@ def train_reward(
 
     A long training that was stopped goes on from the checkpoint that it left in `folder`.
     """
-    model, log = fit_reward(model_path, revision, pairs, settings, seed, progress, folder)
+    model, log = fit_reward(ref, pairs, settings, seed, progress, folder)
     model.save(folder)
     remove_checkpoints(folder)
     return log
 
 
 def fit_reward(
-    model_path: str | Path,
-    revision: str | None,
+    ref: ModelRef,
     pairs: Sequence[Pair],
     settings: RewardSettings,
     seed: int,
     progress: Progress | None = None,
     folder: Path | None = None,
 ) -> tuple[RewardModel, TrainLog]:
-    """Fine-tune the causal LM at `model_path` (folder or hub id) to score chosen replies above rejected ones.
+    """Fine-tune the causal LM `ref` to score chosen replies above rejected ones.
 
     The loss is Bradley-Terry's -log sigmoid(r(chosen) - r(rejected)) (paper App. J). `seed` sets the head, the
     adapters, the dropout and the order of the pairs: on a CPU the same seed gives the same bits. It seeds the global
@@ -126,11 +125,11 @@ def fit_reward(
     """
     if not pairs:
         raise FacError("A reward model needs preference pairs, but the training set has none: add seed data.")
-    base, tokenizer = open_base(model_path, revision)
+    tokenizer = load_tokenizer(ref)
     chats = [chat for pair in pairs for chat in (pair.chosen_chat, pair.rejected_chat)]
     rows = _token_rows(tokenizer, chats, settings.max_tokens)
     set_seed(seed)
-    network = load_network(base, revision, settings, RewardModel.LABELS)
+    network = load_network(ref, settings, RewardModel.LABELS)
     if settings.mode == "lora":
         pad = pad_id(tokenizer)
         model = with_adapters(network, settings, pad)
@@ -142,16 +141,16 @@ def fit_reward(
         hidden = at_last_token(network, nn.Identity(), rows, BATCH).unflatten(0, (len(pairs), 2))
         inputs = [{"hidden": states, "label": 0} for states in hidden]
         log = train_head(Head(network.score), inputs, collate_hidden, settings, seed, progress, folder)
-    return RewardModel(model, tokenizer, settings, base, revision, seed), log
+    return RewardModel(model, tokenizer, settings, ref.lasting, seed), log
 
 
-def load_reward(folder: Path, model_path: str | Path | None = None) -> RewardModel:
+def load_reward(folder: Path, ref: ModelRef | None = None) -> RewardModel:
     """Read what `train_reward` wrote to `folder`.
 
-    `model_path` is where the base model is now, if it is no longer where it was. Raises FacError if `folder` holds no
+    `ref` is the base model, if it is no longer where it was. Raises FacError if `folder` holds no
     reward model, or if the base model cannot be loaded or is another one.
     """
-    return RewardModel.load(folder, model_path)
+    return RewardModel.load(folder, ref)
 
 
 def _train_adapters(

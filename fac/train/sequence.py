@@ -7,7 +7,6 @@ transformers' Trainer.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,11 +30,13 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.utils import logging as hf_logging
 
-from fac.backbone import ModelRef, load_pretrained, load_tokenizer
+from fac.backbone import check_length, load_config
 from fac.errors import FacError
+from fac.model_ref import ModelRef, default_device
+from fac.model_weights import check_finite, check_whole, load_adapter, load_weights, quiet
 from fac.train.checkpoints import FOLDER, keep_checkpoints
+from fac.train.record import load_record, save_record
 
 Progress = Callable[[int, int], None]  # (optimizer steps done, steps in all)
 
@@ -105,8 +106,7 @@ class SequenceModel:
     model: PreTrainedModel | PeftModel  # the backbone with its `score` head; PeftModel in mode "lora"
     tokenizer: PreTrainedTokenizerBase
     settings: Any  # of the type SETTINGS
-    base: str  # folder or hub id of the model that was fine-tuned
-    revision: str | None
+    ref: ModelRef  # the model that was fine-tuned
     seed: int
 
     def logits(self, rows: Sequence[list[int]], batch_size: int) -> Tensor:
@@ -122,60 +122,65 @@ class SequenceModel:
         else:
             save_model(network_of(self.model).score, str(folder / HEAD))
         self.tokenizer.save_pretrained(folder)
-        record = {"base": self.base, "revision": self.revision, "seed": self.seed, "settings": asdict(self.settings)}
-        (folder / f"{self.NAME}.json").write_text(json.dumps(record, indent=1, sort_keys=True))
+        save_record(folder / f"{self.NAME}.json", self.ref, self.seed, self.settings)
 
     @classmethod
-    def load(cls, folder: Path, model_path: str | Path | None = None) -> Self:
+    def load(cls, folder: Path, ref: ModelRef | None = None) -> Self:
         """Read what `save` wrote to `folder`.
 
-        `model_path` is where the base model is now, if it is no longer where it was. Raises FacError if `folder` holds
-        no model of this kind, or if the base model cannot be loaded or is another one.
+        `ref` is the base model, if it is no longer where it was. Raises FacError if `folder` holds no model of this
+        kind, or if the base model cannot be loaded or is another one.
         """
         file = folder / f"{cls.NAME}.json"
         if not file.is_file():
             raise FacError(f"There is no {file.name} in {folder}: give the folder that train_{cls.NAME} wrote.")
-        record = json.loads(file.read_text())
-        settings = cls.SETTINGS(**record["settings"])
-        base, revision = (record["base"], record["revision"]) if model_path is None else (str(model_path), None)
-        model = load_network(base, revision, settings, cls.LABELS)
-        try:
-            if settings.mode == "lora":
-                model = PeftModel.from_pretrained(model, str(folder))
-            else:
+        ref, seed, values = load_record(file, ref)
+        settings = cls.SETTINGS(**values)
+        model = load_network(ref, settings, cls.LABELS)
+        if settings.mode == "lora":
+            model = load_adapter(model, folder, ref.path)
+        else:
+            check_whole(folder / HEAD)
+            check_finite(folder / HEAD)
+            try:
                 load_model(model.score, str(folder / HEAD))
-        except RuntimeError as error:  # torch's word for shapes that differ
-            raise FacError(
-                f"The {cls.NAME} model in {folder} does not fit {base}: give the model it was trained on, "
-                f"{record['base']}."
-            ) from error
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        return cls(model, tokenizer, settings, base, revision, record["seed"])
+            except RuntimeError as error:  # torch's word for shapes and names that differ
+                reason = " ".join(str(error).split())[:200]
+                raise FacError(
+                    f"The {cls.NAME} model in {folder} does not fit {ref.path} ({reason}): give the model it was "
+                    f"trained on."
+                ) from None
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        return cls(model, tokenizer, settings, ref, seed)
 
 
 # Models and tokens
 
 
-def open_base(model_path: str | Path, revision: str | None) -> tuple[str, PreTrainedTokenizerBase]:
-    """The lasting name of a base model (an absolute folder or a hub id) and its tokenizer.
+def load_network(ref: ModelRef, settings: SequenceSettings, labels: int) -> Any:
+    """The model with a new head of `labels` outputs in float32, on the GPU if there is one, in evaluation mode.
 
-    Raises FacError if it cannot be loaded or has no chat template.
+    Its weights have the dtype of `ref`; "auto" is bfloat16 on a GPU (with `bf16`), otherwise float32. A CPU computes in
+    float32 with weights of any dtype.
     """
-    base = str(Path(model_path).resolve()) if Path(model_path).is_dir() else str(model_path)
-    return base, load_tokenizer(ModelRef(base, revision))
-
-
-def load_network(base: str, revision: str | None, settings: SequenceSettings, labels: int) -> Any:
-    """The model with a new head of `labels` outputs in float32, on the GPU if there is one, in evaluation mode."""
-    on_gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if on_gpu and settings.bf16 else torch.float32
-    with _quiet():
-        network = load_pretrained(
-            AutoModelForSequenceClassification, ModelRef(base, revision), num_labels=labels, dtype=dtype
-        )
+    config = load_config(ref)
+    config.num_labels = labels
+    network = load_weights(
+        AutoModelForSequenceClassification, ref, config, new=("score.weight",), dtype=training_dtype(ref, settings.bf16)
+    )
     network.config.use_cache = False
+    if not torch.cuda.is_available():
+        network.float()
     network.score.float()
-    return network.to("cuda" if on_gpu else "cpu").eval()
+    return network.to(default_device()).eval()
+
+
+def training_dtype(ref: ModelRef, bf16: bool) -> str:
+    """Of the frozen weights that are trained on top of."""
+    if ref.dtype != "auto":
+        return ref.dtype
+    return "bfloat16" if bf16 and torch.cuda.is_available() else "float32"
 
 
 def with_adapters(network: Any, settings: SequenceSettings, pad: int) -> PeftModel:
@@ -195,20 +200,6 @@ def with_adapters(network: Any, settings: SequenceSettings, pad: int) -> PeftMod
 def network_of(model: PreTrainedModel | PeftModel) -> Any:
     """The model with its head itself; peft injects its layers into it."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars, and without its warning that a causal LM brings no head."""
-    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars:
-            hf_logging.enable_progress_bar()
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -235,6 +226,7 @@ def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
 def at_last_token(network: Any, head: nn.Module, rows: Sequence[list[int]], batch_size: int) -> Tensor:
     """`head` of the backbone's output at the last token of each row: float32 [rows, head's width], on the CPU."""
     network.eval()
+    check_length(max(map(len, rows), default=0), network.config, network.config.name_or_path)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))  # the longest first: what does not fit fails at once
     parts = []
     for start in range(0, len(order), batch_size):

@@ -6,20 +6,30 @@ Does not know: where the chats come from, how answers are judged (`eval.alpaca`,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from fac.backbone import ModelRef, load_pretrained, load_tokenizer
+from fac.backbone import check_length, load_config, load_tokenizer
 from fac.chat import Message, encode_lesson
 from fac.errors import FacError
+from fac.model_ref import ModelRef
+from fac.model_weights import load_weights
 from fac.train.checkpoints import remove_checkpoints
-from fac.train.sequence import Progress, TrainLog, deciding, on_one_gpu, run, training_arguments
+from fac.train.record import load_record, save_record
+from fac.train.sequence import (
+    Progress,
+    TrainLog,
+    deciding,
+    on_one_gpu,
+    run,
+    training_arguments,
+    training_dtype,
+)
 
 RECORD = "sft.json"
 IGNORED = -100  # the label of a token that is not trained on
@@ -54,15 +64,14 @@ class SftSettings:
 
 
 def train_sft(
-    model_path: str | Path,
-    revision: str | None,
+    ref: ModelRef,
     chats: Sequence[Sequence[Message]],
     settings: SftSettings,
     seed: int,
     folder: Path,
     progress: Progress | None = None,
 ) -> TrainLog:
-    """Fine-tune the causal LM at `model_path` (folder or hub id) on `chats`; `load_sft` reads the adapter in `folder`.
+    """Fine-tune the causal LM `ref` on `chats`; `load_sft` reads the adapter in `folder`.
 
     The loss is the mean over all trained tokens of an effective batch, so 4 x 4 is the same as 16 x 1. `seed` sets the
     adapter and the order of the data: on a CPU the same seed gives the same bits. It seeds the global generators of
@@ -75,12 +84,19 @@ def train_sft(
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    base = str(Path(model_path).resolve()) if Path(model_path).is_dir() else str(model_path)
-    ref = ModelRef(base, revision, settings.chat_template)
-    tokenizer = load_tokenizer(ref)
+    tokenizer = load_tokenizer(as_trained(ref, settings.chat_template))
+    if tokenizer.pad_token_id is None:
+        raise FacError(
+            f"The tokenizer of {ref.path} has no padding and no end-of-text token, which fine-tuning needs: set "
+            f"pad_token and eos_token in its tokenizer_config.json."
+        )
     rows = lessons(tokenizer, chats, settings.max_tokens)
+    config = load_config(ref)
+    check_length(max(len(row["input_ids"]) for row in rows), config, ref.path)
     on_gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if on_gpu and settings.bf16 else torch.float32
+    model = load_weights(AutoModelForCausalLM, ref, config, dtype=training_dtype(ref, settings.bf16))
+    if not on_gpu:
+        model.float()
     options: Any = settings
     with training_arguments(options, seed, folder) as told:
         arguments = SFTConfig(
@@ -90,7 +106,7 @@ def train_sft(
             dataset_kwargs={"skip_prepare_dataset": True},  # ids and labels are ours
         )
         trainer = SFTTrainer(
-            model=load_pretrained(AutoModelForCausalLM, ref, dtype=dtype),
+            model=model,
             args=on_one_gpu(arguments),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
@@ -106,8 +122,7 @@ def train_sft(
         trained: Any = trainer.model
         trained.save_pretrained(str(folder), save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
-    record = {"base": base, "revision": revision, "seed": seed, "settings": asdict(settings)}
-    (folder / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
+    save_record(folder / RECORD, ref, seed, settings)
     remove_checkpoints(folder)
     return log
 
@@ -134,14 +149,18 @@ def lessons(
     return rows
 
 
-def load_sft(folder: Path, model_path: str | Path | None = None) -> ModelRef:
+def load_sft(folder: Path, ref: ModelRef | None = None) -> ModelRef:
     """The fine-tuned model, for `fac.llm.transformers.TransformersChat` or `fac.backbone.load_causal_lm`.
 
-    `model_path` is where the base model is now, if it is no longer where it was. Raises FacError if `folder` holds no
-    fine-tuned model.
+    `ref` is the base model, if it is no longer where it was. Raises FacError if `folder` holds no fine-tuned model, or
+    if the base model is another one.
     """
     if not (folder / RECORD).is_file():
         raise FacError(f"There is no {RECORD} in {folder}: give the folder that train_sft wrote.")
-    record = json.loads((folder / RECORD).read_text())
-    base, revision = (record["base"], record["revision"]) if model_path is None else (str(model_path), None)
-    return ModelRef(base, revision, record["settings"]["chat_template"], adapter=str(folder.resolve()))
+    ref, _, settings = load_record(folder / RECORD, ref)
+    return replace(as_trained(ref, settings["chat_template"]), adapter=str(folder.resolve()))
+
+
+def as_trained(ref: ModelRef, chat_template: str | None) -> ModelRef:
+    """The model with the template that the settings name; None: its own."""
+    return ref if chat_template is None else replace(ref, chat_template=chat_template)

@@ -14,6 +14,7 @@ from eval.classification import auprc, evaluate
 from eval.statistics import resampled
 from fac.chat import as_chat
 from fac.errors import FacError
+from fac.model_ref import ModelRef
 from fac.train.classifier import ClassifierSettings, fit_classifier
 
 ranked = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5)), min_size=2, max_size=30).filter(
@@ -58,7 +59,7 @@ def test_scores_that_are_not_numbers_are_refused():
 def test_evaluate_reports_the_metrics_of_the_classifier_s_own_scores(tmp_path):
     model = tiny_model(tmp_path / "model")
     examples = [(as_chat(text), label) for text, label in [("steal a car", 1), ("bake bread", 0), ("spy on him", 1)]]
-    classifier, _ = fit_classifier(model, None, examples, ClassifierSettings("head", epochs=1), seed=0)
+    classifier, _ = fit_classifier(ModelRef(str(model)), examples, ClassifierSettings("head", epochs=1), seed=0)
     corpus = [*examples, (as_chat("walk with the dog"), 0), (as_chat("steal the show"), 0)]
     labels = [label for _, label in corpus]
     scores = classifier.scores([chat for chat, _ in corpus])

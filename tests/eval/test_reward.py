@@ -14,6 +14,7 @@ from fac.chat import as_chat
 from fac.data.pairs import Pair, read_pairs
 from fac.data.source import Source
 from fac.errors import FacError
+from fac.model_ref import ModelRef
 from fac.train.reward import RewardSettings, fit_reward
 
 
@@ -92,7 +93,7 @@ def test_a_model_is_judged_on_real_pairs(tmp_path, real_data):
     files = [root / "Natural", root / "Adversarial" / "Manual"]
     pairs = [p for file in files for p in read_pairs(Source(file / "dataset.json", limit=6))]
     settings = RewardSettings("head", epochs=1, max_tokens=48)
-    model, _ = fit_reward(tiny_model(tmp_path), None, pairs, settings, seed=0)
+    model, _ = fit_reward(ModelRef(str(tiny_model(tmp_path))), pairs, settings, seed=0)
     found, replicates = evaluate(model, pairs, batch_size=5)
 
     right = [(model.rewards([p.chosen_chat]) > model.rewards([p.rejected_chat])).item() for p in pairs]

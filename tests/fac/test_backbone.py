@@ -8,7 +8,7 @@ from support.models import tiny_model
 from transformers import AutoModelForCausalLM
 
 from fac.backbone import Backbone, ModelRef, load_tokenizer
-from fac.chat import PLAIN_TEMPLATE, as_chat, encode
+from fac.chat import PLAIN_TEMPLATE, TEMPLATES, as_chat, encode
 from fac.errors import FacError
 
 FAMILIES = ("llama", "mistral", "qwen2")
@@ -63,7 +63,7 @@ def test_a_missing_or_broken_folder_is_said(models, tmp_path):
         Backbone(ModelRef(str(empty)), 1)
     bare = shutil.copytree(models["llama"], tmp_path / "bare")
     (bare / "model.safetensors").unlink()
-    with pytest.raises(FacError, match="cannot be loaded"):
+    with pytest.raises(FacError, match="There are no weights in .*fetch the model again"):
         Backbone(ModelRef(str(bare)), 1)
 
 
@@ -94,24 +94,45 @@ def test_identity_is_that_of_the_files_not_of_their_place(models, tmp_path, monk
     assert len({here.identity(), *(o.identity() for o in others)}) == 5
 
 
-def test_a_fine_tuned_layer_anywhere_in_a_large_file_changes_the_identity(tmp_path):
-    size, layer = 64 << 20, 2 << 20
-    (tmp_path / "model.safetensors").write_bytes(b"")
+def test_one_changed_byte_anywhere_in_a_large_file_changes_the_identity(tmp_path):
+    size = 64 << 20
     seen = set()
-    for start in (None, 0, 5 << 20, size // 2 + 12345, size - layer):
+    for place in (None, 0, 5 << 20, size // 2 + 12345, size - 1):
         with (tmp_path / "model.safetensors").open("wb") as file:
             file.truncate(size)
-            if start is not None:
-                file.seek(start)
-                file.write(b"\1" * layer)
+            if place is not None:
+                file.seek(place)
+                file.write(b"\1")
         seen.add(ModelRef(str(tmp_path)).identity())
     assert len(seen) == 5
 
 
-def test_a_hub_model_is_its_id_and_revision():
-    refs = [ModelRef("org/none-such"), ModelRef("org/none-such", "abc"), ModelRef("org/none-such", dtype="float16")]
-    assert len({ref.identity() for ref in refs}) == 3
-    assert "org/none-such@abc" in refs[1].identity()
+def test_a_hub_model_is_its_id_and_the_commit_that_its_revision_is_at(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    pinned = [ModelRef("org/none-such", commit * 40) for commit in "ab"]
+    pinned.append(ModelRef("org/none-such", "a" * 40, dtype="float16"))
+    assert len({ref.identity() for ref in pinned}) == 3
+    assert f"org/none-such@{'a' * 40}" in pinned[0].identity()
+    with pytest.raises(FacError, match="The model or SAE org/none-such cannot be loaded from the hub .*give a folder"):
+        ModelRef("org/none-such").identity()
+
+
+def test_the_dtype_in_the_identity_is_that_of_the_weights_in_memory(models, monkeypatch):
+    """A store may be carried from a laptop to a node with a GPU: "auto" is not the same there."""
+    path = str(models["llama"])
+    on_a_cpu = {dtype: ModelRef(path, dtype=dtype).identity() for dtype in ("auto", "float32", "bfloat16")}
+    assert on_a_cpu["auto"] == on_a_cpu["float32"] != on_a_cpu["bfloat16"]
+    monkeypatch.setattr("fac.model_ref.default_device", lambda: torch.device("cuda"))
+    assert ModelRef(path).identity() not in on_a_cpu.values()
+    assert ModelRef(path, dtype="float32").identity() == on_a_cpu["float32"]
+
+
+def test_a_template_that_is_named_counts_by_its_text(models, monkeypatch):
+    ref = ModelRef(str(models["llama"]), chat_template="plain")
+    before = ref.identity()
+    monkeypatch.setitem(TEMPLATES, "plain", PLAIN_TEMPLATE + " ")
+    assert ref.identity() != before
 
 
 def test_the_fingerprint_is_that_of_the_weights_in_any_dtype(models, tmp_path):

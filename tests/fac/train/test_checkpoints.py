@@ -14,6 +14,7 @@ from support.models import tiny_model
 
 from fac.chat import as_chat, exchange
 from fac.data.pairs import Pair
+from fac.model_ref import ModelRef
 from fac.train import checkpoints
 from fac.train.classifier import ClassifierSettings, train_classifier
 from fac.train.reward import RewardSettings, train_reward
@@ -26,13 +27,17 @@ CHATS = [exchange(f"Say it {n} times", "again and " * (n % 5 + 1)) for n in rang
 COMMON = {"epochs": 2, "batch_size": 2, "gradient_accumulation": 2, "rank": 2, "dropout": 0.1}
 
 TRAININGS = {
-    "classifier": lambda *how: train_classifier(how[0], None, EXAMPLES, ClassifierSettings(**COMMON), *how[1:]),
-    "grouped": lambda *how: train_classifier(
-        how[0], None, EXAMPLES, ClassifierSettings(**COMMON, group_by_length=True), *how[1:]
+    "classifier": lambda *how: train_classifier(
+        ModelRef(str(how[0])), EXAMPLES, ClassifierSettings(**COMMON), *how[1:]
     ),
-    "head": lambda *how: train_classifier(how[0], None, EXAMPLES, ClassifierSettings("head", **COMMON), *how[1:]),
-    "reward": lambda *how: train_reward(how[0], None, PAIRS, RewardSettings(**COMMON), *how[1:]),
-    "sft": lambda *how: train_sft(how[0], None, CHATS, SftSettings(**COMMON), *how[1:]),
+    "grouped": lambda *how: train_classifier(
+        ModelRef(str(how[0])), EXAMPLES, ClassifierSettings(**COMMON, group_by_length=True), *how[1:]
+    ),
+    "head": lambda *how: train_classifier(
+        ModelRef(str(how[0])), EXAMPLES, ClassifierSettings("head", **COMMON), *how[1:]
+    ),
+    "reward": lambda *how: train_reward(ModelRef(str(how[0])), PAIRS, RewardSettings(**COMMON), *how[1:]),
+    "sft": lambda *how: train_sft(ModelRef(str(how[0])), CHATS, SftSettings(**COMMON), *how[1:]),
 }
 
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_
 
 from fac.chat import as_chat, encode
 from fac.errors import FacError
+from fac.model_ref import ModelRef
 from fac.train.classifier import ClassifierSettings, fit_classifier, load_classifier, train_classifier
 
 QUICK = ClassifierSettings(epochs=1, learning_rate=1e-3, batch_size=4, gradient_accumulation=1)
@@ -40,13 +41,13 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(models):
     """One classifier per mode, trained for a moment."""
-    return {s.mode: fit_classifier(models["llama"], None, EXAMPLES, s, seed=42)[0] for s in (QUICK, HEAD)}
+    return {s.mode: fit_classifier(ModelRef(str(models["llama"])), EXAMPLES, s, seed=42)[0] for s in (QUICK, HEAD)}
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
 def test_lora_learns_to_tell_the_classes_apart(models, family):
     many = dataclasses.replace(QUICK, epochs=8, learning_rate=1e-2)
-    classifier, log = fit_classifier(models[family], None, EXAMPLES, many, seed=42)
+    classifier, log = fit_classifier(ModelRef(str(models[family])), EXAMPLES, many, seed=42)
     scores = classifier.scores(CHATS)
     assert scores.shape == (len(CHATS),)
     assert scores.dtype == np.float32
@@ -57,7 +58,7 @@ def test_lora_learns_to_tell_the_classes_apart(models, family):
 
 def test_the_head_alone_learns_and_leaves_the_backbone_as_it_was(models):
     many = dataclasses.replace(HEAD, epochs=40)
-    classifier, log = fit_classifier(models["llama"], None, EXAMPLES, many, seed=42)
+    classifier, log = fit_classifier(ModelRef(str(models["llama"])), EXAMPLES, many, seed=42)
     before = AutoModelForSequenceClassification.from_pretrained(models["llama"], num_labels=2).model.state_dict()
     after = classifier.model.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -68,7 +69,7 @@ def test_the_head_is_trained_as_with_the_whole_model_in_the_loop(models):
     """Against a plain loop: full model in every step, one batch of all examples, AdamW, linear schedule, clip 1."""
     steps = 4
     whole = dataclasses.replace(HEAD, epochs=steps, batch_size=len(EXAMPLES))
-    classifier, log = fit_classifier(models["llama"], None, EXAMPLES, whole, seed=7)
+    classifier, log = fit_classifier(ModelRef(str(models["llama"])), EXAMPLES, whole, seed=7)
 
     set_seed(7)
     model = AutoModelForSequenceClassification.from_pretrained(models["llama"], num_labels=2, dtype=torch.float32)
@@ -98,7 +99,7 @@ def test_accumulated_batches_train_like_whole_ones(models, mode):
     runs = []
     for batch, accumulation in ((8, 1), (2, 4)):  # 21 examples: the last batch is partial in both
         split = dataclasses.replace(base, batch_size=batch, gradient_accumulation=accumulation)
-        classifier, log = fit_classifier(models["llama"], None, EXAMPLES, split, seed=1)
+        classifier, log = fit_classifier(ModelRef(str(models["llama"])), EXAMPLES, split, seed=1)
         runs.append((classifier.scores(CHATS), log))
     (whole_scores, whole), (split_scores, split) = runs
     assert whole.steps == split.steps == 3
@@ -119,10 +120,11 @@ def test_a_reloaded_classifier_scores_as_the_trained_one(trained, tmp_path, mode
 def test_the_base_model_may_move(trained, models, tmp_path):
     trained["lora"].save(tmp_path / "adapter")
     record = tmp_path / "adapter" / "classifier.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "base": str(tmp_path / "gone")}))
+    told = json.loads(record.read_text())
+    record.write_text(json.dumps({**told, "model": {**told["model"], "path": str(tmp_path / "gone")}}))
     with pytest.raises(FacError, match="gone"):
         load_classifier(tmp_path / "adapter")
-    loaded = load_classifier(tmp_path / "adapter", models["llama"])
+    loaded = load_classifier(tmp_path / "adapter", ModelRef(str(models["llama"])))
     np.testing.assert_array_equal(loaded.scores(CHATS), trained["lora"].scores(CHATS))
 
 
@@ -131,7 +133,7 @@ def test_the_same_seed_trains_the_same_bits(models, tmp_path, base):
     weights = []
     for name, seed in (("a", 42), ("b", 42), ("c", 43)):
         torch.rand(len(weights) + 1)  # the state of the global generator must not matter
-        train_classifier(models["llama"], None, EXAMPLES, base, seed, tmp_path / name)
+        train_classifier(ModelRef(str(models["llama"])), EXAMPLES, base, seed, tmp_path / name)
         (file,) = (tmp_path / name).glob("*.safetensors")
         weights.append(load_file(file))
     first, again, other = weights
@@ -164,14 +166,21 @@ def test_long_chats_lose_their_end(trained):
 def test_training_cuts_chats_at_max_tokens(models):
     endings = [([{"role": "user", "content": chat[0]["content"] + " please" * 20}], label) for chat, label in EXAMPLES]
     short = dataclasses.replace(QUICK, max_tokens=8)
-    logs = [fit_classifier(models["llama"], None, examples, short, seed=0)[1] for examples in (EXAMPLES, endings)]
+    logs = [
+        fit_classifier(ModelRef(str(models["llama"])), examples, short, seed=0)[1] for examples in (EXAMPLES, endings)
+    ]
     assert logs[0].losses == logs[1].losses
 
 
 def test_a_run_reports_progress_and_leaves_neither_prints_nor_checkpoints(models, tmp_path, capfd):
     seen = []
     log = train_classifier(
-        models["llama"], None, EXAMPLES, QUICK, 0, tmp_path, progress=lambda done, total: seen.append((done, total))
+        ModelRef(str(models["llama"])),
+        EXAMPLES,
+        QUICK,
+        0,
+        tmp_path,
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(step, log.steps) for step in range(1, log.steps + 1)]
     assert capfd.readouterr() == ("", "")
@@ -190,7 +199,7 @@ def test_a_run_reports_progress_and_leaves_neither_prints_nor_checkpoints(models
 )
 def test_training_needs_both_classes(models, tmp_path, examples, message):
     with pytest.raises(FacError, match=message):
-        train_classifier(models["llama"], None, examples, QUICK, 0, tmp_path)
+        train_classifier(ModelRef(str(models["llama"])), examples, QUICK, 0, tmp_path)
 
 
 def test_settings_are_plain_values_and_know_their_modes():
@@ -201,19 +210,19 @@ def test_settings_are_plain_values_and_know_their_modes():
 
 def test_what_cannot_be_loaded_is_said_in_one_sentence(models, trained, tmp_path):
     with pytest.raises(FacError, match="no model folder"):
-        fit_classifier(tmp_path / "nowhere", None, EXAMPLES, QUICK, 0)
+        fit_classifier(ModelRef(str(tmp_path / "nowhere")), EXAMPLES, QUICK, 0)
     with pytest.raises(FacError, match="train_classifier"):
         load_classifier(tmp_path)
     trained["lora"].save(tmp_path / "adapter")
-    with pytest.raises(FacError, match="does not fit"):
-        load_classifier(tmp_path / "adapter", _wider(models["llama"], tmp_path / "wider"))
+    with pytest.raises(FacError, match="is not the model that .* was trained on"):
+        load_classifier(tmp_path / "adapter", ModelRef(str(_wider(models["llama"], tmp_path / "wider"))))
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path):
     folder = tiny_model(tmp_path / "model")
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(FacError, match="chat template"):
-        fit_classifier(folder, None, EXAMPLES, QUICK, 0)
+        fit_classifier(ModelRef(str(folder)), EXAMPLES, QUICK, 0)
 
 
 def _wider(model, folder):

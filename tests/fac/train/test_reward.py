@@ -18,6 +18,7 @@ from fac.chat import as_chat, encode, exchange
 from fac.data.pairs import Pair, read_pairs
 from fac.data.source import Source
 from fac.errors import FacError
+from fac.model_ref import ModelRef
 from fac.train.reward import RewardSettings, fit_reward, load_reward, train_reward
 
 QUICK = RewardSettings(rank=4, alpha=8, learning_rate=1e-3, max_tokens=96)
@@ -39,7 +40,7 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(models):
     """One reward model per mode, trained for a moment."""
-    return {s.mode: fit_reward(models["llama"], None, PAIRS, s, seed=42)[0] for s in (QUICK, HEAD)}
+    return {s.mode: fit_reward(ModelRef(str(models["llama"])), PAIRS, s, seed=42)[0] for s in (QUICK, HEAD)}
 
 
 def margins(model, pairs=PAIRS):
@@ -52,12 +53,17 @@ def test_two_steps_on_real_pairs_then_reloaded(models, family, real_data, tmp_pa
     pairs = list(read_pairs(source))
     seen = []
     log = train_reward(
-        models[family], None, pairs, QUICK, 0, tmp_path, progress=lambda done, total: seen.append((done, total))
+        ModelRef(str(models[family])),
+        pairs,
+        QUICK,
+        0,
+        tmp_path,
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert log.steps == len(log.losses) == 2  # of 2 x 4 pairs
     assert seen == [(1, 2), (2, 2)]
     assert np.isfinite(log.losses).all()
-    fresh, _ = fit_reward(models[family], None, pairs, QUICK, 0)
+    fresh, _ = fit_reward(ModelRef(str(models[family])), pairs, QUICK, 0)
     loaded = load_reward(tmp_path)
     chats = [pair.rejected_chat for pair in pairs[:5]]
     np.testing.assert_array_equal(loaded.rewards(chats), fresh.rewards(chats))
@@ -69,8 +75,8 @@ def test_two_steps_on_real_pairs_then_reloaded(models, family, real_data, tmp_pa
 def test_it_learns_which_replies_are_chosen_and_the_reverse_if_they_are_swapped(models, base):
     many = dataclasses.replace(base, epochs=8, learning_rate=1e-2, batch_size=8, gradient_accumulation=1)
     swapped = [Pair(pair.prompt, pair.rejected, pair.chosen) for pair in PAIRS]
-    model, log = fit_reward(models["llama"], None, PAIRS, many, seed=1)
-    mirror, _ = fit_reward(models["llama"], None, swapped, many, seed=1)
+    model, log = fit_reward(ModelRef(str(models["llama"])), PAIRS, many, seed=1)
+    mirror, _ = fit_reward(ModelRef(str(models["llama"])), swapped, many, seed=1)
     assert margins(model).min() > 0
     assert margins(mirror).max() < 0
     assert log.losses[-1] < log.losses[0]
@@ -114,7 +120,7 @@ def test_training_is_bradley_terry_however_the_batch_is_split(models, mode):
 
     for size, accumulation in ((8, 1), (2, 4)):
         split = dataclasses.replace(plain, batch_size=size, gradient_accumulation=accumulation)
-        fitted, log = fit_reward(models["llama"], None, pairs, split, seed=7)
+        fitted, log = fit_reward(ModelRef(str(models["llama"])), pairs, split, seed=7)
         assert log.losses == pytest.approx(losses, abs=1e-4)
         np.testing.assert_allclose(fitted.rewards(chats), expected, atol=1e-4)
 
@@ -128,7 +134,9 @@ def test_head_only_training_leaves_the_backbone_as_it_was(trained, models):
 def test_the_dropout_of_the_adapters_is_on(models):
     """trl switches every dropout off unless told not to."""
     runs = [
-        fit_reward(models["llama"], None, PAIRS, dataclasses.replace(QUICK, warmup=0.0, dropout=dropout), 0)[1].losses
+        fit_reward(ModelRef(str(models["llama"])), PAIRS, dataclasses.replace(QUICK, warmup=0.0, dropout=dropout), 0)[
+            1
+        ].losses
         for dropout in (0.0, 0.5)
     ]
     assert runs[0][0] == pytest.approx(runs[1][0])  # new adapters add nothing yet
@@ -149,7 +157,7 @@ def test_rewards_depend_neither_on_batch_size_nor_on_order(trained, order, batch
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_long_chats_lose_their_start_but_for_bos(models, family):
-    model, _ = fit_reward(models[family], None, PAIRS, dataclasses.replace(HEAD, max_tokens=40), 0)
+    model, _ = fit_reward(ModelRef(str(models[family])), PAIRS, dataclasses.replace(HEAD, max_tokens=40), 0)
     long = exchange("Write a short letter. " * 30, "Here is what you should know.")
     ids = encode(model.tokenizer, long).ids
     start = ids[:1] if family == "llama" else []
@@ -165,14 +173,14 @@ def test_training_cuts_chats_as_scoring_does(models):
     tail = " This is a long prompt, and all of it is far away from the reply. " * 5
     prefixed = [Pair(as_chat("Why? " + p.prompt[0]["content"] + tail), p.chosen, p.rejected) for p in PAIRS[:8]]
     plain = [Pair(as_chat(p.prompt[0]["content"] + tail), p.chosen, p.rejected) for p in PAIRS[:8]]
-    logs = [fit_reward(models["llama"], None, pairs, QUICK, 0)[1].losses for pairs in (plain, prefixed)]
+    logs = [fit_reward(ModelRef(str(models["llama"])), pairs, QUICK, 0)[1].losses for pairs in (plain, prefixed)]
     assert logs[0] == logs[1]
 
 
 @pytest.mark.parametrize("mode", ["lora", "head"])
 def test_a_reloaded_model_scores_as_the_trained_one(trained, models, tmp_path, mode):
     trained[mode].save(tmp_path)
-    for loaded in (load_reward(tmp_path), load_reward(tmp_path, models["llama"])):
+    for loaded in (load_reward(tmp_path), load_reward(tmp_path, ModelRef(str(models["llama"])))):
         np.testing.assert_array_equal(loaded.rewards(CHATS), trained[mode].rewards(CHATS))
         assert (loaded.settings, loaded.seed) == (trained[mode].settings, 42)
 
@@ -182,7 +190,7 @@ def test_the_same_seed_trains_the_same_bits(models, tmp_path, base):
     weights = []
     for name, seed in (("a", 42), ("b", 42), ("c", 43)):
         torch.rand(len(weights) + 1)  # the state of the global generator must not matter
-        train_reward(models["llama"], None, PAIRS, base, seed, tmp_path / name)
+        train_reward(ModelRef(str(models["llama"])), PAIRS, base, seed, tmp_path / name)
         (file,) = (tmp_path / name).glob("*.safetensors")
         weights.append(load_file(file))
     first, again, other = weights
@@ -192,7 +200,7 @@ def test_the_same_seed_trains_the_same_bits(models, tmp_path, base):
 
 def test_a_run_leaves_neither_prints_nor_checkpoints(models, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    train_reward(models["llama"], None, PAIRS, QUICK, 0, tmp_path / "out")
+    train_reward(ModelRef(str(models["llama"])), PAIRS, QUICK, 0, tmp_path / "out")
     assert capfd.readouterr() == ("", "")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     files = {path.name for path in (tmp_path / "out").iterdir()}
@@ -213,7 +221,7 @@ def test_defaults_are_the_papers_lora_row():
 
 def test_what_cannot_be_done_is_said_in_one_sentence(models, trained, tmp_path):
     with pytest.raises(FacError, match="needs preference pairs"):
-        fit_reward(models["llama"], None, [], QUICK, 0)
+        fit_reward(ModelRef(str(models["llama"])), [], QUICK, 0)
     with pytest.raises(FacError, match="'lora' or 'head'"):
         RewardSettings(mode="full")
     with pytest.raises(FacError, match=r"no reward\.json .* train_reward wrote"):

@@ -39,7 +39,7 @@ def trained(models, tmp_path_factory):
         folder = tmp_path_factory.mktemp(family)
         seen: list[tuple[int, int]] = []
         chats = [exchange(QUESTION, ANSWER)] * 4
-        log = train_sft(model, None, chats, settings, 7, folder, lambda *step, into=seen: into.append(step))
+        log = train_sft(ModelRef(str(model)), chats, settings, 7, folder, lambda *step, into=seen: into.append(step))
         assert seen == [(step, 40) for step in range(1, 41)]
         found[family] = folder, log
     return found
@@ -91,7 +91,7 @@ def test_the_loss_is_that_of_the_replies_tokens(models, tmp_path):
     by_token = sum(sums) / sum(counts)
     by_chat = sum(s / c for s, c in zip(sums, counts, strict=True)) / len(sums)
     assert abs(by_token - by_chat) > 0.01  # so that the test can tell them apart
-    log = train_sft(models["llama"], None, CHATS, SHORT, 0, tmp_path)
+    log = train_sft(ModelRef(str(models["llama"])), CHATS, SHORT, 0, tmp_path)
     assert log.losses == [pytest.approx(by_token, abs=1e-4)]
 
 
@@ -99,7 +99,7 @@ def test_accumulated_batches_are_one_large_batch(models, tmp_path):
     weights, losses = [], []
     for name, batch, steps in (("small", 4, 4), ("large", 16, 1)):
         settings = replace(SHORT, batch_size=batch, gradient_accumulation=steps, epochs=2)
-        losses.append(train_sft(models["mistral"], None, CHATS, settings, 3, tmp_path / name).losses)
+        losses.append(train_sft(ModelRef(str(models["mistral"])), CHATS, settings, 3, tmp_path / name).losses)
         weights.append(load_file(tmp_path / name / "adapter_model.safetensors"))
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     assert weights[0].keys() == weights[1].keys()
@@ -110,14 +110,14 @@ def test_accumulated_batches_are_one_large_batch(models, tmp_path):
 def test_the_same_seed_gives_the_same_bits_and_the_same_identity(models, tmp_path):
     bits, identities = {}, {}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train_sft(models["qwen2"], None, CHATS, SHORT, seed, tmp_path / name)
+        train_sft(ModelRef(str(models["qwen2"])), CHATS, SHORT, seed, tmp_path / name)
         bits[name] = (tmp_path / name / "adapter_model.safetensors").read_bytes()
         identities[name] = load_sft(tmp_path / name).identity()
     assert bits["a"] == bits["b"] != bits["c"]
     assert identities["a"] == identities["b"] != identities["c"]
     assert identities["a"] != ModelRef(str(models["qwen2"])).identity()
     moved = shutil.copytree(models["qwen2"], tmp_path / "moved")
-    assert load_sft(tmp_path / "a", moved).identity() == identities["a"]
+    assert load_sft(tmp_path / "a", ModelRef(str(moved))).identity() == identities["a"]
 
 
 def test_every_linear_layer_has_an_adapter_and_the_head_none(trained):
@@ -132,8 +132,8 @@ def test_a_base_model_is_tuned_with_the_alpaca_template(models, tmp_path):
     base = shutil.copytree(models["llama"], tmp_path / "base")
     (base / "chat_template.jinja").unlink()
     with pytest.raises(FacError, match="has no chat template"):
-        train_sft(base, None, CHATS, SHORT, 0, tmp_path / "none")
-    train_sft(base, None, CHATS, replace(SHORT, chat_template="alpaca"), 0, tmp_path / "tuned")
+        train_sft(ModelRef(str(base)), CHATS, SHORT, 0, tmp_path / "none")
+    train_sft(ModelRef(str(base)), CHATS, replace(SHORT, chat_template="alpaca"), 0, tmp_path / "tuned")
     _, tokenizer = load_causal_lm(load_sft(tmp_path / "tuned"))
     ids = encode(tokenizer, as_chat("hi"), add_generation_prompt=True).ids
     assert str(tokenizer.decode(ids)).endswith("### Instruction:\nhi\n\n### Response:\n")
@@ -141,11 +141,13 @@ def test_a_base_model_is_tuned_with_the_alpaca_template(models, tmp_path):
 
 def test_chats_without_a_reply_are_refused(models, tmp_path):
     with pytest.raises(FacError, match="There is no chat to fine-tune on"):
-        train_sft(models["llama"], None, [], SHORT, 0, tmp_path)
+        train_sft(ModelRef(str(models["llama"])), [], SHORT, 0, tmp_path)
     with pytest.raises(FacError, match="Chat 17 of 17 has no assistant's reply within its first 2048 tokens"):
-        train_sft(models["llama"], None, [*CHATS, as_chat("hi")], SHORT, 0, tmp_path)
+        train_sft(ModelRef(str(models["llama"])), [*CHATS, as_chat("hi")], SHORT, 0, tmp_path)
     with pytest.raises(FacError, match="Chat 1 of 1 .* first 12 tokens.*raise train.max_tokens"):
-        train_sft(models["llama"], None, [exchange("why " * 9, "so")], replace(SHORT, max_tokens=12), 0, tmp_path)
+        train_sft(
+            ModelRef(str(models["llama"])), [exchange("why " * 9, "so")], replace(SHORT, max_tokens=12), 0, tmp_path
+        )
 
 
 def test_what_is_no_fine_tuned_model_is_said(models, trained, tmp_path):

@@ -1,0 +1,96 @@
+"""Which model is meant: one `ModelRef` travels from measuring through writing and training to scoring and serving."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fac.chat import DATE, TEMPLATES
+from fac.digests import digest_of
+from fac.errors import FacError
+from fac.hub import resolved_commit
+
+DECIDING = {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}  # files of a model's folder
+
+
+def default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Which model: a hub id (with a revision) or a local folder, and how its chats are written."""
+
+    path: str
+    revision: str | None = None
+    chat_template: str | None = None  # None: the tokenizer's own; "plain": 'role: text' lines; "alpaca"
+    dtype: str = "auto"  # "auto" (float32 on a CPU, as stored on a GPU), "float32", "bfloat16", "float16"
+    adapter: str | None = None  # folder of a LoRA adapter of peft, as `fac.train.sft` writes it
+
+    @property
+    def is_local(self) -> bool:
+        return self.folder.is_dir()
+
+    @property
+    def folder(self) -> Path:
+        """Where a local model lies."""
+        return Path(self.path).expanduser()
+
+    @property
+    def commit(self) -> str | None:
+        """The commit of a hub model that is loaded: that of `revision` now. None for a folder.
+
+        Raises FacError if neither the hub nor its cache here has it.
+        """
+        return None if self.is_local else resolved_commit(self.path, self.revision, "model")
+
+    @property
+    def lasting(self) -> ModelRef:
+        """The same model, found from any working directory and at the same commit at any time."""
+        if self.is_local:
+            return ModelRef(str(self.folder.resolve()), None, self.chat_template, self.dtype, self.adapter)
+        return ModelRef(self.path, self.commit, self.chat_template, self.dtype, self.adapter)
+
+    def dtype_on(self, device: torch.device) -> str:
+        """Of the weights in memory. On a CPU "auto" is float32: half the speed of bf16 on new processors, but exact."""
+        return "float32" if self.dtype == "auto" and device.type == "cpu" else self.dtype
+
+    def contents(self) -> str:
+        """What the model is made of, without how it is used: hub id @ commit, or a digest of all the folder's files.
+
+        The place of a folder does not count.
+        """
+        if not self.is_local:
+            return f"{self.path}@{self.commit}"
+        return digest_of("", [f for f in sorted(self.folder.iterdir()) if f.is_file() and f.suffix in DECIDING])
+
+    def identity(self) -> str:
+        """What makes this model this model, for store keys: its contents and adapter, and how it is used.
+
+        Used: by which chat template, rendered at which date (`fac.chat`), in which dtype on this machine. Raises
+        FacError for a hub model whose commit neither the hub nor the cache can tell, and for an adapter that is gone.
+        """
+        template = self.chat_template or "own"
+        if template in TEMPLATES:
+            template += ":" + hashlib.sha256(TEMPLATES[template].encode()).hexdigest()[:8]
+        used = f"{template}/{DATE:%Y-%m-%d}/{self.dtype_on(default_device())}"
+        adapter = "" if self.adapter is None else f"+{adapter_digest(Path(self.adapter))}"
+        return f"{self.contents()}/{used}{adapter}"
+
+
+def adapter_digest(folder: Path) -> str:
+    """Of an adapter's weights and what scales them; where its base model lies does not count."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text())
+    except (OSError, ValueError):
+        raise FacError(f"There is no adapter in {folder}: give the folder that train_sft wrote.") from None
+    told = {  # peft writes sets as lists, in any order
+        key: sorted(value) if isinstance(value, list) else value
+        for key, value in config.items()
+        if key not in ("base_model_name_or_path", "peft_version", "revision")
+    }
+    return digest_of(json.dumps(told, sort_keys=True), sorted(folder.glob("adapter_model.*")))
