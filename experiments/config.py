@@ -233,7 +233,7 @@ def engines(cfg: DictConfig) -> Engines:
         role: _engine(group(cfg, f"annotator.roles.{role}"), f"annotator.roles.{role}", writer) for role in roles
     }
     annotators = {role: by_role.get(role, annotator) for role in ANNOTATORS}
-    return Engines(writer, annotators, Path(plain(cfg, "paths.replies")).absolute())
+    return Engines(writer, annotators, Path(str(plain(cfg, "paths.replies"))).expanduser().absolute())
 
 
 def _engine(values: dict[str, Any], name: str, writer: Engine | None) -> Engine:

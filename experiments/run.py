@@ -16,8 +16,6 @@ import logging
 import os
 import sys
 import warnings
-from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("WANDB_MODE", "disabled")
@@ -25,17 +23,17 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trl reports every trai
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads must not burn the core that another process needs
 
 import hydra
-from hydra.errors import HydraException
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from experiments.hub import reach_hub
-from fac.errors import FacError, closest
+from experiments.overrides import CONF, composed, is_sweep, own_folders, quoted
+from fac.errors import FacError
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 # Options after which the overrides are not those of one run of our own configuration.
 LEFT_TO_HYDRA = (
-    *("-m", "--multirun", "-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion"),
+    *("-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion"),
     *("-cp", "-cn", "-cd", "--config-", "--experimental-rerun"),
 )
 
@@ -45,13 +43,15 @@ def main() -> None:
 
     `fac doctor` exits with 1 if something is missing.
     """
-    logging.basicConfig(level=logging.WARNING, format="fac: %(message)s")
+    said = logging.StreamHandler()
+    said.setLevel(logging.WARNING)  # of the handler: Hydra sets the root logger's to INFO in a sweep
+    logging.basicConfig(handlers=[said], level=logging.WARNING, format="fac: %(message)s")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning)
     try:
         if sys.argv[1:2] == ["doctor"]:
             sys.exit(_doctor(sys.argv[2:]))
-        _check_overrides(sys.argv[1:])
+        sys.argv[1:] = _prepared(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)()
     except FacError as error:
         _stop(str(error))
@@ -62,6 +62,8 @@ def main() -> None:
 
 def _run(cfg: DictConfig) -> None:
     # Hydra prints a traceback for what passes through it, so failures are said here.
+    in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+    job = f"job {HydraConfig.get().job.num}: " if in_sweep else ""
     try:
         if cfg.dry_run or cfg.scale.name == "paper":
             reach_hub()
@@ -73,12 +75,12 @@ def _run(cfg: DictConfig) -> None:
             return
         out = importlib.import_module(cfg.experiment.module).run(cfg)
     except FacError as error:
-        _stop(str(error))
+        _stop(f"{job}{error}")
     except OSError as error:
         if error.errno is None:
             raise
         _stop(
-            f"{error.strerror}{f': {error.filename}' if error.filename else ''}; mend that and run again: "
+            f"{job}{error.strerror}{f': {error.filename}' if error.filename else ''}; mend that and run again: "
             f"everything finished is kept."
         )
     print(f"results: {out}")
@@ -89,7 +91,7 @@ def _doctor(overrides: list[str]) -> int:
     for option in overrides:
         if option.startswith("-"):
             raise FacError(f"fac doctor takes settings only, such as scale=paper: leave out {option}.")
-    cfg = _composed(overrides)
+    cfg = composed([quoted(override, sweep=False) for override in overrides])
     online = reach_hub()
     _quiet_transformers()
     from experiments.doctor import examine, report
@@ -106,54 +108,23 @@ def _quiet_transformers() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _check_overrides(arguments: list[str]) -> None:
-    """Say a wrong key or choice in one sentence, before Hydra says it in ten lines."""
-    if any(argument.startswith(LEFT_TO_HYDRA) for argument in arguments):
-        return
-    _composed([a for a in arguments if not a.startswith("-") and a not in ("job", "hydra", "all")])
-
-
-def _composed(overrides: list[str]) -> DictConfig:
-    """The configuration with these overrides. Raises FacError for one that cannot be."""
-    for override in overrides:
-        if "=" not in override and not override.startswith("~"):
-            raise FacError(f"'{override}' is no setting: write KEY=VALUE, such as experiment=lab.")
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose("config", overrides=overrides)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise FacError(_explain(error, overrides)) from None
-
-
-def _explain(error: Exception, overrides: list[str]) -> str:
-    first = str(error).strip().splitlines()[0].rstrip(".")
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        named = ("annotator", "experiment", "llm", "model", "parity", "sae", "scale")
-        chosen = [o for o in overrides if "=" in o and o.split("=")[0] in named]
-        try:
-            known = _keys(hydra.compose("config", overrides=chosen))
-        except (HydraException, OmegaConfBaseException, ValueError):
-            groups = {p.parent.name: [q.stem for q in p.parent.glob("*.yaml")] for p in CONF.glob("*/*.yaml")}
-            for override in chosen:
-                group, _, option = override.partition("=")
-                if option not in groups[group]:
-                    return f"There is no {group}={option}{closest(option, groups[group])}."
-            return f"The configuration cannot be composed: {first}."
-    for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
-        if key not in known and "=" in override and not key.startswith("hydra"):
-            return f"The configuration has no key {key}{closest(key, known)}."
-    return f"The configuration cannot be composed: {first}."
-
-
-def _keys(cfg: Any, prefix: str = "") -> list[str]:
-    keys = []
-    for key in cfg:
-        keys.append(prefix + str(key))
-        node = cfg._get_node(key)
-        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-            keys += _keys(node, f"{prefix}{key}.")
-    return keys
+def _prepared(arguments: list[str]) -> list[str]:
+    """The arguments as Hydra is to get them. Wrong ones are said in one sentence, not in Hydra's ten lines."""
+    sweep = is_sweep(arguments)
+    arguments = [quoted(argument, sweep) for argument in arguments]
+    options = [a for a in arguments if a.startswith("-") and a not in ("-m", "--multirun")]
+    if any(option.startswith(LEFT_TO_HYDRA) for option in options):
+        return arguments
+    settings = [a for a in arguments if not a.startswith("-") and a not in ("job", "hydra", "all")]
+    if not sweep:
+        composed(settings)
+        return arguments
+    if options:
+        return arguments
+    settings, outs = own_folders(settings)
+    if len(outs) > 1:
+        print(f"{len(outs)} jobs, results: {', '.join(map(str, outs))}", file=sys.stderr)
+    return ["-m", *settings]
 
 
 def _stop(message: str) -> None:

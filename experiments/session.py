@@ -52,7 +52,7 @@ class Session:
         """Check the whole configuration, make `out`, start the tracked run. A dry run makes and tracks nothing."""
         config = plain(cfg)
         digest = results.config_hash(config)
-        out, outputs = Path(config["out"]).absolute(), Path(config["paths"]["outputs"]).absolute()
+        out, outputs = (Path(str(name)).expanduser().absolute() for name in (config["out"], config["paths"]["outputs"]))
         real = current_walk() is None
         if real:
             results.check_writable(out)
@@ -76,7 +76,7 @@ class Session:
         return session
 
     def __post_init__(self) -> None:
-        root, walk = Path(plain(self.cfg, "paths.store")), current_walk()
+        root, walk = Path(str(plain(self.cfg, "paths.store"))).expanduser(), current_walk()
         self.store = Store(root, self.record) if walk is None else walk.store(root)
 
     def record(self, event: StageEvent) -> None:

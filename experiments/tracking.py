@@ -15,10 +15,12 @@ import textwrap
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
+from urllib.parse import quote, unquote
 
 log = logging.getLogger(__name__)
 
@@ -111,10 +113,14 @@ class MlflowSink:
             logging.getLogger(noisy).setLevel(logging.CRITICAL)  # failures are said once, by the tracker
         location = None  # a server knows its own
         if self._uri.startswith("sqlite:///"):
-            folder = Path(self._uri.removeprefix("sqlite:///")).absolute().parent
+            written = Path(self._uri.removeprefix("sqlite:///").partition("?")[0]).absolute().parent
+            folder = Path(unquote(str(written)))
             folder.mkdir(parents=True, exist_ok=True)
             location = (folder / "mlartifacts").as_uri()
         self._client = MlflowClient(self._uri)
+        if location and written != folder:  # MLflow makes the folder as it is written, too
+            with suppress(OSError):
+                os.removedirs(written)
         found = self._client.get_experiment_by_name(self._experiment)
         made = found.experiment_id if found else self._client.create_experiment(self._experiment, location)
         self._experiment_id = made
@@ -189,7 +195,9 @@ class Tracker:
             tags: of the parent and of every stage (model, sae, task, git_sha, config_hash).
             enabled: False tracks nothing, and every run id is None.
         """
-        database = f"sqlite:///{outputs.absolute() / 'mlflow.db'}"
+        database = (
+            f"sqlite:///{quote(str(outputs.absolute() / 'mlflow.db'), safe='/ #')}"  # a "?" would begin its options
+        )
         sinks: list[Sink] = [MlflowSink(uri or database, experiment), JsonlSink(out / "tracking.jsonl")]
         texts = {name: str(value) for name, value in (tags or {}).items()}
         tracker = cls(sinks if enabled else [], texts)

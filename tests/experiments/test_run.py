@@ -46,6 +46,8 @@ def coverage(bench, *overrides: str, model: str = "one", sae: str = "one") -> li
         (["model=llma"], "There is no model=llma: did you mean llama"),
         (["model=local"], "model.path is not set"),
         (["foo"], "'foo' is no setting: write KEY=VALUE"),
+        (["-m", "lab.sead=1,2"], "no key lab.sead: did you mean lab.seed"),
+        (["lab.seed=1,2"], "lab.seed=1,2 is a sweep over several values: put -m before it"),
         (["train.epochs=x"], "train.epochs='x' will not do"),
         (["scale=paper", "model.sae=null"], "No SAE is named for meta-llama/Llama-3.1-8B-Instruct"),
     ],
@@ -64,6 +66,24 @@ def test_the_console_script_fails_without_a_traceback(tmp_path):
 def test_a_missing_file_names_its_neighbour(bench, tmp_path):
     wrong = f"data.anchor.path={bench / 'ancor.jsonl'}"
     assert "anchor.jsonl" in fac_here(*coverage(bench, wrong), cwd=tmp_path).failure
+    assert (
+        "no file it's [1] ü,b.txt"
+        in fac_here(*coverage(bench, "data.anchor.path=it's [1] ü,b.txt"), cwd=tmp_path).failure
+    )
+
+
+def test_a_sweep_keeps_the_results_of_every_job(bench, tmp_path):
+    (tmp_path / "both ways [1].jsonl").write_text((bench / "anchor.jsonl").read_text())
+    swept = f"data.seed.path={bench / 'seed.jsonl'},both ways [1].jsonl"
+    done = fac_here("-m", *(a for a in coverage(bench) if "seed" not in a), swept, "out=swept", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "#1" not in done.err
+    tables = [json.loads((tmp_path / "swept" / job / "table.json").read_text()) for job in "01"]
+    seeds = [(tmp_path / "swept" / job / "config.yaml").read_text() for job in "01"]
+    assert tables[0]["cells"] != tables[1]["cells"]
+    wrong = fac_here("-m", *coverage(bench, "features.max_tokens=0,x"), cwd=tmp_path)
+    assert wrong.failure.startswith("fac: job 0: features.max_tokens=0 will not do")
+    assert ["both ways [1].jsonl" in text for text in seeds] == [False, True]
 
 
 def test_a_broken_line_is_named_or_counted(bench, tmp_path):

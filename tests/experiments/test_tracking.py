@@ -138,6 +138,27 @@ def test_a_database_that_breaks_in_the_middle(tmp_path: Path, caplog: pytest.Log
     assert end["run"] == before
 
 
+@pytest.mark.parametrize("name", ["w?x", "100%25 of #1 ü"])
+def test_the_folder_may_have_any_name(
+    name: str, outputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with start(outputs, tmp_path):  # tables made once
+        pass
+    odd = tmp_path / name
+    odd.mkdir()
+    (odd / "mlflow.db").write_bytes((outputs / "mlflow.db").read_bytes())
+    kept = tmp_path / "kept.txt"
+    kept.write_text("words")
+    with start(odd, tmp_path, experiment="odd") as tracker:
+        tracker.log(artifacts=[kept])
+    assert warnings(caplog) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "kept.txt"])
+    with sqlite3.connect(odd / "mlflow.db") as database:
+        runs = [row[0] for row in database.execute("SELECT run_uuid FROM runs")]
+    assert tracker.run_id in runs
+    assert [path.read_text() for path in odd.rglob("kept.txt")] == ["words"]
+
+
 def test_nothing_that_can_be_written_ends_tracking_and_not_the_run(
     outputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
