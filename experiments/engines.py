@@ -6,11 +6,13 @@ what they are asked.
 
 from __future__ import annotations
 
-import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from tqdm import tqdm
 
 from experiments.walk import current_walk
 from fac.backbone import ModelRef
@@ -123,5 +125,10 @@ class Judge:
 
     @contextmanager
     def open(self) -> Iterator[ChatModel]:
-        with self.engines.open(self.model, logging.getLogger(__name__).info) as crew:
+        with self.engines.open(self.model, _say) as crew:
             yield crew.annotators[COMPARE]
+
+
+def _say(text: str) -> None:
+    """One line of progress, between the bars of a worker's."""
+    tqdm.write(text, file=sys.stderr)

@@ -30,7 +30,7 @@ from experiments.tasks.base import PLAIN, Protocol, TaskData, rows_artifact, tra
 from experiments.tasks.data import Origin, Sources, origin_of, task_data
 from fac.backbone import ModelRef
 from fac.errors import FacError, closest
-from fac.interpret import ROLES
+from fac.interpret import ROLES, reading_note
 from fac.llm.base import ChatModel
 from fac.pipeline import Mined, Workshop, material_of, mine
 from fac.prompts import Prompts
@@ -383,6 +383,7 @@ def _table(session: Session, findings: Findings) -> Table:
             f"Scored on the {session.cfg.experiment.test} set of the {columns[0].plan.place.removesuffix(' seed')}.",
             findings.crew,
             *(f"{loss}." for column in columns for loss in column.losses),
+            *(f"{c.plan.task.title}: {reading_note(c.mined.gap.readings.values())}" for c in columns),
             *(f"Answers were judged by {judge}." for judge in judges),
             *(f"{column.plan.task.title}: {column.plan.note}" for column in columns if column.plan.note),
             *parity.notes(

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from fac.errors import FacError
 from fac.llm.base import ChatModel, Completion, Request, Sampling, ask, request_seed
 from fac.prompts import Prompts
 
@@ -88,6 +89,33 @@ def read_features(
     ]
     (folder / "readings.jsonl").write_text("".join(json.dumps(asdict(r)) + "\n" for r in readings))
     return readings
+
+
+def reading_note(readings: Iterable[Reading]) -> str:
+    """How much of what the annotator was asked came to nothing, for a table; "" if nothing was asked."""
+    readings = list(readings)
+    explained = [r for r in readings if r.explanation]
+    unread = sum(not r.relevance for r in explained)
+    if not readings:
+        return ""
+    return (
+        f"Of {len(readings)} features the annotator could explain {len(explained)}; {unread} of its {len(explained)} "
+        f"verdicts on relevance could not be read or were cut off, and count as not relevant."
+    )
+
+
+def check_verdicts(readings: Iterable[Reading]) -> None:
+    """Raise FacError if the annotator explained nothing, or if none of its verdicts on relevance can be read."""
+    readings = list(readings)
+    explained = [r for r in readings if r.explanation]
+    mend = (
+        "raise interpret.max_new_tokens if its answers were cut off, as those of a model that thinks first may be, or "
+        "choose another annotator"
+    )
+    if readings and not explained:
+        raise FacError(f"The annotator explained none of {len(readings)} features: {mend}.")
+    if explained and not any(r.relevance for r in explained):
+        raise FacError(f"None of the annotator's {len(explained)} verdicts on relevance can be read: {mend}.")
 
 
 def load_readings(folder: Path) -> dict[int, Reading]:

@@ -29,7 +29,7 @@ from fac.data.files import fingerprint
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.features import Extractor, FeatureSettings, Tops, span_of
-from fac.interpret import ROLES, Reading, load_readings, read_features, with_analyses
+from fac.interpret import ROLES, Reading, check_verdicts, load_readings, read_features, with_analyses
 from fac.llm.base import ChatModel, Sampling
 from fac.pooled import Pooled
 from fac.prompts import Prompts
@@ -301,6 +301,7 @@ def relevant_features(
 ) -> NDArray[np.bool_]:
     """F, the task-relevant features, by the judge that `settings.judge` names; shape [width]."""
     if settings.judge == "llm":
+        check_verdicts(readings.values())
         relevant = np.zeros(width, np.bool_)
         relevant[[f for f, reading in readings.items() if reading.is_relevant(settings.verified)]] = True
         return relevant

@@ -1,12 +1,23 @@
 """fac.interpret: verdicts are read from replies, and readings are made by annotators, real ones and scripted ones."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from support.models import tiny_model
 
 from fac.backbone import ModelRef
-from fac.interpret import ROLES, Reading, load_readings, parse_decision, read_features, with_analyses
+from fac.errors import FacError
+from fac.interpret import (
+    ROLES,
+    Reading,
+    check_verdicts,
+    load_readings,
+    parse_decision,
+    read_features,
+    reading_note,
+    with_analyses,
+)
 from fac.llm.base import Completion, Sampling
 from fac.llm.transformers import TransformersChat
 from fac.prompts import Prompts
@@ -154,3 +165,47 @@ def test_the_judge_s_analysis_may_stand_for_the_explanation(tmp_path, reply, tol
     assert found[3].explanation == told
     assert (found[3].spans, found[3].relevance) == (judged.spans, judged.relevance)
     assert found[7] == silent  # never shown to the judge
+
+
+def reading(feature, explanation, relevance):
+    return Reading(feature, ("a span",), explanation, relevance=relevance)
+
+
+def test_what_of_an_annotator_s_answers_came_to_nothing_is_told():
+    readings = [reading(0, "theft", "Yes"), reading(1, "", ""), reading(2, "bikes", ""), reading(3, "bread", "No")]
+    assert reading_note(readings) == (
+        "Of 4 features the annotator could explain 3; 1 of its 3 verdicts on relevance could not be read or were cut "
+        "off, and count as not relevant."
+    )
+    assert reading_note([]) == ""
+    check_verdicts(readings)
+    check_verdicts([])
+
+
+@pytest.mark.parametrize(
+    ("readings", "said"),
+    [
+        (
+            [reading(0, "", ""), reading(1, "", "")],
+            "The annotator explained none of 2 features: raise interpret.max_new",
+        ),
+        (
+            [reading(0, "theft", ""), reading(1, "", "")],
+            "None of the annotator's 1 verdicts on relevance can be read: ",
+        ),
+    ],
+)
+def test_an_annotator_without_one_verdict_is_an_error_and_no_empty_gap(readings, said):
+    with pytest.raises(FacError, match=said):
+        check_verdicts(readings)
+
+
+def test_a_verdict_that_was_cut_off_is_none(tmp_path):
+    class Cut(Scripted):
+        def chat(self, requests, sampling):
+            return [replace(c, finished=False) for c in super().chat(requests, sampling)]
+
+    roles = {**annotators(), "judge": Cut({"theft": "[[Yes]], since", "places": "[[Yes]]"})}
+    found = read_features(roles, PROMPTS, SPANS, GREEDY, 42, tmp_path)
+    assert [r.relevance for r in found] == ["", "", ""]
+    assert [r.explanation for r in found] == ["theft", "", "places and times"]
