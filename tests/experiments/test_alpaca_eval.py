@@ -238,6 +238,7 @@ def test_a_second_server_is_asked_although_the_first_one_s_model_has_the_same_na
     assert rates[0] != rates[1]
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_a_server_hangs_ends_the_command_within_seconds(tmp_path: Path):
     for name in ("outputs", "reference"):
         rows = [{"instruction": f"task {n}", "output": name, "generator": name} for n in range(6)]

@@ -140,7 +140,7 @@ def test_a_run_through_a_server_that_fails_is_the_same_and_pays_once(tmp_path: P
     with FaultyServer(by_rule) as server:
         done = fac_here(*REDUCED, *behind(server.url, "m"), cwd=clean)
         assert done.code == 0, done.err
-        assert "m at 127.0.0.1: " in done.err
+        assert f"m at {server.url}: " in done.err
         count = sum(server.answered.values())
         assert set(server.answered.values()) == {1}
         bodies = set(server.answered)
@@ -169,7 +169,7 @@ def test_a_run_through_a_server_that_fails_is_the_same_and_pays_once(tmp_path: P
     for folder, output in ((clean, ""), (tried, stopped.stdout + stopped.stderr + done.out + done.err)):
         assert KEY not in output
         assert holding(folder, KEY) == []
-        assert holding(folder, "openai:m@127.0.0.1")  # samples say who wrote them
+        assert holding(folder, "openai:m@http://127.0.0.1")  # samples say who wrote them
     assert {path.name for path in holding(tried, "OPENAI_API_KEY")} >= {"config.yaml"}  # the name is no secret
 
 
