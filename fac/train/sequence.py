@@ -36,6 +36,7 @@ from fac.errors import FacError
 from fac.model_ref import ModelRef, default_device
 from fac.model_weights import check_finite, check_whole, load_adapter, load_weights, quiet
 from fac.train.checkpoints import FOLDER, keep_checkpoints
+from fac.train.double import at_least_float32, in_double
 from fac.train.record import load_record, save_record
 
 Progress = Callable[[int, int], None]  # (optimizer steps done, steps in all)
@@ -65,7 +66,8 @@ class SequenceSettings:
     schedule: str  # a name of transformers.SchedulerType
     warmup: float  # share of the steps, below 1
     weight_decay: float
-    bf16: bool  # backbone and matrix products on a GPU; a CPU always computes in float32
+    bf16: bool  # backbone and matrix products on a GPU; a CPU computes in float32
+    float64: bool = False  # train and score in float64, so that the numbers come back elsewhere (`fac.train.double`)
     # Keep only what enters each layer and compute the rest again for the backward pass: much less memory, a third more
     # time, the same weights.
     gradient_checkpointing: bool = False
@@ -83,7 +85,7 @@ class SequenceSettings:
 def deciding(settings: Any) -> dict[str, Any]:
     """The settings of a training that decide its weights, with bf16 as it is on this machine."""
     decided = {name: value for name, value in asdict(settings).items() if name != "gradient_checkpointing"}
-    return {**decided, "bf16": settings.bf16 and torch.cuda.is_available()}
+    return {**decided, "bf16": uses_bf16(settings)}
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class SequenceModel:
     seed: int
 
     def logits(self, rows: Sequence[list[int]], batch_size: int) -> Tensor:
-        """The head's outputs at the last token of each row of ids: float32 [rows, LABELS], on the CPU."""
+        """The head's outputs at the last token of each row of ids: [rows, LABELS], on the CPU."""
         network = network_of(self.model)
         return at_last_token(network, network.score, rows, batch_size)
 
@@ -167,20 +169,28 @@ def load_network(ref: ModelRef, settings: SequenceSettings, labels: int) -> Any:
     config = load_config(ref)
     config.num_labels = labels
     network = load_weights(
-        AutoModelForSequenceClassification, ref, config, new=("score.weight",), dtype=training_dtype(ref, settings.bf16)
+        AutoModelForSequenceClassification, ref, config, new=("score.weight",), dtype=training_dtype(ref, settings)
     )
     network.config.use_cache = False
-    if not torch.cuda.is_available():
-        network.float()
-    network.score.float()
+    if settings.float64:
+        in_double(network)
+    else:
+        if not torch.cuda.is_available():
+            network.float()
+        network.score.float()
     return network.to(default_device()).eval()
 
 
-def training_dtype(ref: ModelRef, bf16: bool) -> str:
-    """Of the frozen weights that are trained on top of."""
+def training_dtype(ref: ModelRef, settings: Any) -> str:
+    """Of the frozen weights that are trained on top of, as they are loaded; `settings` say `bf16` and `float64`."""
     if ref.dtype != "auto":
         return ref.dtype
-    return "bfloat16" if bf16 and torch.cuda.is_available() else "float32"
+    return "bfloat16" if uses_bf16(settings) else "float32"
+
+
+def uses_bf16(settings: Any) -> bool:
+    """Whether matrix products are in bfloat16 on this machine."""
+    return settings.bf16 and not settings.float64 and torch.cuda.is_available()
 
 
 def with_adapters(network: Any, settings: SequenceSettings, pad: int) -> PeftModel:
@@ -224,7 +234,10 @@ def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def at_last_token(network: Any, head: nn.Module, rows: Sequence[list[int]], batch_size: int) -> Tensor:
-    """`head` of the backbone's output at the last token of each row: float32 [rows, head's width], on the CPU."""
+    """`head` of the backbone's output at the last token of each row: [rows, head's width], on the CPU.
+
+    float32, or float64 if the network is.
+    """
     network.eval()
     check_length(max(map(len, rows), default=0), network.config, network.config.name_or_path)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))  # the longest first: what does not fit fails at once
@@ -234,7 +247,7 @@ def at_last_token(network: Any, head: nn.Module, rows: Sequence[list[int]], batc
         inputs = {name: tensor.to(network.device) for name, tensor in pad_rows(batch, pad=0).items()}
         states = network.base_model(**inputs).last_hidden_state
         last = torch.tensor([len(row) - 1 for row in batch], device=network.device)
-        parts.append(head(states[torch.arange(len(batch), device=network.device), last].float()).cpu())
+        parts.append(head(at_least_float32(states[torch.arange(len(batch), device=network.device), last])).cpu())
     return torch.cat(parts)[torch.tensor(order).argsort()]
 
 
@@ -265,7 +278,7 @@ def cross_entropy(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | Non
     Trainer takes their loss for one that is averaged over the effective batch: gradients would be too large by the
     number of accumulation steps.
     """
-    logits = outputs["logits"].float().reshape(len(labels), 2)
+    logits = at_least_float32(outputs["logits"]).reshape(len(labels), 2)
     loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
     return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
@@ -287,7 +300,7 @@ def training_arguments(settings: SequenceSettings, seed: int, folder: Path | Non
             "weight_decay": settings.weight_decay,
             "per_device_train_batch_size": settings.batch_size,
             "gradient_accumulation_steps": settings.gradient_accumulation,
-            "bf16": on_gpu and settings.bf16,
+            "bf16": uses_bf16(settings),
             "use_cpu": not on_gpu,
             "gradient_checkpointing": settings.gradient_checkpointing and getattr(settings, "mode", "lora") == "lora",
             "gradient_checkpointing_kwargs": {"use_reentrant": False},

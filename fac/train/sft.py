@@ -20,6 +20,7 @@ from fac.errors import FacError
 from fac.model_ref import ModelRef
 from fac.model_weights import load_weights
 from fac.train.checkpoints import remove_checkpoints
+from fac.train.double import in_double
 from fac.train.record import load_record, save_record
 from fac.train.sequence import (
     Progress,
@@ -55,7 +56,8 @@ class SftSettings:
     warmup: float = 0.0  # share of the steps, below 1
     weight_decay: float = 0.0
     clip: float = 1.0  # largest norm of a gradient
-    bf16: bool = True  # on a GPU; a CPU always computes in float32
+    bf16: bool = True  # on a GPU; a CPU computes in float32
+    float64: bool = False  # train in float64, but for the loss (`fac.train.double`)
     gradient_checkpointing: bool = False  # as in fac.train.sequence
 
     def identity(self) -> dict[str, Any]:
@@ -94,8 +96,10 @@ def train_sft(
     config = load_config(ref)
     check_length(max(len(row["input_ids"]) for row in rows), config, ref.path)
     on_gpu = torch.cuda.is_available()
-    model = load_weights(AutoModelForCausalLM, ref, config, dtype=training_dtype(ref, settings.bf16))
-    if not on_gpu:
+    model = load_weights(AutoModelForCausalLM, ref, config, dtype=training_dtype(ref, settings))
+    if settings.float64:
+        in_double(model)
+    elif not on_gpu:
         model.float()
     options: Any = settings
     with training_arguments(options, seed, folder) as told:
