@@ -219,6 +219,26 @@ def _main_results(cfg: DictConfig) -> list[Branch]:
     ]
 
 
+def _worlds(cfg: DictConfig) -> list[Branch]:
+    rows, worlds, generations = _lists(cfg, *(f"experiment.{key}" for key in ("rows", "worlds", "generations")))
+    return [
+        Branch(
+            plan.task.name,
+            {"experiment.tasks": [plan.task.name], "experiment.worlds": [world], "experiment.generations": [drawn]},
+            plan.seeds,
+            [(plan.task.name, f"{row}, world {world}, generation {drawn}") for row in rows],
+        )
+        for plan in task_plans(cfg)
+        for world in worlds
+        for drawn in generations
+    ]
+
+
+def _of_world(job: Job) -> Line:
+    world, _, generation = job.group.partition("/")
+    return job.task, f"{job.row}, world {world}, generation {generation}"
+
+
 def _cross_model(cfg: DictConfig) -> list[Branch]:
     sources, writers, trained, tasks = _lists(
         cfg, *(f"experiment.{k}" for k in ("sources", "writers", "trained", "tasks"))
@@ -249,6 +269,7 @@ def _lists(cfg: DictConfig, *keys: str) -> list[list[Any]]:
 LAYOUTS = {
     "lab": Layout(_lab, lambda job: (job.task, f"{job.row}, {job.group}")),
     "main_results": Layout(_main_results, lambda job: (job.task, job.row)),
+    "worlds": Layout(_worlds, _of_world),
     "cross_model": Layout(
         _cross_model,
         lambda job: (BASELINE, f"{job.group} trained") if job.row == BASELINE else _transferred(job.row, job.group),

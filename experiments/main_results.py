@@ -1,6 +1,6 @@
 """Table 1: every task's column for every method, on one model.
 
-    fac experiment=main_results model=llama [tasks=[toxicity,reward]] [lab.seed=1]
+    fac experiment=main_results model=llama [experiment.tasks=[toxicity,reward]] [experiment.world=1]
 
 For each task: mine the gap, let every method write, train and test one cell per seed. Knows: which cells, and what the
 table says. Does not know: how a task draws, trains and tests (`experiments.tasks`), or the method (`fac.pipeline`).
@@ -19,7 +19,7 @@ from pydantic import PositiveInt
 
 from experiments import config, labels, parity
 from experiments.cells import Cells, Scored, default_workers, percent_cell, track
-from experiments.engines import COMPARE, Judge
+from experiments.engines import COMPARE, Crew, Engines, Judge
 from experiments.job import Job
 from experiments.lab_page import Row, budget_note, coverage_of
 from experiments.report import Figure, Page, Series
@@ -30,10 +30,13 @@ from experiments.tasks.base import PLAIN, Protocol, TaskData, rows_artifact, tra
 from experiments.tasks.data import Origin, Sources, origin_of, task_data
 from fac.backbone import ModelRef
 from fac.errors import FacError, closest
+from fac.features import FeatureSettings
 from fac.interpret import ROLES, reading_note
 from fac.llm.base import ChatModel
-from fac.pipeline import Mined, Workshop, material_of, mine
+from fac.pipeline import Mined, Thresholds, Workshop, material_of, mine
 from fac.prompts import Prompts
+from fac.sae import SaeRef, TrainSettings
+from fac.sae.recipe import RecipeSettings
 from fac.store import Artifact, Store
 from fac.synthesis.methods import METHODS, Material, Outcome
 from fac.synthesis.two_step import Settings
@@ -147,11 +150,10 @@ def run(cfg: DictConfig) -> Path:
     for plan in plans:
         if plan.task.from_base and base is None:
             raise FacError(f"The {plan.task.name} task trains a base model: set model.base to a folder or hub id.")
-    sae, layer, features = config.sae_of(cfg), config.sae_layer(cfg), config.feature_settings(cfg)
-    thresholds = config.thresholds(cfg)
+    tools = Tools.of(cfg, model, base)
     world: int = config.value(cfg, "experiment.world", int)
     workers: int = config.value(cfg, "workers", PositiveInt | None) or default_workers()
-    engines = config.engines(cfg)
+    engines = tools.engines
     engines.check((*ROLES, COMPARE) if any(plan.has_judge for plan in plans) else ROLES)
     refs = {config.plain(cfg, "model.name"): model}
     kinds = {p.task.name: labels.kind_of(labels.data_of(p.task, p.origin), refs, engines) for p in plans}
@@ -163,33 +165,63 @@ def run(cfg: DictConfig) -> Path:
                 data = task_data(session.store, plan.task, world, plan.origin, test)
                 for note in data.notes:
                     session.say(note)
-                curve = session.sae_curve(f"sae_{plan.task.name}")
-                shop = Workshop(session.store, model, sae, layer, features, data.anchor, curve)
-                mined = mine(
-                    shop, data.anchor, data.known, crew.annotators, plan.prompts, plan.read, thresholds, data.labelled
-                )
-                session.say(
-                    f"{plan.task.name}: {int(mined.gap.active().sum())} relevant features on the anchor, "
-                    f"{int(mined.gap.missing().sum())} missing in seed"
-                )
-                material = material_for(plan, mined, crew.writer, data)
-                column = Column(plan, mined, [], {}, data.losses)
-                others = plan.task.others(session.store, data, model) if plan.task.others else {}
-                judge = Judge(engines, model) if plan.has_judge else model
-                for name in (name for name in names if plan.cells_of(name)):
-                    if name == BASE:
-                        untrained = Row(BASE, Outcome([]), None)
-                        cells.submit(jobs_of(plan, session.store, data, untrained, model, base, others, judge=judge))
-                        continue
-                    row = write_row(session.store, name, material, plan, mined, crew.writer)
-                    column.rows.append(row)
-                    if row.outcome.samples:
-                        column.kept[name] = str(row.outcome.counts)
-                        session.say(f"{plan.task.name}, {name}: {column.kept[name]}")
-                    cells.submit(jobs_of(plan, session.store, data, row, model, base, others, judge=judge))
-                columns.append(column)
+                columns.append(write_column(session, cells, tools, crew, plan, data, names))
         scored = [track(session, cell) for cell in cells.results()]
         return _finish(session, Findings(columns, names, scored, world, crew.note, kinds))
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What measures, writes and is trained, for every task of a run."""
+
+    model: ModelRef
+    base: ModelRef | None
+    sae: SaeRef | TrainSettings | RecipeSettings
+    layer: int | None
+    features: FeatureSettings
+    thresholds: Thresholds
+    engines: Engines
+
+    @classmethod
+    def of(cls, cfg: DictConfig, model: ModelRef, base: ModelRef | None) -> Tools:
+        sae, layer, features = config.sae_of(cfg), config.sae_layer(cfg), config.feature_settings(cfg)
+        return cls(model, base, sae, layer, features, config.thresholds(cfg), config.engines(cfg))
+
+
+def write_column(
+    session: Session,
+    cells: Cells,
+    tools: Tools,
+    crew: Crew,
+    plan: TaskPlan,
+    data: TaskData,
+    names: Sequence[str],
+    group: str = "",
+) -> Column:
+    """Find what the seed data of one task miss, let every method write for it, and submit what is trained on that."""
+    model, base, store = tools.model, tools.base, session.store
+    curve = session.sae_curve(f"sae_{plan.task.name}")
+    shop = Workshop(store, model, tools.sae, tools.layer, tools.features, data.anchor, curve)
+    mined = mine(
+        shop, data.anchor, data.known, crew.annotators, plan.prompts, plan.read, tools.thresholds, data.labelled
+    )
+    gap = mined.gap
+    found = f"{int(gap.active().sum())} relevant features on the anchor, {int(gap.missing().sum())} missing in seed"
+    session.say(f"{plan.task.name}: {found}")
+    material = material_for(plan, mined, crew.writer, data)
+    column = Column(plan, mined, [], {}, data.losses)
+    others = plan.task.others(store, data, model) if plan.task.others else {}
+    judge = Judge(tools.engines, model) if plan.has_judge else model
+    for name in (name for name in names if plan.cells_of(name)):
+        row = Row(BASE, Outcome([]), None)
+        if name != BASE:
+            row = write_row(store, name, material, plan, mined, crew.writer)
+            column.rows.append(row)
+        if row.outcome.samples:
+            column.kept[name] = str(row.outcome.counts)
+            session.say(f"{plan.task.name}, {name}: {column.kept[name]}")
+        cells.submit(jobs_of(plan, store, data, row, model, base, others, group, judge))
+    return column
 
 
 def task_plans(cfg: DictConfig) -> list[TaskPlan]:

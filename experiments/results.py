@@ -241,6 +241,7 @@ class Table:
     names: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)  # who wrote it and its steps; no part of the result
     label: str | None = None  # what to know before any number is read; None: by the scale
+    aid: str | None = None  # what `±` and brackets are; None: seeds, and resampled test items
 
     def __post_init__(self) -> None:
         places = [(cell.row, cell.column) for cell in self.cells]
@@ -339,6 +340,8 @@ class Table:
 
     def reading_aid(self) -> str:
         """One line that says what `±` and brackets are; empty where no seed has a part in any number."""
+        if self.aid is not None:
+            return self.aid
         seeds = ", ".join(map(str, self.seeds()))
         aid = f"Of one seed, {seeds}." if seeds else ""
         if any(cell.n > 1 for cell in self.cells):

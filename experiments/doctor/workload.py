@@ -23,6 +23,7 @@ from fac.errors import FacError
 from fac.sae import TrainSettings
 from fac.sae.recipe import RecipeSettings
 
+WRITING = ("main_results", "worlds", "cross_model")  # experiments that write for the tasks they name
 UNWRITTEN = ("base", "baseline", "full", "seed_twice")  # rows of the tables for which no LLM writes
 BYTES_PER_TOKEN = 4
 SAMPLE = "sample"  # of data.parts: how many texts are drawn
@@ -33,7 +34,7 @@ def tasks(cfg: DictConfig) -> list[str]:
     if cfg.experiment.name == "lab":
         return ["toxicity"]
     chosen = OmegaConf.select(cfg, "experiment.tasks") or []
-    return [task for task in chosen if task in TASKS] if cfg.experiment.name in ("main_results", "cross_model") else []
+    return [task for task in chosen if task in TASKS] if cfg.experiment.name in WRITING else []
 
 
 def uses_sae(cfg: DictConfig) -> bool:
