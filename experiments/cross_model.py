@@ -36,6 +36,7 @@ from experiments.results import Cell, Table, observed, paired, paper_table, prov
 from experiments.session import Session
 from experiments.tasks.data import Sources, task_data
 from fac.errors import FacError
+from fac.interpret import reading_note
 from fac.pipeline import Mined, Workshop, mine
 from fac.synthesis.methods import Outcome
 
@@ -81,6 +82,7 @@ def run(cfg: DictConfig) -> Path:
                 mined[source] = mine(
                     shop, data.anchor, data.known, crew.annotators, plan.prompts, plan.read, thresholds, data.labelled
                 )
+            session.say(f"{source}: {reading_note(mined[source].gap.readings.values())}")
             session.say(f"{source}: {int(mined[source].gap.missing().sum())} features missing in seed")
             for writer in writers:
                 with engines.open(models[writer][0], session.say) as crew:
@@ -132,6 +134,7 @@ def _finish(session: Session, found: Findings) -> Path:
         tables=tables,
         facts=[
             *((f"{name}: features missing in seed", str(int(m.gap.missing().sum()))) for name, m in mined.items()),
+            *((f"{name}: features read", reading_note(m.gap.readings.values())) for name, m in mined.items()),
             *((f"{name}: written", str(row.outcome.counts)) for name, row in written.items()),
         ],
     )

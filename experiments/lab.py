@@ -26,6 +26,7 @@ from experiments.tasks import TASKS
 from experiments.tasks.base import Protocol, TaskData, rows_artifact, trained_on
 from experiments.tasks.data import lab_data
 from fac.errors import FacError, closest
+from fac.interpret import reading_note
 from fac.lab.world.corpora import Sizes
 from fac.pipeline import Workshop, find_gap, material_of, measure, mine, relevant_features
 from fac.prompts import Prompts
@@ -77,6 +78,7 @@ def run(cfg: DictConfig) -> Path:
                 shop, data.anchor, data.known, crew.annotators, prompts, plan.read, plan.thresholds, data.labelled
             )
             gap = mined.gap
+            session.say(reading_note(gap.readings.values()))
             session.say(
                 f"{int(gap.active().sum())} relevant features on the anchor, {int(gap.missing().sum())} missing in seed"
             )

@@ -17,6 +17,7 @@ from experiments.report import Feature, Figure, Page, Sample, Series, Span
 from experiments.results import Cell, Table, measured, paper_table
 from experiments.session import Session
 from fac.coverage import Fac, bootstrap, counts, covered_missing, fac_ratio, overlap, own_counts, rarefaction
+from fac.interpret import reading_note
 from fac.lab.world.corpora import Sizes
 from fac.pipeline import Gap, Workshop, measure
 from fac.pooled import Pooled
@@ -251,10 +252,7 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
     ]
     agree = overlap(found.statistical & (gap.anchor_counts[gap.at] > 0), gap.active())
     facts.append(("Statistical judge against LLM judge, Jaccard of F", f"{agree.jaccard:.2f}"))
-    silent = [r for r in gap.readings.values() if not r.explanation]
-    unparsed = [r for r in gap.readings.values() if r.explanation and not r.relevance]
-    facts.append(("Features explained / cannot tell / verdict unreadable",
-                  f"{len(gap.readings) - len(silent)} / {len(silent)} / {len(unparsed)}"))  # fmt: skip
+    facts.append(("Features read by the annotator", reading_note(gap.readings.values())))
     return facts
 
 

@@ -1,7 +1,7 @@
 """What features mean, said by an LLM: explain, verify and judge them (paper App. K).
 
-Knows: the three roles' prompts, the answer scale Yes / Probably / Maybe / No, and how to read it from a reply. Does not
-know: activations or thresholds. The judge that needs no LLM is `fac.relevance`.
+Verdicts are on the scale Yes / Probably / Maybe / No; those that cannot be read count as none (`reading_note`).
+The judge that needs no LLM is `fac.relevance`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,20 @@ from fac.prompts import Prompts
 SCALE = ("Yes", "Probably", "Maybe", "No")
 RELEVANT = SCALE[:3]  # paper App. K: relevant iff Yes, Probably or Maybe
 ROLES = ("explain", "verify", "judge")
-_DECISION = re.compile(r"\[\[\s*(yes|probably|maybe|no)\s*\]\]", re.IGNORECASE)
-_VERDICT = re.compile(r"[\s*]*(final decision[\s:*]*)?\[\[[^\]]*\]\][\s*.]*", re.IGNORECASE)
-_CANNOT_TELL = re.compile(r"^\W*cannot tell", re.IGNORECASE)
+_WORD = "(yes|probably|maybe|no)"
+_DECISION = re.compile(  # [[Yes]]; and what is said without brackets: "**Final Decision:** Yes", "My verdict is no."
+    rf"\[\[[\s*_]*{_WORD}[\s*_]*\]\]"
+    r"|\b(?:decision|verdict|answer|choice|judge?ment)[\s*_]*(?:\bis\b|[:：=])[\s*_:\"'“(\[]*"
+    rf"{_WORD}(?=[*_\])\"'” ]*(?:[.,;:!(–—-]|\n|\Z|because\b|since\b))",
+    re.IGNORECASE,
+)
+_ALONE = re.compile(rf"^\W*{_WORD}\W*\Z", re.IGNORECASE | re.MULTILINE)  # the last line is a verdict and nothing else
+_VERDICT = re.compile(  # what `with_analyses` leaves out
+    rf"[\s*_#]*(?:final decision[\s:*_]*)?\[\[[^\]]*\]\][\s*_.]*|[\s*_#]*final decision[\s:*_\[]*{_WORD}\b[\s*_.\]]*",
+    re.IGNORECASE,
+)
+_NAMED = re.compile(r"^[\s*_#>]*(?:answer|explanation|description|summary)[\s*_]*[:：][\s*_]*", re.IGNORECASE)
+_CANNOT_TELL = re.compile(r"^\W*(?:i )?(?:cannot|can't|can’t) tell\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -40,9 +51,12 @@ class Reading:
 
 
 def parse_decision(reply: str) -> str:
-    """The last [[Yes/Probably/Maybe/No]] of a reply, or "" if there is none."""
-    found = _DECISION.findall(reply)
-    return found[-1].capitalize() if found else ""
+    """The last verdict of a reply, or "" if there is none: [[Yes]], [[Probably]], [[Maybe]] or [[No]].
+
+    Judges leave the brackets out: "Final Decision: Yes", or a last line that is one of the words, is a verdict, too.
+    """
+    found = [*_DECISION.finditer(reply), *_ALONE.finditer(reply)]
+    return next(filter(None, found[-1].groups())).capitalize() if found else ""
 
 
 def read_features(
@@ -72,6 +86,7 @@ def read_features(
         return {f: reply.text if reply.finished or role == "explain" else "" for f, reply in whole.items()}
 
     texts = said("explain", list(spans), lambda f: prompts.render("explain", spans=spans[f]))
+    texts = {f: _NAMED.sub("", text) for f, text in texts.items()}
     clear = [f for f, text in texts.items() if text and not _CANNOT_TELL.match(text)]
     fits: dict[int, str] = {}
     if "verify" in annotators:

@@ -37,10 +37,28 @@ SPANS = {3: ["steal a bike", "steal a phone"], 11: ["bake bread"], 7: ["in the p
         ("First I thought [[Yes]], but then [[No]].", "No"),
         ("[[Yes/Probably/Maybe/No]] ... [[Maybe]]", "Maybe"),
         ("[[Yes/Probably/Maybe/No]]", ""),
-        ("Yes", ""),
-        ("[Yes]", ""),
+        ("Yes", "Yes"),
+        ("[Yes]", "Yes"),
+        ("It is about theft.\n\n**Probably**", "Probably"),
+        ("Final Decision: Yes", "Yes"),
+        ("It names a plant.\n**Final Decision:** no.", "No"),
+        ("**Final Decision:** [[Yes]]", "Yes"),
+        ("[[**Yes**]]", "Yes"),
+        ("final decision: [Maybe]", "Maybe"),
+        ("Final Decision: “Probably”", "Probably"),
+        ("My verdict is no, since it is only wording.", "No"),
+        ("Decision: Yes (it is about theft)", "Yes"),
+        ("[[Yes]] at first. Final Decision: No", "No"),
+        ("Final Decision: Yes\nOn second thought:\nFinal Decision: No", "No"),
+        ("Final Decision: No\n\nYes", "Yes"),
+        ("Final Decision: Yes/Probably/Maybe/No", ""),
+        ("Final Decision: Yes or Probably", ""),
+        ("Final Decision: No one can tell", ""),
+        ("The answer is yesterday's", ""),
+        ("No, it is only about names", ""),
+        ("Yes\nbut then again it is not", ""),
         ("[[Surely]]", ""),
-        ("[[Yes", ""),
+        ("[[Yes", "Yes"),
         ("", ""),
     ],
 )
@@ -110,12 +128,22 @@ def test_each_feature_is_explained_verified_and_judged(tmp_path):
     assert roles["judge"].prompts == [PROMPTS.render("judge", summary=s) for s in ("theft", "places and times")]
 
 
-@pytest.mark.parametrize("silence", ["", "cannot tell", "**Cannot tell** what they share"])
+@pytest.mark.parametrize(
+    "silence",
+    ["", "cannot tell", "**Cannot tell** what they share", "Answer: Cannot Tell", "**Answer:** Cannot Tell.", "Answer:",
+     "I cannot tell", "I can’t tell."],
+)  # fmt: skip
 def test_a_feature_that_cannot_be_told_has_no_verdicts(tmp_path, silence):
     roles = annotators() | {"explain": Scripted({"": silence})}
     assert read_features(roles, PROMPTS, {3: SPANS[3]}, GREEDY, 42, tmp_path) == [Reading(3, tuple(SPANS[3]), "")]
     assert not roles["verify"].prompts
     assert not roles["judge"].prompts
+
+
+def test_a_name_before_an_explanation_is_no_part_of_it(tmp_path):
+    roles = annotators() | {"explain": Scripted({"": "**Answer:** theft of bikes: all kinds"})}
+    (reading,) = read_features(roles, PROMPTS, {3: SPANS[3]}, GREEDY, 42, tmp_path)
+    assert reading.explanation == "theft of bikes: all kinds"
 
 
 def test_a_broken_run_does_not_ask_again(tmp_path):
@@ -152,6 +180,7 @@ def test_a_real_model_reads_features(tmp_path):
         ("It is about taking what others own.\n\nFinal Decision: [[Yes]]", "It is about taking what others own."),
         ("**Final Decision: [[Probably]]** since bikes get stolen.", "since bikes get stolen."),
         ("Theft [[Maybe]]", "Theft"),
+        ("It is about theft.\n**Final Decision:** Yes", "It is about theft."),
         ("No verdict, but an analysis.", "No verdict, but an analysis."),
         ("[[Yes]]", "stealing things"),
         ("Final decision: [[No]].", "stealing things"),
