@@ -206,6 +206,7 @@ def write_column(
         shop, data.anchor, data.known, crew.annotators, plan.prompts, plan.read, tools.thresholds, data.labelled
     )
     gap = mined.gap
+    session.say(f"{plan.task.name}: {reading_note(gap.readings.values())}")
     found = f"{int(gap.active().sum())} relevant features on the anchor, {int(gap.missing().sum())} missing in seed"
     session.say(f"{plan.task.name}: {found}")
     material = material_for(plan, mined, crew.writer, data)

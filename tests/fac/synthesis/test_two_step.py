@@ -7,25 +7,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.encoders import LAYER, sentences, train_sae
-from support.models import tiny_model
+from support.writing import ANCHOR, ENCODER, SETTINGS, BreakdownError, Echo
 
-from fac.backbone import Backbone, ModelRef
+from fac.backbone import ModelRef
 from fac.chat import as_chat
 from fac.errors import FacError
-from fac.features import Extractor, FeatureSettings, Tops
-from fac.interpret import Reading
-from fac.llm.base import Completion, request_seed
+from fac.features import Tops
+from fac.llm.base import request_seed
 from fac.llm.transformers import TransformersChat
 from fac.pooled import Pooled
 from fac.prompts import Prompts
-from fac.sae import SaeRef, load
-from fac.store import Artifact, Store
-from fac.synthesis.forms import PAIR, QUERY
+from fac.store import Artifact
+from fac.synthesis.forms import PAIR
 from fac.synthesis.samples import UNREADABLE, Sample, load_samples, verify
-from fac.synthesis.two_step import Desk, Settings, Written, contrastive_pair, one_sided, step_one, step_two, written_for
-
-SETTINGS = Settings(n=3, m=2, max_new_tokens=20)
+from fac.synthesis.two_step import Written, contrastive_pair, one_sided, step_one, step_two, written_for
 
 
 class Recording(TransformersChat):
@@ -40,73 +35,11 @@ class Recording(TransformersChat):
         return [replace(reply, finished=True) for reply in super().chat(requests, sampling)]
 
 
-class BreakdownError(Exception):
-    """What a broken engine raises."""
-
-
-def sentence(seed):
-    return random.Random(seed).choice(ANCHOR)
-
-
 def pair(seed):
     """A preference pair; one in four replies is cut off."""
     prompt, *replies = random.Random(seed).sample(ANCHOR, 3)
     whole = json.dumps(dict(zip(("prompt", "chosen", "rejected"), (prompt, *replies), strict=True)))
     return whole if seed % 4 else whole[:-1]
-
-
-class Echo:
-    """An engine behind a wire that replies by the request's seed; it breaks down after `limit` batches."""
-
-    identity, batch = "echo", 64
-
-    def __init__(self, limit=10**9, reply=sentence):
-        self.limit, self.reply, self.asked = limit, reply, []
-
-    def chat(self, requests, sampling):
-        if not self.limit:
-            raise BreakdownError
-        self.limit -= 1
-        self.asked += requests
-        return [Completion(self.reply(r.seed), 1, 1, True) for r in requests]
-
-
-ANCHOR = sentences(60, seed=5)
-ENCODER = {"sae": "the one below", "rule": "paper"}
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """Model folder, extractor, anchor maxima, readings of six features."""
-    root = tmp_path_factory.mktemp("world")
-    model = tiny_model(root / "model", "llama")
-    backbone = Backbone(ModelRef(str(model)), LAYER)
-    settings = FeatureSettings(max_tokens=48)
-    extractor = Extractor(backbone, load(SaeRef(str(train_sae(model, root / "sae"))), backbone), settings)
-    extractor.extract([as_chat(text) for text in ANCHOR], root)
-    tops, anchor_max = Tops.load(root), Pooled.load(root).maxima()
-    readings = {}
-    for feature in np.argsort(-(tops.texts >= 0).sum(axis=1), kind="stable")[:6].tolist():
-        places = zip(tops.texts[feature].tolist(), tops.tokens[feature].tolist(), strict=True)
-        spans = tuple(extractor.span(as_chat(ANCHOR[text]), token, 8).text for text, token in places if text >= 0)
-        readings[feature] = Reading(feature, spans, f"things like {spans[0]}", "Yes", "Yes")
-    return model, extractor, anchor_max, readings
-
-
-@pytest.fixture
-def desk_at(world):
-    """desk_at(folder, writer): a desk on a store in that folder, whose events are in `events`."""
-    _, extractor, anchor_max, readings = world
-
-    def at(folder, writer, settings=SETTINGS, form=QUERY):
-        events: list[str] = []
-        store = Store(folder, lambda event: events.append(event.kind))
-        source = Artifact("interpret", "0" * 20, folder)
-        prompts = Prompts("lab/toxicity")
-        desk = Desk(store, writer, prompts, form, readings, source, lambda: extractor, ENCODER, anchor_max, settings)
-        return desk, events
-
-    return at
 
 
 @pytest.fixture(scope="module")

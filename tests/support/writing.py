@@ -1,0 +1,36 @@
+"""A writer behind a wire that answers by rule, and the texts that it answers with."""
+
+import random
+
+from support.encoders import sentences
+
+from fac.llm.base import Completion
+from fac.synthesis.two_step import Settings
+
+SETTINGS = Settings(n=3, m=2, max_new_tokens=20)
+ANCHOR = sentences(60, seed=5)
+ENCODER = {"sae": "the one below", "rule": "paper"}
+
+
+class BreakdownError(Exception):
+    """What a broken engine raises."""
+
+
+def sentence(seed):
+    return random.Random(seed).choice(ANCHOR)
+
+
+class Echo:
+    """An engine behind a wire that replies by the request's seed; it breaks down after `limit` batches."""
+
+    identity, batch = "echo", 64
+
+    def __init__(self, limit=10**9, reply=sentence):
+        self.limit, self.reply, self.asked = limit, reply, []
+
+    def chat(self, requests, sampling):
+        if not self.limit:
+            raise BreakdownError
+        self.limit -= 1
+        self.asked += requests
+        return [Completion(self.reply(r.seed), 1, 1, True) for r in requests]
