@@ -122,13 +122,18 @@ def _raw(message: Mapping[str, Any]) -> str:
     Content is a text, or a list of parts that are texts or thoughts; of other parts (images, sounds) nothing is read.
     """
     thoughts = [text for key in ("reasoning_content", "reasoning") if isinstance(text := message.get(key), str)][:1]
-    content, words = message.get("content"), []
-    for part in [content] if isinstance(content, str | dict) else content or []:
-        kind = "text" if isinstance(part, str) else str(part.get("type", "text"))
+    content: Any = message.get("content")
+    words: list[str] = []
+    parts: list[Any] = [content] if isinstance(content, str | dict) else content or []
+    for part in parts:
+        if isinstance(part, str):
+            words.append(part)
+            continue
+        kind = str(part.get("type", "text"))
         if "think" in kind or "reason" in kind:
             thoughts.append(_thought_of(part))
         elif kind in ("text", "output_text", "refusal"):
-            words.append(part if isinstance(part, str) else str(part.get("text") or part.get("refusal") or ""))
+            words.append(str(part.get("text") or part.get("refusal") or ""))
     said = "".join(words).strip() or str(message.get("refusal") or "").strip()
     return ("".join(thought(text) for text in thoughts if text.strip()) + said).strip()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ def in_threads(
     items: Iterable[T],
     count: int,
     patience: Callable[[BaseException, int], float],
-) -> Iterator[tuple[T, R]]:
+) -> Generator[tuple[T, R], None, None]:
     """`do(item, stop)` of every item by `count` threads, as (item, result) in the order in which they end.
 
     When one fails or the caller is stopped, `stop` is set, no other item is begun, and those under way get
