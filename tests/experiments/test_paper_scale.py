@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import fac_here
+from support.openai_server import FaultyServer
 
 from experiments.results import Table
 
@@ -91,7 +92,7 @@ def instruction(root: Callable[[str], Path]) -> list[str]:
         "tasks.instruction.sample={anchor: 6, seed: 6, human: 8, test: 6}",
         "tasks.instruction.evaluation={answer_tokens: 16, judge_tokens: 12, benchmarks: []}",
         "tasks.instruction.evaluation.prompts=lab/instruction",
-        "llm@annotator.roles.compare=transformers",
+        *(f"annotator.roles.compare.{setting}=null" for setting in ("key_env", "budget_usd")),
     ]
 
 
@@ -121,7 +122,9 @@ def tiny(task: str) -> list[str]:
 @pytest.mark.parametrize("task", TASKS)
 def test_real_rows_make_a_table(task: str, real_data: Callable[[str], Path], tmp_path: Path):
     overrides = [*SMALL, *TASKS[task](real_data), *tiny(task)]
-    done = fac_here("experiment=main_results", f"experiment.tasks=[{task}]", *overrides, cwd=tmp_path)
+    with FaultyServer(lambda body: "[[first]]") as judge:  # the tiny model gives no verdicts on real answers
+        overrides += [f"annotator.roles.compare.url={judge.url}"] if task == "instruction" else []
+        done = fac_here("experiment=main_results", f"experiment.tasks=[{task}]", *overrides, cwd=tmp_path)
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
     assert table.scale == "paper"
@@ -132,6 +135,12 @@ def test_real_rows_make_a_table(task: str, real_data: Callable[[str], Path], tmp
         cell = table.cell(row, task)
         assert cell is not None, row
         assert (-100 if task in ("sycophancy", "survival") else 0) <= cell.mean <= 100
+        assert task != "instruction" or cell.paper is None  # of another judge
+    if task == "instruction":
+        said = f"judged by openai:gpt-4-1106-preview@{judge.url} with lab/instruction/compare.jinja"
+        assert table.names["instruction"] == f"Instruction following WR, alone, {said}"
+        assert any("The writer's answers are drawn at temperature 0.8, top-p 0.9" in note for note in table.notes)
+        assert any("there is no LC" in note for note in table.notes)
 
 
 @pytest.mark.slow
