@@ -2,7 +2,11 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
+import subprocess
+import sys
+import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +28,7 @@ from fac.data.corpus import write_examples
 from fac.data.examples import Example
 from fac.errors import FacError
 from fac.store import Artifact, Store
+from fac.train import checkpoints
 from fac.train.classifier import ClassifierSettings
 
 SETTINGS = ClassifierSettings(rank=2, epochs=1, learning_rate=1e-3, batch_size=4, max_tokens=64)
@@ -181,6 +186,77 @@ def test_an_interrupt_does_not_wait_for_the_cells_in_hand(bench: Job):
         interrupted()
     assert {name for name in classifiers(bench) - before if not name.startswith(".partial-")} == set()
     assert not multiprocessing.active_children()
+
+
+LEFT = textwrap.dedent("""
+    import pickle, sys
+    from pathlib import Path
+    from experiments.cells import Cells
+    from fac.errors import FacError
+
+    def main():
+        jobs = pickle.loads(Path(sys.argv[1]).read_bytes())
+        with Cells(1) as cells:
+            cells.submit(jobs)
+            if sys.argv[2] == "after an error":
+                raise FacError("something else went wrong")
+            list(cells.results())
+
+    if __name__ == "__main__":
+        main()
+""")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("when", "seeds"), [("waiting for results", (90, 91)), ("after an error", (92, 93))])
+def test_ctrl_c_ends_a_run_and_its_workers_within_seconds(
+    bench: Job, tmp_path: Path, when: str, seeds: tuple[int, ...]
+):
+    long = replace(SETTINGS, epochs=100_000)
+    (tmp_path / "jobs").write_bytes(pickle.dumps([job(bench, seed=seed, settings=long) for seed in seeds]))
+    (tmp_path / "left.py").write_text(LEFT)
+    before = classifiers(bench)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(tmp_path / "left.py"), str(tmp_path / "jobs"), when]
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for_training(bench, before)
+        workers = psutil.Process(run.pid).children(recursive=True)
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does it: to all of them
+        started = time.monotonic()
+        run.wait(30)
+        psutil.wait_procs(workers, 10)
+        assert time.monotonic() - started < 10
+        assert not any(worker.is_running() for worker in workers)
+    finally:
+        run.kill()
+    assert "KeyboardInterrupt" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.slow
+def test_a_cell_that_was_killed_in_training_goes_on_where_it_was(bench: Job, monkeypatch: pytest.MonkeyPatch):
+    """Through the store: the second process trains the steps that are left, and ends with the same numbers."""
+    one = job(bench, seed=95, settings=replace(SETTINGS, epochs=40))
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    child = multiprocessing.get_context("fork").Process(target=run_job, args=(one,))
+    child.start()
+    while not (
+        found := list((bench.store / "classifier").glob(".partial-*/checkpoints/checkpoint-*/trainer_state.json"))
+    ):
+        time.sleep(0.01)
+    child.kill()
+    child.join()
+    monkeypatch.undo()
+    (folder,) = {path.parents[1] for path in found}
+    kept = checkpoints.last_checkpoint(folder)
+    assert kept is not None
+    went_on = run_job(one)
+    whole = run_job(job(one, store=Path(f"{bench.store}-whole")))
+    assert went_on.trained.key == whole.trained.key
+    assert went_on.metrics == whole.metrics
+    assert (went_on.trained.path / "losses.json").read_text() == (whole.trained.path / "losses.json").read_text()
+    assert not (went_on.trained.path / checkpoints.FOLDER).exists()
 
 
 def test_what_is_finished_starts_no_process(bench: Job):
