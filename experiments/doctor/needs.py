@@ -148,6 +148,7 @@ class TaskLoad:
     rank: int
     dropout: float
     bf16: bool
+    float64: bool
     checkpointed: bool  # gradient checkpointing
     head_only: bool
     reply: int  # longest reply of the writer
@@ -266,8 +267,8 @@ def training_bytes(shape: Shape, load: TaskLoad, on_gpu: bool) -> int:
 
     With gradient checkpointing only what enters each layer is kept, and the rest of one layer at a time.
     """
-    half = on_gpu and load.bf16
-    size = 2 if half else 4
+    half = on_gpu and load.bf16 and not load.float64
+    size = 2 if half else 8 if load.float64 else 4
     tokens = load.batch * load.train_tokens
     adapters = load.rank * shape.lora_width * 16
     if load.head_only:  # the backbone runs once, without gradients
@@ -275,6 +276,7 @@ def training_bytes(shape: Shape, load: TaskLoad, on_gpu: bool) -> int:
     of_model, of_ff, of_kv = KEPT[half, load.dropout > 0]
     within = of_model * shape.d_model + of_ff * shape.d_ff + of_kv * shape.kv_width
     entering = shape.layers * shape.d_model * size
+    within *= 2 if load.float64 else 1
     kept = entering + within if load.checkpointed else shape.layers * within
     logits = tokens * shape.vocab * LOGIT_BYTES if load.answered else 0
     return int(shape.params * size + adapters + ALLOCATED * tokens * kept + logits)

@@ -195,6 +195,7 @@ def _load(
         rank=train.get("rank") or 0,
         dropout=train.get("dropout") or 0.0,
         bf16=train.get("bf16", True),
+        float64=train.get("float64", False),
         checkpointed=train.get("gradient_checkpointing", False),
         head_only=train.get("mode") == "head",
         reply=reply,

@@ -170,6 +170,7 @@ def part_key(root: Path, settings: Part) -> str:
 TRAINING = {
     "rank": 3, "alpha": 5, "dropout": 0.3, "epochs": 9, "learning_rate": 1e-2, "batch_size": 7,
     "gradient_accumulation": 3, "max_tokens": 33, "schedule": "constant", "warmup": 0.3, "weight_decay": 0.2,
+    "float64": True,
 }  # fmt: skip
 SEQUENCE = {**TRAINING, "mode": "head", "target_modules": ("q_proj",)}
 NO_WEIGHTS = {"gradient_checkpointing": True, "bf16": False}  # bf16: a CPU has none, see below
