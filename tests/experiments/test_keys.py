@@ -334,7 +334,7 @@ def test_of_several_data_sets_of_a_role_the_order_decides(root: Path):
 
 
 def test_the_texts_of_prompts_decide_and_not_where_they_lie(root: Path, tmp_path: Path):
-    def keys(folder: str, said: str) -> tuple[str, str]:
+    def keys(folder: str, said: str) -> tuple[str, ...]:
         task = tmp_path / folder / "task"
         task.mkdir(parents=True)
         for role in ("explain", "verify", "judge", "write", "contrast"):
