@@ -49,12 +49,17 @@ def run(cfg: DictConfig) -> Path:
         anchor, seed = measure(shop, corpora["anchor"]), measure(shop, corpora["seed"])
         everything = np.ones(anchor.pooled.n_features, np.bool_)
         gap = find_gap(anchor, seed, everything, thresholds)
-        table = _table(session, gap, replicates)
+        said = [note for role, report in reports.items() for note in report.notes(role)] + gap.notes()
+        for note in gap.notes():
+            session.say(note)
+        if labels.is_shipped(model):
+            said.append("Measured with a model of the lab, which knows the lab's words only: for a first look.")
+        table = _table(session, gap, replicates, said)
         variety = _diversity(session, shop, gap, n_texts)
         page = Page(
             title=f"Feature coverage: {sources['seed'].title} against {sources['anchor'].title}",
             subtitle=f"Which features of the anchor, measured with {cfg.model.name}, do the seed data activate?",
-            tables=[table, variety],
+            tables=[table, *([variety] if variety.cells else [])],
             facts=_facts(gap, reports),
             figures=_figures(gap),
             features=_missing(shop, gap, listed, spans, features.max_tokens),
@@ -66,7 +71,7 @@ def run(cfg: DictConfig) -> Path:
         return session.finish(page, metrics)
 
 
-def _table(session: Session, gap: Gap, replicates: int) -> Table:
+def _table(session: Session, gap: Gap, replicates: int, said: Sequence[str]) -> Table:
     """FAC by threshold. Thresholds that no feature of the anchor passes have no FAC, and say so."""
     cells: list[Cell] = []
     empty = []
@@ -99,6 +104,9 @@ def _table(session: Session, gap: Gap, replicates: int) -> Table:
     ]
     if empty:
         notes.append(f"No feature of the anchor passes {', '.join(empty)}: lower these thresholds.")
+    small = [name for name, corpus in (("anchor", gap.anchor), ("seed", gap.seed)) if corpus.pooled.n_texts < 2]
+    if small:
+        notes.append(f"One text has no diversity: that of the {' and '.join(small)} is left out.")
     names = {
         "active": "active on the anchor",
         "missing": "missing from the seed data",
@@ -115,7 +123,7 @@ def _table(session: Session, gap: Gap, replicates: int) -> Table:
         tuple(cells),
         session.config_hash,
         versions(),
-        (*notes, *parity.notes(session.cfg, ("features",))),
+        (*notes, *said, *parity.notes(session.cfg, ("features",))),
         names,
         provenance(),
         labels.OWN_LABEL,
@@ -123,10 +131,12 @@ def _table(session: Session, gap: Gap, replicates: int) -> Table:
 
 
 def _diversity(session: Session, shop: Workshop, gap: Gap, n_texts: int) -> Table:
-    """Text and embedding diversity of both corpora (paper Fig. 9)."""
+    """Text and embedding diversity of both corpora (paper Fig. 9), of those that are more than one text."""
     cells: list[Cell] = []
     rows: list[str] = []
     for role, corpus in (("anchor", gap.anchor), ("seed", gap.seed)):
+        if min(corpus.pooled.n_texts, n_texts) < 2:
+            continue
         for name, value in _diversity_of(session, shop, corpus, n_texts).items():
             if name not in rows:
                 rows.append(name)

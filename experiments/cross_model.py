@@ -83,6 +83,8 @@ def run(cfg: DictConfig) -> Path:
                     shop, data.anchor, data.known, crew.annotators, plan.prompts, plan.read, thresholds, data.labelled
                 )
             session.say(f"{source}: {reading_note(mined[source].gap.readings.values())}")
+            for note in mined[source].gap.notes():
+                session.say(f"{source}: {note}")
             session.say(f"{source}: {int(mined[source].gap.missing().sum())} features missing in seed")
             for writer in writers:
                 with engines.open(models[writer][0], session.say) as crew:
@@ -186,6 +188,7 @@ def _table(session: Session, findings: Findings) -> Table:
             if beside
             else "The paper's Table 3 trains heads only (train.mode=head), so it does not stand beside these numbers.",
             *(f"{loss}." for loss in findings.losses),
+            *(f"{source}: {note}" for source, found in findings.mined.items() for note in found.gap.notes()),
             *parity.notes(session.cfg, parity.read_by([plan.task.name]), [plan.train]),
         ),
     )

@@ -79,6 +79,8 @@ def run(cfg: DictConfig) -> Path:
             )
             gap = mined.gap
             session.say(reading_note(gap.readings.values()))
+            for note in gap.notes():
+                session.say(note)
             session.say(
                 f"{int(gap.active().sum())} relevant features on the anchor, {int(gap.missing().sum())} missing in seed"
             )
@@ -100,7 +102,7 @@ def run(cfg: DictConfig) -> Path:
             plan.thresholds,
         )
         scored = [track(session, cell) for cell in cells.results()]
-        table = _table(plan, session, rows, scored, crew.note)
+        table = _table(plan, session, rows, scored, [crew.note, *gap.notes()])
         judge = replace(plan.read, judge="statistical")
         labelled = measure(shop, data.labelled) if data.labelled else None
         judged = relevant_features(gap.anchor.pooled.n_features, {}, judge, labelled)
@@ -166,7 +168,7 @@ def _jobs(plan: _Plan, store: Store, data: TaskData, row: str, added: Artifact |
 
 
 def _table(
-    plan: _Plan, session: Session, rows: Sequence[Row], scored: Sequence[tuple[Scored, str]], crew: str
+    plan: _Plan, session: Session, rows: Sequence[Row], scored: Sequence[tuple[Scored, str]], said: Sequence[str]
 ) -> Table:
     groups: dict[tuple[str, str], list[tuple[Scored, str]]] = {}
     for cell, run_id in scored:
@@ -222,7 +224,7 @@ def _table(
             "FAC of missing: share of missing features that the added texts activate (what the paper's tables print); "
             "FAC ratio: |F(Q)| / |F(P)| of seed data and added texts (its definition).",
             f"Scored on the {plan.test} set of the world.",
-            crew,
+            *said,
             *parity.notes(session.cfg, ("features", "interpret", "missing", "synthesis")),
         ),
     )

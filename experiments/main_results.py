@@ -208,7 +208,8 @@ def write_column(
     gap = mined.gap
     session.say(f"{plan.task.name}: {reading_note(gap.readings.values())}")
     found = f"{int(gap.active().sum())} relevant features on the anchor, {int(gap.missing().sum())} missing in seed"
-    session.say(f"{plan.task.name}: {found}")
+    for said in (*gap.notes(), found):
+        session.say(f"{plan.task.name}: {said}")
     material = material_for(plan, mined, crew.writer, data)
     column = Column(plan, mined, [], {}, data.losses)
     others = plan.task.others(store, data, model) if plan.task.others else {}
@@ -417,6 +418,7 @@ def _table(session: Session, findings: Findings) -> Table:
             findings.crew,
             *(f"{loss}." for column in columns for loss in column.losses),
             *(f"{c.plan.task.title}: {reading_note(c.mined.gap.readings.values())}" for c in columns),
+            *(f"{column.plan.task.title}: {note}" for column in columns for note in column.mined.gap.notes()),
             *(f"Answers were judged by {judge}." for judge in judges),
             *(f"{column.plan.task.title}: {column.plan.note}" for column in columns if column.plan.note),
             *parity.notes(

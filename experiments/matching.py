@@ -30,8 +30,7 @@ from fac.coverage import overlap
 from fac.errors import FacError
 from fac.lab.world.corpora import Sizes
 from fac.matching import Match, carry, correlations, mutual
-from fac.pipeline import Measured, Workshop, corpus_of, measure
-from fac.relevance import associated
+from fac.pipeline import Measured, Workshop, corpus_of, measure, relevant_to_labels
 from fac.store import Artifact, Store
 
 Bools = NDArray[np.bool_]
@@ -86,17 +85,20 @@ def run(cfg: DictConfig) -> Path:
     features, layer, read = config.feature_settings(cfg), config.sae_layer(cfg), config.read_settings(cfg)
     torch.set_num_threads(config.value(cfg, "workers", PositiveInt | None) or torch.get_num_threads())
     with Session.open(cfg) as session:
-        corpus, described = shared_corpus(cfg, session.store)
+        corpus, described, said = shared_corpus(cfg, session.store)
         encoders = []
         for name, (model, sae) in models.items():
             found = measure(
                 Workshop(session.store, model, sae, layer, features, corpus, session.sae_curve(f"sae_{name}")), corpus
             )
-            encoders.append(Encoder(name, found, relevant_to_labels(found, min_active, read.fdr)))
+            if note := found.note("shared"):
+                said.append(f"{name}: {note}")
+                session.say(said[-1])
+            encoders.append(Encoder(name, found, _relevant(found, min_active, read.fdr)))
         pairs = [matched(session.store, a, b, min_active) for a, b in itertools.combinations(encoders, 2)]
         world = config.plain(cfg, "data.corpus.path") is None
         kind = labels.kind_of("lab" if world else "own", {name: ref for name, (ref, _) in models.items()})
-        table = _table(session, pairs, at_least, min_active, kind)
+        table = _table(session, pairs, at_least, min_active, kind, said)
         page = Page(
             title=table.title,
             subtitle="Which features of one model fire on the same texts as a feature of another?",
@@ -109,30 +111,24 @@ def run(cfg: DictConfig) -> Path:
         return session.finish(page, metrics, texts={"matches.jsonl": listed})
 
 
-def shared_corpus(cfg: DictConfig, store: Store) -> tuple[Artifact, str]:
-    """The texts that all models read, and what they are: the data set named, or the anchor of the lab's world."""
+def shared_corpus(cfg: DictConfig, store: Store) -> tuple[Artifact, str, list[str]]:
+    """The texts that all models read (a data set, or the anchor of the lab's world), what they are, and notes."""
     if config.plain(cfg, "data.corpus.path") is not None:
         artifact, report = corpus_of(store, config.source(cfg, "corpus"))
-        return artifact, str(report)
+        return artifact, str(report), list(report.notes("shared"))
     if cfg.scale.name != "lab":
         raise FacError("data.corpus.path is not set: give a data set, data.corpus.path=FILE.")
     seed: int = config.value(cfg, "lab.seed", int)
     sizes = config.typed(Sizes, {k: v for k, v in config.group(cfg, "lab").items() if k != "seed"}, "lab")
-    return draw_world(store, sizes, seed)["anchor"], f"{sizes.anchor} texts, the anchor corpus of world {seed}"
+    return draw_world(store, sizes, seed)["anchor"], f"{sizes.anchor} texts, the anchor corpus of world {seed}", []
 
 
-def relevant_to_labels(found: Measured, min_active: int, fdr: float) -> Bools | None:
-    """Features that fire more on texts labelled 1, by the statistical judge; None without labels of two classes.
-
-    The larger class is cut, at random, to the size of the smaller, as `fac.relevance.associated` asks.
-    """
-    labels = found.corpus.labels()
-    if labels is None or len(set((labels > 0).tolist())) < 2:
+def _relevant(found: Measured, min_active: int, fdr: float) -> Bools | None:
+    """Features that the statistical judge finds relevant; None without labels of two classes."""
+    given = found.corpus.labels()
+    if given is None or len(set((given > 0).tolist())) < 2:
         return None
-    rng = np.random.default_rng(SHUFFLE_SEED)
-    sides = [rng.permutation(np.flatnonzero(side)) for side in (labels > 0, labels <= 0)]
-    texts = np.sort(np.concatenate([side[: min(map(len, sides))] for side in sides]))
-    return associated(found.pooled.take(texts), labels[texts] > 0, fdr=fdr, min_active=min_active).relevant
+    return relevant_to_labels(found, fdr, min_active)
 
 
 def matched(store: Store, a: Encoder, b: Encoder, min_active: int) -> Pair:
@@ -195,7 +191,9 @@ def numbers(pair: Pair, at_least: float) -> Mapping[str, tuple[float, str]]:
     return row
 
 
-def _table(session: Session, pairs: Sequence[Pair], at_least: float, min_active: int, kind: labels.Kind) -> Table:
+def _table(
+    session: Session, pairs: Sequence[Pair], at_least: float, min_active: int, kind: labels.Kind, said: Sequence[str]
+) -> Table:
     rows = [side for pair in pairs for side in (pair, pair.turned())]
     cells: list[Cell] = []
     for side in rows:
@@ -209,8 +207,8 @@ def _table(session: Session, pairs: Sequence[Pair], at_least: float, min_active:
     ]
     if any(side.a.relevant is not None for side in rows):
         notes.append(
-            "Relevant: fires more on texts labelled 1 (statistical judge, classes cut to one size). In both: of the "
-            "matched features that are relevant in A or B, the share that is so in both."
+            "Relevant: fires more on texts labelled 1 than on others of their length (statistical judge). In both: of "
+            "the matched features that are relevant in A or B, the share that is so in both."
         )
     else:
         notes.append("The texts have no labels of two classes, so no feature is relevant.")
@@ -224,7 +222,7 @@ def _table(session: Session, pairs: Sequence[Pair], at_least: float, min_active:
         tuple(cells),
         session.config_hash,
         versions(),
-        tuple(notes),
+        (*notes, *said),
         COLUMNS | {side.key: f"{side.a.name} → {side.b.name}" for side in rows},
         provenance(),
         labels.label([kind]),

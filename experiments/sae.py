@@ -21,7 +21,7 @@ from pydantic import Field, PositiveInt
 
 from experiments import config, labels
 from experiments.report import Figure, Page, Series
-from experiments.results import Cell, Table, measured, paper_table, provenance, versions
+from experiments.results import Cell, Table, measured, observed, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks.data import source_of
 from fac.data.corpus import Corpus
@@ -58,7 +58,8 @@ def run(cfg: DictConfig) -> Path:
         found = measure_quality(shop, texts.held_out)
         corpus = labels.is_papers_corpus({name: part.source for name, part in parts.items()})
         kind = labels.kind_of("paper" if corpus else "own", {cfg.model.name: model})
-        table = _table(session, found, 0 if isinstance(sae, SaeRef) else sae.seed, kind)
+        said = [note for name, report in texts.reports.items() for note in report.notes(name)]
+        table = _table(session, found, None if isinstance(sae, SaeRef) else sae.seed, kind, said)
         curve = _curve(shop)
         page = Page(
             title=table.title,
@@ -113,14 +114,23 @@ def measure_quality(shop: Workshop, corpus: Artifact) -> dict[str, Any]:
             batch_tokens=settings.batch_tokens,
             encode_elements=settings.encode_elements,
         )
-        about = {"width": sae.width, "k": sae.k, "texts": len(texts), "of": which["tokens"]}
+        about = {
+            "width": sae.width,
+            "k": sae.k,
+            "texts": len(texts),
+            "of": which["tokens"],
+            "first": which["max_tokens"],
+        }
         (folder / "quality.json").write_text(json.dumps({**asdict(found), **about}))
 
     artifact = shop.store.stage("sae_quality", build, params={**shop.encoder, **which}, inputs=[corpus])
     return json.loads((artifact.path / "quality.json").read_text())
 
 
-def _table(session: Session, found: Mapping[str, Any], seed: int, kind: labels.Kind) -> Table:
+def _table(
+    session: Session, found: Mapping[str, Any], seed: int | None, kind: labels.Kind, said: Sequence[str]
+) -> Table:
+    """`seed` is that of the training; None for an SAE that was there."""
     row = str(found["width"]) if found["k"] is None else f"{found['width']}_k{found['k']}"
     paper = paper_table("table7").get if labels.stands_beside(kind, session.cfg.model.name) else lambda row, name: None
     values = {
@@ -130,12 +140,16 @@ def _table(session: Session, found: Mapping[str, Any], seed: int, kind: labels.K
         "active": (found["active"], "count"),
     }
     cells: list[Cell] = [
-        measured(row, name, {seed: value}, unit=unit, paper=paper(row, name)) for name, (value, unit) in values.items()
+        observed(row, name, value, unit=unit, paper=paper(row, name))
+        if seed is None
+        else measured(row, name, {seed: value}, unit=unit, paper=paper(row, name))
+        for name, (value, unit) in values.items()
     ]
     which = {"all": "All tokens of a text count, those of its chat template too", "content": "Content tokens count"}
     notes = [
         "Reconstruction L2: mean over texts of the mean over tokens of |x' - x|² / |x|², the released code's loss.",
-        f"{which[found['of']]}. Over which tokens and texts the paper's numbers are is not known.",
+        f"{which[found['of']]}, among its first {found['first']}. Over which tokens and texts the paper's numbers are "
+        "is not known.",
     ]
     width, _, k = row.partition("_k")
     return Table(
@@ -147,7 +161,7 @@ def _table(session: Session, found: Mapping[str, Any], seed: int, kind: labels.K
         tuple(cells),
         session.config_hash,
         versions(),
-        tuple(notes),
+        (*notes, *said),
         COLUMNS | {row: f"width {int(width):,}" + (f", K {k}" if k else "")},
         provenance(),
         labels.label([kind]),

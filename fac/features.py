@@ -24,6 +24,7 @@ from fac.chat import Encoded, Message, encode
 from fac.pooled import PooledWriter
 from fac.sae import Sae, finite
 
+LENGTHS = "lengths.npy"
 _WINDOW = 2048  # texts sorted by length together, at most
 _WINDOW_ELEMENTS = 1 << 24  # texts x width of pooled values held at a time
 
@@ -77,21 +78,27 @@ class Extractor:
         total: int | None = None,
         watch: Sequence[int] | None = None,
     ) -> Watched:
-        """Write the pooled matrix (`Pooled.load`) and the tops (`Tops.load`) of `chats` to `folder`.
+        """Write the pooled matrix (`Pooled.load`), the tops (`Tops.load`) and `LENGTHS` of `chats` to `folder`.
 
-        An empty chat activates nothing. With `watch`, one feature per chat, that feature's g_i and the position of its
-        strongest token are returned as well.
+        LENGTHS holds how many content tokens of each text were measured, int32 [texts]; the pooled matrix's record says
+        of how many texts some were not (`cut`), being behind `max_tokens`. An empty chat activates nothing. With
+        `watch`, one feature per chat, that feature's g_i and the position of its strongest token are returned as well.
         """
         width = self.sae.width
         writer = PooledWriter(folder, width, {"rule": self.sae.rule, "max_tokens": self.settings.max_tokens})
         best = _TopKeeper(width, self.settings.top_spans)
         watched: list[tuple[float, int]] = []
+        lengths: list[int] = []
+        cut = 0
         source, first = iter(chats), 0
         with tqdm(total=total, desc="measuring texts", unit="text", leave=False) as bar:
             while window := list(islice(source, self.window)):
                 values = np.zeros((len(window), width), np.float32)
                 where = np.zeros((len(window), width), np.int32)
-                for row, (maxima, positions) in self._pool(window):
+                encoded = [self._encode(chat) for chat in window]
+                lengths += [sum(content) for (_, content), _ in encoded]
+                cut += sum(was_cut for _, was_cut in encoded)
+                for row, (maxima, positions) in self._pool([measured for measured, _ in encoded]):
                     values[row], where[row] = maxima, positions
                     bar.update()
                 writer.append(values)
@@ -100,7 +107,8 @@ class Extractor:
                     features = watch[first : first + len(window)]
                     watched += [(float(values[r, f]), int(where[r, f])) for r, f in enumerate(features)]
                 first += len(window)
-        writer.close()
+        writer.close(cut=cut)
+        np.save(folder / LENGTHS, np.array(lengths, np.int32))
         np.savez(folder / "tops.npz", values=best.values, texts=best.texts, tokens=best.tokens)
         return Watched([g for g, _ in watched], [token for _, token in watched])
 
@@ -116,12 +124,13 @@ class Extractor:
     def encode(self, chat: Sequence[Message]) -> Encoded:
         return encode_measured(self.backbone.tokenizer, chat, self.settings)
 
-    def _pool(
-        self, chats: Sequence[Sequence[Message]]
-    ) -> Iterator[tuple[int, tuple[NDArray[np.float32], NDArray[np.int32]]]]:
+    def _encode(self, chat: Sequence[Message]) -> tuple[Encoded, bool]:
+        """A chat as it is measured, and whether content of it was cut off."""
+        return _encode_and_cut(self.backbone.tokenizer, chat, self.settings) if chat else (Encoded([], []), False)
+
+    def _pool(self, encoded: Sequence[Encoded]) -> Iterator[tuple[int, tuple[NDArray[np.float32], NDArray[np.int32]]]]:
         """(index, (maxima [width], positions [width])) of each chat, in the order of computation."""
-        encoded = [self.encode(chat) if chat else Encoded([], []) for chat in chats]
-        order = sorted((i for i, chat in enumerate(chats) if chat), key=lambda i: len(encoded[i].ids))
+        order = sorted((i for i, (ids, _) in enumerate(encoded) if ids), key=lambda i: len(encoded[i].ids))
         for batch in token_batches(order, [len(e.ids) for e in encoded], self.settings.batch_tokens):
             residual = self.backbone.residual([encoded[i].ids for i in batch])
             for block in self._blocks(batch, encoded):
@@ -159,12 +168,27 @@ class Extractor:
 
 def encode_measured(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], settings: FeatureSettings) -> Encoded:
     """`fac.chat.encode` of a chat that is measured, with what `settings` says about BOS and content."""
-    ids, content = encode(tokenizer, chat, max_tokens=settings.max_tokens)
+    return _encode_and_cut(tokenizer, chat, settings)[0]
+
+
+def _encode_and_cut(
+    tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], settings: FeatureSettings
+) -> tuple[Encoded, bool]:
+    """The first `max_tokens` of a chat, and whether content stands behind them."""
+    ids, content = encode(tokenizer, chat)
     if settings.double_bos and ids and ids[0] == tokenizer.bos_token_id:
-        ids, content = [ids[0], *ids][: settings.max_tokens], [False, *content][: settings.max_tokens]
+        ids, content = [ids[0], *ids], [False, *content]
     if settings.shift is not None:
         content = [position >= settings.shift for position in range(len(ids))]
-    return Encoded(ids, content)
+    most = settings.max_tokens
+    return Encoded(ids[:most], content[:most]), any(content[most:])
+
+
+def cut_note(name: str, cut: int, texts: int, max_tokens: int) -> str:
+    """What is said of a data set some of whose texts were longer than what is measured; empty if none was."""
+    if not cut:
+        return ""
+    return f"{cut:,} of {texts:,} {name} texts were cut at {max_tokens} tokens (features.max_tokens)."
 
 
 class Span(NamedTuple):

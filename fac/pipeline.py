@@ -28,7 +28,7 @@ from fac.data.examples import Example, LoadReport
 from fac.data.files import fingerprint
 from fac.data.source import Source
 from fac.errors import FacError
-from fac.features import Extractor, FeatureSettings, Tops, span_of
+from fac.features import LENGTHS, Extractor, FeatureSettings, Tops, cut_note, span_of
 from fac.interpret import ROLES, Reading, check_verdicts, load_readings, read_features, with_analyses
 from fac.llm.base import ChatModel, Sampling
 from fac.pooled import Pooled
@@ -98,7 +98,17 @@ class Measured:
     corpus: Corpus
     pooled: Pooled
     tops: Tops
+    lengths: NDArray[np.int32]  # content tokens of each text that were measured
     artifact: Artifact
+
+    @property
+    def cut(self) -> int:
+        """How many texts were longer than what is measured (features.max_tokens)."""
+        return int(self.pooled.meta["cut"])
+
+    def note(self, name: str) -> str:
+        """What a table says of the texts that were cut; empty if none was."""
+        return cut_note(name, self.cut, self.pooled.n_texts, int(self.pooled.meta["max_tokens"]))
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,10 @@ class Gap:
     @property
     def cut(self) -> NDArray[np.float32]:
         return self.grid.cuts[self.at]
+
+    def notes(self) -> list[str]:
+        """What a table says of the texts that were measured in part."""
+        return [note for name in ("anchor", "seed") if (note := getattr(self, name).note(name))]
 
     def active(self, row: int | None = None) -> NDArray[np.bool_]:
         """F(P) at one threshold."""
@@ -251,7 +265,8 @@ def measure(shop: Workshop, corpus: Artifact) -> Measured:
 
     params = {**shop.encoder, "top_spans": shop.features.top_spans}
     artifact = shop.store.stage("features", build, params=params, inputs=[corpus])
-    return Measured(texts, Pooled.load(artifact.path), Tops.load(artifact.path), artifact)
+    lengths = np.load(artifact.path / LENGTHS)
+    return Measured(texts, Pooled.load(artifact.path), Tops.load(artifact.path), lengths, artifact)
 
 
 def spans_of(
@@ -307,10 +322,21 @@ def relevant_features(
         return relevant
     if settings.judge != "statistical":
         raise FacError(f"interpret.judge={settings.judge} is unknown: choose llm or statistical.")
-    labels = None if labelled is None else labelled.corpus.labels()
-    if labelled is None or labels is None:
+    found = None if labelled is None else relevant_to_labels(labelled, settings.fdr)
+    if found is None:
         raise FacError("interpret.judge=statistical needs a labelled sample: name one, or use the llm judge.")
-    return associated(labelled.pooled, labels > 0, fdr=settings.fdr).relevant
+    return found
+
+
+def relevant_to_labels(labelled: Measured, fdr: float, min_active: int = 5) -> NDArray[np.bool_] | None:
+    """Features that fire more on texts labelled 1 than on others of their length; None if there are no labels.
+
+    Shape [width]; see `fac.relevance.associated`. Raises FacError if all labels are alike.
+    """
+    labels = labelled.corpus.labels()
+    if labels is None:
+        return None
+    return associated(labelled.pooled, labels > 0, labelled.lengths, fdr=fdr, min_active=min_active).relevant
 
 
 def find_gap(
@@ -341,6 +367,11 @@ def find_gap(
         readings or {},
         seed_relevant,
     )
+    if not relevant.any():
+        raise FacError(
+            "The judge found no feature relevant to the task: name an anchor corpus that holds the task, another "
+            "annotator or, for interpret.judge=statistical, more labelled texts."
+        )
     if not gap.active().any():
         raise FacError(
             f"No relevant feature of the anchor passes the threshold {default}: lower thresholds.default, "

@@ -137,11 +137,12 @@ class PooledWriter:
         np.nonzero(active)[1].astype(np.int32).tofile(self._indices)
         matrix[active].astype(np.float32).tofile(self._values)
 
-    def close(self) -> None:
+    def close(self, **more: Any) -> None:
+        """Finish the files; `more` goes into the record, and comes back as `Pooled.meta`."""
         self._indices.close()
         self._values.close()
         lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         np.save(self._folder / "indptr.npy", indptr)
-        meta = {**self._meta, "n_texts": len(indptr) - 1}
+        meta = {**self._meta, **more, "n_texts": len(indptr) - 1}
         (self._folder / "pooled.json").write_text(json.dumps(meta, indent=1, sort_keys=True))

@@ -1,7 +1,20 @@
-"""The statistical judge: features whose activation is larger on the texts of a task than on other texts.
+"""The statistical judge: features whose activation is larger on the texts of a task than on others of their length.
 
-Knows: a labelled sample of pooled activations. Does not know: texts, LLM verdicts (`fac.interpret`), thresholds.
-It stands in for the LLM judge of the paper's App. K where no annotator is at hand, and beside it as an ablation.
+Knows: a labelled sample of pooled activations and how long each text is. Does not know: texts, LLM verdicts
+(`fac.interpret`), thresholds. It stands in for the LLM judge of the paper's App. K where no annotator is at hand, and
+beside it as an ablation.
+
+The maximum over a text's tokens grows with their number, so where the texts of a task are longer than others, most
+features "go with" the task (small chat model, toxic queries: 7,706 of 16,383 features by a plain test, 1,530 among
+texts of equal length). So texts are compared within strata of equal length only: van Elteren's test (1960, "On the
+combination of independent two sample tests of Wilcoxon"), the sum over strata of Wilcoxon's rank sum / (texts + 1).
+Ranks, unlike the Cochran-Mantel-Haenszel test on presence, also see features that fire on every text (Top-K off).
+
+Its exact distribution, given the labels' numbers in each stratum, is that of drawing positives without replacement. For
+few positives and sparse features that is skewed, and the usual normal approximation is too bold: at 2 to 7 % positives
+it let through six times the false features that it promised. Here the first three moments are exact and the tail is
+Pearson's type III (a gamma distribution), the usual approximation of permutation tests (Mielke & Berry 2001,
+"Permutation Methods", 2.3). So no text has to be dropped to balance the classes, which would cost power.
 """
 
 from __future__ import annotations
@@ -10,82 +23,150 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import gammaincc, ndtr
 from scipy.stats import false_discovery_control
 
 from fac.errors import FacError
 from fac.pooled import Pooled
+
+STRATUM = 10  # texts of a stratum, at least: more leave length to differ within it, fewer cost power
 
 
 class Association(NamedTuple):
     """How each feature goes with the labels; all arrays are [n_features]."""
 
     relevant: NDArray[np.bool_]  # passes the false discovery control
-    p_values: NDArray[np.float64]  # one-sided Mann-Whitney U
-    auc: NDArray[np.float64]  # Pr(g_i of a positive > g_i of a negative), ties counting half; 0.5 = no association
+    p_values: NDArray[np.float64]  # one-sided
+    auc: NDArray[np.float64]  # Pr(g_i of a positive > g_i of a negative of its length), ties counting half
 
 
-def associated(pooled: Pooled, labels: NDArray[np.bool_], *, fdr: float = 0.01, min_active: int = 5) -> Association:
-    """Judge every feature by a one-sided Mann-Whitney U test (larger activation where `labels` [n_texts] is true).
+def associated(
+    pooled: Pooled,
+    labels: NDArray[np.bool_],
+    lengths: NDArray[np.integer],
+    *,
+    fdr: float = 0.01,
+    min_active: int = 5,
+) -> Association:
+    """Judge every feature by a one-sided test: larger activation where `labels` is true, among texts of equal length.
 
-    The p-values are those of `scipy.stats.mannwhitneyu(positives, negatives, alternative="greater",
-    method="asymptotic")` on dense columns (tie-corrected, with continuity correction), computed from the stored entries
-    alone: the zeros are one big tie. Features that fire in fewer than `min_active` texts, whatever their labels, are
-    not tested; the others are `relevant` if Benjamini-Hochberg keeps the expected share of false ones under `fdr`.
-
-    The normal approximation is too bold for sparse features where positives are few. In simulations of 1,000 texts at
-    `fdr` 0.01, `min_active` 5, the share of false features was about 1 % with 30 or 50 % positives, but 7 to 8 % with
-    7 or 13 %. Dropping negatives until the classes are equal mended it (below 1 %): pass a balanced sample.
+    `labels` and `lengths` (content tokens) are [n_texts]. Features that fire in fewer than `min_active` texts, whatever
+    their labels, are not tested; the others are `relevant` if Benjamini-Hochberg keeps the expected share of false ones
+    under `fdr`. Only the stored entries are read: the zeros of a stratum are one tie.
 
     Memory is proportional to the entries of `pooled`, so pass the labelled sample, not the corpus.
-    Raises FacError if the labels are all alike.
+    Raises FacError if the labels are all alike, or no text has one of the other class of its length.
     """
     labels = np.asarray(labels, dtype=np.bool_)
     n = pooled.n_texts
-    if len(labels) != n:
-        raise ValueError(f"{len(labels)} labels for {n} texts")
-    positives = int(labels.sum())
-    if positives in (0, n):
+    if len(labels) != n or len(lengths) != n:
+        raise ValueError(f"{len(labels)} labels and {len(lengths)} lengths for {n} texts")
+    if int(labels.sum()) in (0, n):
         raise FacError(
             f"All {n} labelled texts are of one class, so no feature can be told from another: "
             f"give labelled texts of both classes."
         )
-    negatives = n - positives
+    stratum = strata(lengths)
+    texts = np.bincount(stratum).astype(np.float64)
+    positives = np.bincount(stratum, weights=labels)
+    pairs = positives * (texts - positives)
+    if not pairs.any():
+        raise FacError(
+            "No labelled text of one class is as long as one of the other, so what goes with the labels cannot be told "
+            "from what goes with length: give labelled texts of both classes and of like lengths."
+        )
+    found = _rank_sums(pooled, labels, stratum, texts)
+    _, of = np.divmod(found.group, len(texts))
+    size, pos = texts[of], positives[of]
+    feature = found.group // len(texts)
 
-    lengths = np.diff(pooled.indptr)
-    indices, values = np.asarray(pooled.indices[:]), np.asarray(pooled.values[:])
-    order = np.lexsort((values, indices))
-    feature, value, positive = indices[order], values[order], np.repeat(labels, lengths)[order]
+    def per_feature(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(feature, weights=values, minlength=pooled.n_features)
 
-    def per_feature(feature: NDArray[np.integer], weights: NDArray[np.number]) -> NDArray[np.float64]:
-        return np.bincount(feature, weights=weights, minlength=pooled.n_features).astype(np.float64)
+    # Of a sum drawn without replacement: its mean, variance and third central moment, exactly.
+    above = found.rank_sum - pos * (size + 1) / 2
+    draws = pos * (size - pos)
+    variance = draws / np.maximum(size * (size - 1), 1) * found.squares
+    third = draws * (size - 2 * pos) / np.maximum(size * (size - 1) * (size - 2), 1) * found.cubes
+    weight = 1 / (size + 1)
+    total, spread = per_feature(weight * above), np.sqrt(per_feature(weight**2 * variance))
+    # A feature that is the same on every text of each stratum has no spread, and p = 1.
+    z = np.divide(total, spread, out=np.full(pooled.n_features, -np.inf), where=spread > 0)
+    skew = np.divide(per_feature(weight**3 * third), spread**3, out=np.zeros(pooled.n_features), where=spread > 0)
+    p_values = upper_tail(z, skew)
 
-    # Runs of equal values within a feature share the mean of their ranks, which start after the feature's zeros.
-    starts = np.flatnonzero((np.diff(feature, prepend=-1) != 0) | (np.diff(value, prepend=0) != 0))
-    sizes = np.diff(starts, append=len(feature))
-    run = feature[starts]
-    active = np.bincount(feature, minlength=pooled.n_features)
-    zeros = n - active
-    before = starts - (np.cumsum(active) - active)[run]  # entries of the same feature with a smaller value
-    rank = zeros[run] + before + (sizes + 1) / 2
-    positives_in_run = np.diff(np.cumsum(positive)[starts + sizes - 1], prepend=0)
-    positive_zeros = positives - per_feature(run, positives_in_run)
-    rank_sum = positive_zeros * (zeros + 1) / 2 + per_feature(run, positives_in_run * rank)
-    ties = per_feature(run, _tie_term(sizes)) + _tie_term(zeros)
-
-    u = rank_sum - positives * (positives + 1) / 2
-    mean = positives * negatives / 2
-    spread = np.sqrt(np.maximum(mean / 6 * (n + 1 - ties / (n * (n - 1))), 0))
-    # A feature that is the same on every text has no spread, and p = 1.
-    z = np.divide(u - mean - 0.5, spread, out=np.full(pooled.n_features, -np.inf), where=spread > 0)
-    p_values = ndtr(-z)
-
-    relevant = active >= min_active
+    relevant = np.bincount(np.asarray(pooled.indices[:]), minlength=pooled.n_features) >= min_active
     relevant[relevant] = false_discovery_control(p_values[relevant]) <= fdr
-    return Association(relevant, p_values, u / (positives * negatives))
+    return Association(relevant, p_values, 0.5 + per_feature(above) / pairs.sum())
 
 
-def _tie_term(sizes: NDArray[np.integer]) -> NDArray[np.float64]:
-    """t³ − t of the tie correction, in floating point (t³ overflows int64 at two million texts)."""
-    t = sizes.astype(np.float64)
-    return t**3 - t
+def strata(lengths: NDArray[np.integer], least: int = STRATUM) -> NDArray[np.int64]:
+    """The stratum of each text, numbered by length; shape of `lengths`.
+
+    Texts of one length are in one stratum; neighbouring lengths are joined until it holds `least` texts.
+    """
+    values, of, count = np.unique(lengths, return_inverse=True, return_counts=True)
+    found = np.zeros(len(values), np.int64)
+    current, held = 0, 0
+    for i, texts in enumerate(count):
+        found[i] = current
+        held += int(texts)
+        if held >= least:
+            current, held = current + 1, 0
+    if held and current:  # the longest are too few for a stratum of their own
+        found[found == current] = current - 1
+    return found[of]
+
+
+def upper_tail(z: NDArray[np.float64], skew: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pr(Z >= z) for standardised sums of this skewness: Pearson's type III, the normal where it is not skewed right.
+
+    (Skewed left, the upper tail is lighter than the normal's, which is then the careful choice.)
+    """
+    right = skew > 1e-4  # below, the gamma's shape is so large that the two are one
+    shape = 4 / np.where(right, skew, 1.0) ** 2
+    at = np.maximum(shape + 2 * z / np.where(right, skew, 1.0), 0)
+    return np.where(right, gammaincc(shape, at), ndtr(-z))
+
+
+class _RankSums(NamedTuple):
+    """Of every feature in every stratum that it fires in; arrays over those groups."""
+
+    group: NDArray[np.int64]  # feature x strata + stratum
+    rank_sum: NDArray[np.float64]  # of the positives; equal values share the mean of their ranks
+    squares: NDArray[np.float64]  # sum over texts of (rank - mean rank)^2
+    cubes: NDArray[np.float64]  # and of its third power
+
+
+def _rank_sums(
+    pooled: Pooled, labels: NDArray[np.bool_], stratum: NDArray[np.int64], texts: NDArray[np.float64]
+) -> _RankSums:
+    entries = np.diff(pooled.indptr)
+    indices, values = np.asarray(pooled.indices[:], np.int64), np.asarray(pooled.values[:])
+    key = indices * len(texts) + np.repeat(stratum, entries)
+    order = np.lexsort((values, key))
+    key, value, positive = key[order], values[order], np.repeat(labels, entries)[order]
+
+    # Runs of equal values in a group; their ranks start after the group's zeros.
+    first = np.flatnonzero((np.diff(key, prepend=-1) != 0) | (np.diff(value, prepend=0) != 0))
+    run = np.diff(first, append=len(key)).astype(np.float64)
+    hits = np.diff(np.append(np.concatenate([[0], np.cumsum(positive)])[first], positive.sum()))
+    group, start, of = np.unique(key[first], return_index=True, return_inverse=True)
+
+    def per_group(weights: NDArray[np.number]) -> NDArray[np.float64]:
+        return np.bincount(of, weights=weights, minlength=len(group)).astype(np.float64)
+
+    size = texts[group % len(texts)]
+    positives = np.bincount(stratum, weights=labels)[group % len(texts)]
+    active = per_group(run)
+    zeros = size - active
+    before = first - first[start][of]  # entries of the group with a smaller value
+    rank = zeros[of] + before + (run + 1) / 2
+    centred, centred_zero = rank - (size[of] + 1) / 2, (zeros - size) / 2
+    at_zero = (positives - per_group(hits)) * (zeros + 1) / 2
+    return _RankSums(
+        group,
+        at_zero + per_group(hits * rank),
+        per_group(run * centred**2) + zeros * centred_zero**2,
+        per_group(run * centred**3) + zeros * centred_zero**3,
+    )

@@ -20,10 +20,10 @@ VERSIONS: Mapping[str, int] = {
     "world": 2,
     # measuring and reading
     "sae": 2,
-    "features": 2,
+    "features": 3,
     "interpret": 2,
     "matching": 2,
-    "sae_quality": 2,
+    "sae_quality": 3,
     "diversity": 2,
     # writing
     "write": 2,

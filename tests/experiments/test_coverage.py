@@ -14,7 +14,8 @@ from support.cli import Finished, fac_here, run_fac
 from support.encoders import sentences
 from support.models import tiny_model
 
-from experiments.results import Table
+from experiments import labels
+from experiments.results import LAB_LABEL, Table
 from fac.pooled import Pooled
 
 WIDTH = 128
@@ -206,6 +207,74 @@ def test_columns_labels_and_skips_are_as_configured(run: Run, tmp_path: Path):
     done = fac_here(*run.arguments, *more, "data.seed.limit=31", "out=c", cwd=run.folder)
     assert done.code == 0
     assert re.search(r"seed: 30 texts, 1 malformed rows skipped \(first: .*seed.csv, line 32: 3 fields", done.err)
+    assert "seed: 30 texts, 1 malformed rows skipped" in (run.folder / "c" / "table.md").read_text()
+
+
+def test_no_seeds_are_spoken_of_and_the_data_are_the_user_s(run: Run):
+    text = (run.out / "table.md").read_text()
+    assert "over seeds" not in text
+    assert labels.OWN_LABEL in text
+    assert LAB_LABEL not in text
+    assert {cell.seeds for cell in run.table.cells} == {()}
+    assert "cut at" not in text
+
+
+def test_texts_that_are_cut_are_counted_and_said(run: Run, tmp_path: Path):
+    long = [f"{text} {'and so on ' * 60}" for text in sentences(12, 4)]
+    write_texts(tmp_path / "seed.jsonl", [*long, "how do I bake bread"])
+    more = [f"data.seed.path={tmp_path / 'seed.jsonl'}", "features.max_tokens=100", "out=d"]
+    done = fac_here(*run.arguments, *more, cwd=run.folder)
+    assert done.code == 0, done.err
+    said = "12 of 13 seed texts were cut at 100 tokens (features.max_tokens)."
+    assert said in done.err
+    assert f"- {said}" in (run.folder / "d" / "table.md").read_text()
+    assert said in Words((run.folder / "d" / "report.html").read_text()).text
+    assert "anchor texts were cut" not in done.err
+
+
+def test_a_seed_of_one_text_has_a_fac_and_no_diversity(run: Run, tmp_path: Path):
+    write_texts(tmp_path / "one.jsonl", sentences(1, 5))
+    done = fac_here(*run.arguments, f"data.seed.path={tmp_path / 'one.jsonl'}", "out=e", cwd=run.folder)
+    assert done.code == 0, done.err
+    table = Table.from_json((run.folder / "e" / "table.json").read_text())
+    ratio = table.cell("0.0", "ratio")
+    assert ratio is not None
+    assert 0 < ratio.mean < 100
+    assert "One text has no diversity: that of the seed is left out." in table.notes
+    diversity = Table.from_json((run.folder / "e" / "diversity.json").read_text())
+    assert {cell.column for cell in diversity.cells} == {"anchor"}
+
+
+def test_one_text_against_one_has_no_table_of_diversity(run: Run, tmp_path: Path):
+    write_texts(tmp_path / "one.jsonl", sentences(1, 5))
+    path = tmp_path / "one.jsonl"
+    sae = next((run.folder / "outputs" / "store" / "sae").glob("*/cfg.json")).parent
+    arguments = [a for a in run.arguments if not a.startswith(("sae", "data", "out"))]
+    more = [f"sae.path={sae}", f"data.anchor.path={path}", f"data.seed.path={path}", "out=f"]
+    done = fac_here(*arguments, *more, cwd=run.folder)
+    assert done.code == 0, done.err
+    table = Table.from_json((run.folder / "f" / "table.json").read_text())
+    ratio = table.cell("0.0", "ratio")
+    assert ratio is not None
+    assert ratio.mean == 100
+    assert "One text has no diversity: that of the anchor and seed is left out." in table.notes
+    assert not (run.folder / "f" / "diversity.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("", "seed.jsonl"),
+        ('{"text": ""}\n{"text": "  "}\n', "seed.jsonl"),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["data.seed.on_error=skip"]])
+def test_a_seed_without_texts_is_one_sentence(run: Run, tmp_path: Path, rows: str, said: str, more: list[str]):
+    (tmp_path / "seed.jsonl").write_text(rows)
+    done = fac_here(*run.arguments, f"data.seed.path={tmp_path / 'seed.jsonl'}", *more, "out=g", cwd=run.folder)
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert said in done.err.splitlines()[-1]
 
 
 FORMATS = {

@@ -19,7 +19,7 @@ from support.models import tiny_model
 from fac import features as module
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat, encode
-from fac.features import Extractor, FeatureSettings, Tops, content_means, encode_measured, token_batches
+from fac.features import Extractor, FeatureSettings, Tops, content_means, cut_note, encode_measured, token_batches
 from fac.pooled import Pooled
 from fac.sae import SaeRef, load
 
@@ -193,6 +193,31 @@ def test_content_means_are_those_of_each_text_alone(extractors):
         ids, content = encode(backbone.tokenizer, chat, max_tokens=SETTINGS.max_tokens)
         own = backbone.residual([ids])[0].numpy()[np.array(content)]
         np.testing.assert_allclose(mean, own.mean(axis=0) if any(content) else np.zeros(64), atol=1e-4)
+
+
+@pytest.mark.parametrize(("settings", "more"), [({}, 0), ({"double_bos": True}, 1), ({"shift": 2}, 0)])
+def test_lengths_and_cut_texts_are_counted(extractors, tmp_path, settings, more):
+    """A text counts as cut if content of it is behind `max_tokens`, not if the template's closing tokens are."""
+    plain = extractors["paper"]
+    chat = as_chat("How do I bake bread at home without an oven?")
+    ids, content = encode(plain.backbone.tokenizer, chat)
+    last = max(i for i, inside in enumerate(content) if inside)
+    assert last + 1 < len(ids)  # the turn is closed by a token of the template
+    start = content.index(True) if "shift" not in settings else 2
+    for most, cut in ((len(ids) + more, 0), (last + 1 + more, int("shift" in settings)), (last + more, 1)):
+        folder = tmp_path / str(most)
+        folder.mkdir()
+        extractor = Extractor(plain.backbone, plain.sae, FeatureSettings(max_tokens=most, **settings))
+        extractor.extract([chat, [], chat], folder)
+        assert Pooled.load(folder).meta["cut"] == 2 * cut
+        lengths = np.load(folder / "lengths.npy")
+        end = min(most - more, len(ids) if "shift" in settings else last + 1)
+        assert lengths.tolist() == [end - start, 0, end - start]
+
+
+def test_what_is_said_of_cut_texts():
+    assert cut_note("seed", 12, 1200, 512) == "12 of 1,200 seed texts were cut at 512 tokens (features.max_tokens)."
+    assert cut_note("seed", 0, 12, 512) == ""
 
 
 @settings(deadline=None)

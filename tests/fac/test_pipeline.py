@@ -19,9 +19,10 @@ from fac.data.examples import Example
 from fac.features import FeatureSettings
 from fac.interpret import ROLES, Reading, load_readings
 from fac.llm.base import Completion
-from fac.pipeline import Gap, Mined, ReadSettings, Thresholds, Workshop, computed_corpus, material_of, mine
+from fac.pipeline import Gap, Mined, ReadSettings, Thresholds, Workshop, computed_corpus, material_of, measure, mine
 from fac.pooled import Pooled
 from fac.prompts import Prompts
+from fac.relevance import associated
 from fac.sae import SaeRef
 from fac.store import Artifact, Store
 from fac.synthesis.forms import QUERY
@@ -202,3 +203,33 @@ def test_a_step_s_key_holds_what_decides_it_and_no_more(world):
     assert before.source != default.source
     assert mined(world, ReadSettings(missing="annotation")).source == default.source
     assert isinstance(default.gap.anchor.pooled, Pooled)
+
+
+def test_the_statistical_judge_holds_length_fixed(world):
+    """The labelled sample's lengths reach the test: the features are those of that test, not of a blind one."""
+    _, prompts, store, corpora = world
+    shop = shop_of(world, FeatureSettings(max_tokens=48))
+    short, long = sentences(300, seed=8, longest=6), sentences(300, seed=9, longest=30)
+    chosen = [(t, 0) for t in short[:220] + long[:30]] + [
+        (f"threaten {t} spy", 1) for t in short[220:260] + long[30:150]
+    ]
+    labelled = computed_corpus(
+        store, "texts", lambda: (Example(as_chat(t), label, str(i)) for i, (t, label) in enumerate(chosen)), {"of": "l"}
+    )
+    read = ReadSettings(judge="statistical", spans=2, fdr=0.05)
+    annotators = dict.fromkeys(ROLES, Rules())
+    found = mine(shop, corpora["anchor"], corpora["seed"], annotators, prompts, read, THRESHOLDS, labelled).gap.relevant
+    measured = measure(shop, labelled)
+    labels = np.array([label for _, label in chosen], bool)
+    assert measured.lengths.tolist() == [sum(shop.extractor.encode(as_chat(t)).content) for t, _ in chosen]
+    np.testing.assert_array_equal(found, associated(measured.pooled, labels, measured.lengths, fdr=0.05).relevant)
+    blind = associated(measured.pooled, labels, np.ones(len(chosen), int), fdr=0.05).relevant
+    assert 0 < found.sum() < 0.7 * blind.sum()
+
+
+def test_cut_texts_are_counted_in_what_was_measured(world):
+    _, _, _, corpora = world
+    whole, cut = (measure(shop_of(world, FeatureSettings(max_tokens=n)), corpora["seed"]) for n in (200, 6))
+    assert (whole.cut, whole.note("seed")) == (0, "")
+    assert cut.cut > 0
+    assert cut.note("seed") == f"{cut.cut} of 12 seed texts were cut at 6 tokens (features.max_tokens)."
