@@ -15,7 +15,6 @@ trained (`fac.sae.recipe`).
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from typing import Any
 
 import torch
 
+from fac.digests import file_digest
 from fac.errors import FacError
 from fac.jsonl import write_json_atomic
 from fac.sae.hooks import hook_name
@@ -49,8 +49,7 @@ class Checkpoint:
         """For store keys: a digest of the file's content, or where on the hub it is."""
         if self.repository is not None:
             return f"{self.repository}/{self.name}@{self.commit}"
-        with Path(self.name).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()[:20]
+        return file_digest(Path(self.name))[:20]
 
     def fetch(self) -> Path:
         """The file, downloaded if need be. Raises FacError if the hub does not give it."""

@@ -6,13 +6,13 @@ this project carries. Does not know: how an SAE is loaded, or what fits it (`fac
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fac.digests import digest_of
 from fac.errors import FacError
 from fac.hub import failures, resolved_commit
 from fac.sae.hooks import told_layer
@@ -70,12 +70,8 @@ class SaeRef:
         """For store keys: a digest of the folder's files, or what it is called on the hub, and at which commit."""
         if self.folder is None:
             return f"{self}@{self.commit()}"
-        digest = hashlib.sha256()
-        for file in (self.folder / CONFIG, self.folder / WEIGHTS):
-            _check_there(self.folder, (file.name,))
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return digest.hexdigest()[:20]
+        _check_there(self.folder, (CONFIG, WEIGHTS))
+        return digest_of("", [self.folder / CONFIG, self.folder / WEIGHTS])
 
     def fetched(self, *names: str) -> Path | None:
         """The folder on this machine that holds the SAE's files `names`; None for a release, which sae-lens fetches.
