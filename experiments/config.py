@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from experiments import unread
 from experiments.engines import ANNOTATORS, KINDS, Engine, Engines
 from experiments.results import REPOSITORY
 from fac.backbone import ModelRef
@@ -35,7 +36,16 @@ MODELS = REPOSITORY / "conf" / "model"
 
 
 def plain(cfg: DictConfig, key: str | None = None) -> Any:
-    """The configuration resolved, or a part of it, as plain containers. Raises FacError for a value left open."""
+    """The configuration resolved, or a part of it, as plain containers. Raises FacError for a value left open.
+
+    The part counts as read (`experiments.unread`).
+    """
+    if key is not None:
+        unread.note(key)
+    return _resolved(cfg, key)
+
+
+def _resolved(cfg: DictConfig, key: str | None) -> Any:
     try:
         node = cfg if key is None else OmegaConf.select(cfg, key, throw_on_missing=True)
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
@@ -46,7 +56,12 @@ def plain(cfg: DictConfig, key: str | None = None) -> Any:
 
 def group(cfg: DictConfig, name: str) -> dict[str, Any]:
     """One group of the configuration. Raises FacError if it was replaced by a single value."""
-    values = plain(cfg, name)
+    unread.note(name)
+    return _group(cfg, name)
+
+
+def _group(cfg: DictConfig, name: str) -> dict[str, Any]:
+    values = _resolved(cfg, name)
     if not isinstance(values, dict):
         raise FacError(f"{name} is a group of settings, not a value: set its keys, such as {name}.KEY=VALUE.")
     return values
@@ -60,9 +75,23 @@ def value(cfg: DictConfig, key: str, kind: Any) -> Any:
         raise _wrong(key, error) from None
 
 
-def settings(cls: type[T], cfg: DictConfig, name: str, *, leave: Iterable[str] = (), positive: Iterable[str] = ()) -> T:
-    """The group as a dataclass, its types checked; `leave` names keys that belong to others."""
-    return typed(cls, {key: held for key, held in group(cfg, name).items() if key not in set(leave)}, name, positive)
+def settings(
+    cls: type[T],
+    cfg: DictConfig,
+    name: str,
+    *,
+    leave: Iterable[str] = (),
+    positive: Iterable[str] = (),
+    given: Mapping[str, Any] | None = None,
+) -> T:
+    """The group as a dataclass, its types checked.
+
+    `leave` names keys that belong to others; what is `given` stands in place of the group's.
+    """
+    left = {*leave, *(given or {})}
+    held = {key: value for key, value in _group(cfg, name).items() if key not in left}
+    unread.note(*(f"{name}.{key}" for key in held))
+    return typed(cls, {**held, **(given or {})}, name, positive)
 
 
 def typed(cls: type[T], values: Mapping[str, Any], name: str, positive: Iterable[str] = ()) -> T:
@@ -199,9 +228,10 @@ def thresholds(cfg: DictConfig) -> Thresholds:
     return typed(Thresholds, {**values, "default": str(values["default"])}, "thresholds")
 
 
-def synthesis_settings(cfg: DictConfig) -> SynthesisSettings:
+def synthesis_settings(cfg: DictConfig, **given: Any) -> SynthesisSettings:
+    """The group `synthesis`, where what is `given` does not stand in its place."""
     positive = ("n", "m", "max_new_tokens", "span_tokens")
-    made = settings(SynthesisSettings, cfg, "synthesis", leave=("prompts", "budget"), positive=positive)
+    made = settings(SynthesisSettings, cfg, "synthesis", leave=("prompts", "budget"), positive=positive, given=given)
     if made.spans < 0:
         raise FacError(f"synthesis.spans={made.spans} will not do: it is 0 or more.")
     return made

@@ -237,9 +237,7 @@ def task_plans(cfg: DictConfig) -> list[TaskPlan]:
             raise FacError(f"experiment.tasks cannot be {name}{closest(name, TASKS)}.")
         task, key = TASKS[name], f"tasks.{name}"
         values = config.group(cfg, key)
-        common = replace(
-            config.synthesis_settings(cfg), max_new_tokens=config.value(cfg, f"{key}.max_new_tokens", PositiveInt)
-        )
+        common = config.synthesis_settings(cfg, max_new_tokens=config.value(cfg, f"{key}.max_new_tokens", PositiveInt))
         seeds = tuple(config.value(cfg, f"{key}.seeds", list[int]))
         if not seeds or len(set(seeds)) < len(seeds):
             raise FacError(f"{key}.seeds needs at least one seed, and each only once.")

@@ -27,6 +27,7 @@ from experiments.results import Cell, Table, observed, provenance, versions
 from experiments.session import Session
 from experiments.tasks.data import draw_world
 from fac.coverage import overlap
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.lab.world.corpora import Sizes
 from fac.matching import Match, carry, correlations, mutual
@@ -82,10 +83,12 @@ def run(cfg: DictConfig) -> Path:
     models = {name: config.model_named(cfg, name) for name in names}
     at_least: float = config.value(cfg, "experiment.at_least", Annotated[float, Field(gt=0, le=1)])
     min_active: int = config.value(cfg, "experiment.min_active", PositiveInt)
-    features, layer, read = config.feature_settings(cfg), config.sae_layer(cfg), config.read_settings(cfg)
+    features, layer = config.feature_settings(cfg), config.sae_layer(cfg)
+    fdr: float = config.value(cfg, "interpret.fdr", Annotated[float, Field(gt=0, lt=1)])
+    texts = shared_texts(cfg)
     torch.set_num_threads(config.value(cfg, "workers", PositiveInt | None) or torch.get_num_threads())
     with Session.open(cfg) as session:
-        corpus, described, said = shared_corpus(cfg, session.store)
+        corpus, described, said = shared_corpus(session.store, texts)
         encoders = []
         for name, (model, sae) in models.items():
             found = measure(
@@ -94,10 +97,10 @@ def run(cfg: DictConfig) -> Path:
             if note := found.note("shared"):
                 said.append(f"{name}: {note}")
                 session.say(said[-1])
-            encoders.append(Encoder(name, found, _relevant(found, min_active, read.fdr)))
+            encoders.append(Encoder(name, found, _relevant(found, min_active, fdr)))
         pairs = [matched(session.store, a, b, min_active) for a, b in itertools.combinations(encoders, 2)]
-        world = config.plain(cfg, "data.corpus.path") is None
-        kind = labels.kind_of("lab" if world else "own", {name: ref for name, (ref, _) in models.items()})
+        data = "own" if isinstance(texts, Source) else "lab"
+        kind = labels.kind_of(data, {name: ref for name, (ref, _) in models.items()})
         table = _table(session, pairs, at_least, min_active, kind, said)
         page = Page(
             title=table.title,
@@ -111,15 +114,22 @@ def run(cfg: DictConfig) -> Path:
         return session.finish(page, metrics, texts={"matches.jsonl": listed})
 
 
-def shared_corpus(cfg: DictConfig, store: Store) -> tuple[Artifact, str, list[str]]:
-    """The texts that all models read (a data set, or the anchor of the lab's world), what they are, and notes."""
+def shared_texts(cfg: DictConfig) -> Source | tuple[Sizes, int]:
+    """What all models read: the data set named, or the anchor of a world of the lab, by its sizes and seed."""
     if config.plain(cfg, "data.corpus.path") is not None:
-        artifact, report = corpus_of(store, config.source(cfg, "corpus"))
-        return artifact, str(report), list(report.notes("shared"))
+        return config.source(cfg, "corpus")
     if cfg.scale.name != "lab":
         raise FacError("data.corpus.path is not set: give a data set, data.corpus.path=FILE.")
-    seed: int = config.value(cfg, "lab.seed", int)
     sizes = config.typed(Sizes, {k: v for k, v in config.group(cfg, "lab").items() if k != "seed"}, "lab")
+    return sizes, config.value(cfg, "lab.seed", int)
+
+
+def shared_corpus(store: Store, texts: Source | tuple[Sizes, int]) -> tuple[Artifact, str, list[str]]:
+    """The texts as a corpus, what they are, and notes."""
+    if isinstance(texts, Source):
+        artifact, report = corpus_of(store, texts)
+        return artifact, str(report), list(report.notes("shared"))
+    sizes, seed = texts
     return draw_world(store, sizes, seed)["anchor"], f"{sizes.anchor} texts, the anchor corpus of world {seed}", []
 
 

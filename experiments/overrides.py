@@ -141,6 +141,12 @@ def _keys(cfg: Any, prefix: str = "") -> list[str]:
     return keys
 
 
+def given(overrides: Sequence[str]) -> dict[str, str]:
+    """The keys that settings set, as names of the configuration, and the settings."""
+    found = {override: _setting(override) for override in overrides}
+    return {str(setting.package or setting.key_or_group): override for override, setting in found.items()}
+
+
 # Sweeps
 
 

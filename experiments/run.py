@@ -28,7 +28,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.hub import reach_hub
-from experiments.overrides import CONF, composed, is_sweep, own_folders, quoted
+from experiments.overrides import CONF, composed, given, is_sweep, own_folders, quoted
+from experiments.unread import watching
 from fac.errors import FacError
 
 # Options after which the overrides are not those of one run of our own configuration.
@@ -73,7 +74,8 @@ def _run(cfg: DictConfig) -> None:
 
             print(report(cfg))
             return
-        out = importlib.import_module(cfg.experiment.module).run(cfg)
+        with watching(given(HydraConfig.get().overrides.task)):
+            out = importlib.import_module(cfg.experiment.module).run(cfg)
     except FacError as error:
         _stop(f"{job}{error}")
     except OSError as error:

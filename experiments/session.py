@@ -15,10 +15,10 @@ from types import TracebackType
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from experiments import results
+from experiments import results, unread
 from experiments.config import plain, value
 from experiments.report import Page, render
-from experiments.tracking import Tracker
+from experiments.tracking import Tracker, flatten
 from experiments.walk import NotStored, current_walk
 from fac.sae.recipe import OnStep
 from fac.store import StageEvent, Store
@@ -49,8 +49,13 @@ class Session:
 
     @classmethod
     def open(cls, cfg: DictConfig) -> Session:
-        """Check the whole configuration, make `out`, start the tracked run. A dry run makes and tracks nothing."""
+        """Check the whole configuration, make `out`, start the tracked run. A dry run makes and tracks nothing.
+
+        Raises FacError for a value left open, a setting that the experiment has not read by now, a folder that cannot
+        be written.
+        """
         config = plain(cfg)
+        unread.check(list(flatten(config)))
         digest = results.config_hash(config)
         out, outputs = (Path(str(name)).expanduser().absolute() for name in (config["out"], config["paths"]["outputs"]))
         real = current_walk() is None
