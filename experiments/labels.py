@@ -18,7 +18,8 @@ from experiments.results import LAB_LABEL, REPOSITORY, PaperNumber, paper_table
 from experiments.tasks.base import Task
 from experiments.tasks.data import Origin, Sources, origin_of
 from fac.backbone import ModelRef
-from fac.data.files import Source, content_digest
+from fac.data.files import content_digest
+from fac.data.source import Source
 from fac.lab import MODELS
 
 Kind = Literal["lab", "paper", "own"]
@@ -33,7 +34,16 @@ CAA_TESTS = {  # SHA-256 of the test files of github.com/nrimsky/CAA, which are 
     "survival-instinct": "750a96d7864c864b39168efed636cd79289bad6746024922a7367ccc171f951f",
 }
 BEHAVIORS = {"sycophancy": "sycophancy", "survival": "survival-instinct"}  # by task
-AS_PUBLISHED = ("path", "subset", "split", "text", "label", "limit")  # what makes a source the paper's test
+AS_PUBLISHED = (
+    "path",
+    "subset",
+    "split",
+    "text",
+    "label",
+    "label_rule",
+    "label_ones",
+    "limit",
+)  # what makes a source the paper's test
 
 
 def label(kinds: Iterable[Kind]) -> str:
@@ -75,7 +85,8 @@ def is_published(task: Task, tests: list[Source]) -> bool:
     Other rows of the same data set may join it: how much of ToxicChat the paper takes is not known.
     """
     if task.name in BEHAVIORS:
-        return len(tests) == 1 and tests[0].limit is None and is_caa_test(BEHAVIORS[task.name], tests[0].path)
+        files = [file for test in tests for file in test.paths]
+        return len(files) == 1 and tests[0].limit is None and is_caa_test(BEHAVIORS[task.name], files[0])
     papers = origin_of(task, yaml.safe_load(PAPER_TASKS.read_text())[task.name])
     assert isinstance(papers, Sources)
     papers_test = papers.sets["test"]

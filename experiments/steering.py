@@ -291,7 +291,7 @@ def _table(
 
 def _kind(session: Session, behavior: Behavior) -> labels.Kind:
     test = behavior.sources["test"]
-    published = test.limit is None and labels.is_caa_test(behavior.name, Path(test.path))
+    published = test.limit is None and labels.is_caa_test(behavior.name, test.paths[0])
     model = config.model_ref(session.cfg)
     return labels.kind_of("paper" if published else "own", {session.cfg.model.name: model})
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fac.data.files import read_rows
 from fac.data.labels import Labels
 from fac.data.source import Malformed, Row, Source, listing, lookup
+from fac.data.turns import string_of, turns_of
 from fac.errors import FacError
 
 if TYPE_CHECKING:  # fac.chat needs transformers; a message is a plain dict
@@ -33,14 +34,13 @@ AUTO_COLUMNS = (
     "instruction",  # joined with "input" where there is one
     "messages",
     "conversations",
+    "conversation",
     "chosen",  # an HH-RLHF transcript, or a list of messages
     "transcript",
 )
 """Columns that `text: auto` looks for; the first one that the first row has, holding a text or a list, is the text."""
 
-TRANSCRIPT_COLUMNS = ("chosen", "rejected", "transcript")  # where "\n\nHuman: ...\n\nAssistant: ..." is parsed
-TURN_MARK = re.compile(r"\n\n(Human|Assistant):(?=\s|$)")
-ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
+REPLIES = ("chosen", "transcript")  # the text only where they hold a conversation
 FIRST_ERRORS = 5  # reasons kept of skipped rows
 MOST_REASONS = 8  # different reasons that are counted
 QUOTED = re.compile(r"'[^']*'|\(.*\)|\d+")  # what differs between rows that are malformed for one reason
@@ -199,7 +199,7 @@ def _recognise(values: dict[str, Any], source: Source) -> tuple[str, ...]:
     """The text columns of a source whose first well-formed row is `values`."""
     for name in AUTO_COLUMNS:
         value = values.get(name)
-        if name in TRANSCRIPT_COLUMNS and isinstance(value, str) and not TURN_MARK.match(value):
+        if name in REPLIES and isinstance(value, str) and turns_of(value, name) is None:
             continue
         if isinstance(value, (str, list)):
             return (name, "input") if name == "instruction" else (name,)
@@ -211,38 +211,23 @@ def _recognise(values: dict[str, Any], source: Source) -> tuple[str, ...]:
 
 
 def _conversation(values: dict[str, Any], names: tuple[str, ...], source: Source) -> list[Message]:
+    """The turns of a row; plain texts in a list (UltraChat) are the user's and the assistant's in turn."""
     if len(names) == 1:
         value = lookup(values, names[0])
-        if isinstance(value, list):
-            if source.text != "auto" and all(isinstance(turn, str) for turn in value):  # UltraChat's `data`
-                return [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(value)]
-            return [turn_of(turn, number) for number, turn in enumerate(value, start=1)]
-        text = string_of(value, names[0])
-        if names[0].rpartition(".")[2] in TRANSCRIPT_COLUMNS and TURN_MARK.match(text):
-            return transcript_turns(text)
-        return [{"role": "user", "content": text}]
+        if source.text != "auto" and isinstance(value, list) and all(isinstance(turn, str) for turn in value):
+            value = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(value)]
+        turns = turns_of(value, names[0])
+        return [{"role": "user", "content": string_of(value, names[0])}] if turns is None else turns
     optional = names[1:] if source.text == "auto" else ()
-    parts = [string_of(lookup(values, name), name) for name in names if name in values or name not in optional]
+    parts = [_plain(lookup(values, name), name) for name in names if name in values or name not in optional]
     return [{"role": "user", "content": "\n\n".join(part for part in parts if part.strip())}]
 
 
-def turn_of(turn: Any, number: int) -> Message:
-    """One turn of a messages column: {"role", "content"} or, as ShareGPT has it, {"from", "value"}."""
-    if not isinstance(turn, Mapping):
-        raise Malformed(f"turn {number} is not an object with role and content")
-    role = turn.get("role", turn.get("from"))
-    if not isinstance(role, str) or not role:
-        raise Malformed(f"turn {number} has no role")
-    content = turn.get("content", turn.get("value"))
-    return {"role": ROLES.get(role.lower(), role.lower()), "content": string_of(content, f"turn {number}")}
-
-
-def transcript_turns(text: str) -> list[Message]:
-    """An HH-RLHF transcript; `text` starts with a turn mark. An open last turn of the assistant is left out."""
-    pieces = TURN_MARK.split(text)[1:]
-    speakers = ("user" if speaker == "Human" else "assistant" for speaker in pieces[::2])
-    turns = [{"role": role, "content": words.strip()} for role, words in zip(speakers, pieces[1::2], strict=True)]
-    return turns if turns[-1]["content"] or turns[-1]["role"] == "user" else turns[:-1]
+def _plain(value: Any, name: str) -> str:
+    """A text that is to be joined with others."""
+    if isinstance(value, str) and turns_of(value, name) is not None:
+        raise Malformed(f"{name} holds a conversation, which cannot be joined with other columns")
+    return string_of(value, name)
 
 
 def _users_words(conversation: list[Message]) -> list[Message]:
@@ -263,15 +248,6 @@ def _all_turns(conversation: list[Message]) -> list[Message]:
     if not conversation:
         raise Malformed("the conversation has no turns")
     return conversation
-
-
-def string_of(value: Any, name: str) -> str:
-    """A text; a value that is missing is an empty one."""
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise Malformed(f"{name} is not a text but {type(value).__name__}")
-    return value
 
 
 def _as_tuple(text: str | tuple[str, ...]) -> tuple[str, ...]:

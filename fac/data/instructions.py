@@ -11,20 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fac.chat import Message, exchange
-from fac.data.examples import (
-    TURN_MARK,
-    LoadReport,
-    check_characters,
-    sift,
-    string_of,
-    transcript_turns,
-    turn_of,
-)
+from fac.data.examples import LoadReport, check_characters, sift
 from fac.data.files import read_rows
 from fac.data.source import Malformed, Row, Source, listing, lookup
+from fac.data.turns import CHATS, string_of, turns_of
 
 ANSWERS = ("output", "response", "completion", "answer")  # where an answer stands beside its instruction
-CHATS = ("messages", "conversations")
 TRANSCRIPTS = ("chosen", "transcript")  # of HH-RLHF
 PROMPTS = ("prompt", "question", "text")
 
@@ -61,24 +53,35 @@ def _first_exchange(values: Mapping[str, Any], text: str | tuple[str, ...]) -> t
     if text != "auto":
         names = (text,) if isinstance(text, str) else text
         held = [lookup(values, name) for name in names]
-        if len(held) == 1 and isinstance(held[0], list):
-            return _of_chat(_turns(held[0]))
-        parts = [string_of(value, name) for value, name in zip(held, names, strict=True)]
-        return _joined(parts), _answer(values)
+        if len(held) == 1:
+            return _exchange(held[0], names[0], values)
+        return _joined([string_of(value, name) for value, name in zip(held, names, strict=True)]), _answer(values)
     if isinstance(values.get("instruction"), str):
         parts = [string_of(values.get(name), name) for name in ("instruction", "input")]
         return _joined(parts), _answer(values)
-    for name in CHATS:
-        if isinstance(values.get(name), list):
-            return _of_chat(_turns(values[name]))
-    for name in TRANSCRIPTS:
+    for name in CHATS + TRANSCRIPTS + PROMPTS:
         held = values.get(name)
-        if isinstance(held, str) and TURN_MARK.match(held):
-            return _of_chat(transcript_turns(held))
-    for name in PROMPTS:
-        if isinstance(values.get(name), str):
-            return values[name], _answer(values)
+        if isinstance(held, list) and name in CHATS:
+            return _exchange(held, name, values)
+        if isinstance(held, str) and (name not in TRANSCRIPTS or turns_of(held, name) is not None):
+            return _exchange(held, name, values)
     raise Malformed(f"there is no instruction, conversation or prompt (found: {listing(values)})")
+
+
+def _exchange(value: Any, name: str, values: Mapping[str, Any]) -> tuple[str, str]:
+    """What a cell asks, and the reply to it that stands there, or in the column of answers."""
+    turns = _plain_turns(value) or turns_of(value, name)
+    if turns is None:
+        return string_of(value, name), _answer(values)
+    question, reply = _of_chat(turns)
+    return question, reply or _answer(values)
+
+
+def _plain_turns(chat: Any) -> list[Message]:
+    """The first two of plain texts (LIMA, UltraChat), which are the user's and the assistant's in turn."""
+    if isinstance(chat, list) and len(chat) > 1 and all(isinstance(turn, str) for turn in chat):
+        return exchange(chat[0], chat[1])
+    return []
 
 
 def _answer(values: Mapping[str, Any]) -> str:
@@ -87,13 +90,6 @@ def _answer(values: Mapping[str, Any]) -> str:
 
 def _joined(parts: list[str]) -> str:
     return "\n\n".join(part for part in parts if part.strip())
-
-
-def _turns(chat: list[Any]) -> list[Message]:
-    """The turns of a conversation; plain texts (LIMA, UltraChat) are the user's and the assistant's in turn."""
-    if len(chat) > 1 and all(isinstance(turn, str) for turn in chat):
-        return exchange(chat[0], chat[1])
-    return [turn_of(turn, number) for number, turn in enumerate(chat, start=1)]
 
 
 def _of_chat(turns: list[Message]) -> tuple[str, str]:

@@ -14,18 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from fac.chat import Message, exchange
-from fac.data.examples import (
-    TURN_MARK,
-    LoadReport,
-    check_characters,
-    id_of,
-    sift,
-    string_of,
-    transcript_turns,
-    turn_of,
-)
+from fac.data.examples import LoadReport, check_characters, id_of, sift
 from fac.data.files import read_rows
 from fac.data.source import Malformed, Row, Source, listing
+from fac.data.turns import string_of, turns_of
 from fac.errors import FacError, closest
 
 ECHO = 3  # words: replies that both begin with a prompt longer than this hold it
@@ -154,7 +146,7 @@ def _prompt(values: Mapping[str, Any]) -> list[Message]:
     """What stands before replies that are nothing but replies."""
     for name in ("prompt", "question"):
         if name in values:
-            return _turns(values[name], name, "user")
+            return _turns(values[name], "prompt", "user")
     parts = [string_of(values[name], name) for name in ("instruction", "input") if name in values]
     if not parts:
         raise Malformed(
@@ -253,10 +245,8 @@ def _joined(chat: list[Message], side: str) -> list[Message]:
 
 def _turns(value: Any, name: str, role: str) -> list[Message]:
     """A list of messages, a transcript, or a plain text said by `role`."""
-    if isinstance(value, list):
-        return [turn_of(turn, number) for number, turn in enumerate(value, start=1)]
-    text = string_of(value, name)
-    return transcript_turns(text) if TURN_MARK.match(text) else [{"role": role, "content": text}]
+    turns = turns_of(value, name)
+    return [{"role": role, "content": string_of(value, name)}] if turns is None else turns
 
 
 def _column(values: Mapping[str, Any], name: str) -> Any:

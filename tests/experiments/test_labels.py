@@ -12,7 +12,7 @@ from experiments.results import LAB_LABEL, paper_table
 from experiments.run import CONF
 from experiments.tasks import TASKS
 from fac.backbone import ModelRef
-from fac.data.files import Source
+from fac.data.source import Source
 from fac.train.classifier import ClassifierSettings
 
 MINE = ModelRef("/models/mine")
