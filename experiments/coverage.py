@@ -24,7 +24,7 @@ from experiments.report import Feature, Figure, Page, Series, Span
 from experiments.results import Cell, Table, observed, provenance, versions
 from experiments.session import Session
 from fac.coverage import bootstrap, counts, fac_ratio, rarefaction
-from fac.data.examples import LoadReport
+from fac.data.examples import LoadReport, left_out
 from fac.diversity import diversity
 from fac.features import content_means
 from fac.pipeline import Gap, Measured, Workshop, corpus_of, find_gap, measure, spans_of
@@ -49,13 +49,13 @@ def run(cfg: DictConfig) -> Path:
         anchor, seed = measure(shop, corpora["anchor"]), measure(shop, corpora["seed"])
         everything = np.ones(anchor.pooled.n_features, np.bool_)
         gap = find_gap(anchor, seed, everything, thresholds)
-        said = [note for role, report in reports.items() for note in report.notes(role)] + gap.notes()
+        said = [*left_out(reports), *gap.notes()]
         for note in gap.notes():
             session.say(note)
         if labels.is_shipped(model):
             said.append("Measured with a model of the lab, which knows the lab's words only: for a first look.")
         table = _table(session, gap, replicates, said)
-        variety = _diversity(session, shop, gap, n_texts)
+        variety = _diversity(session, shop, gap, n_texts).noting(left_out(reports))
         page = Page(
             title=f"Feature coverage: {sources['seed'].title} against {sources['anchor'].title}",
             subtitle=f"Which features of the anchor, measured with {cfg.model.name}, do the seed data activate?",

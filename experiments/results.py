@@ -249,6 +249,10 @@ class Table:
         if strays or len(set(places)) < len(places):
             raise ValueError(f"cells outside the table or twice in it: {strays or sorted(places)}")
 
+    def noting(self, notes: Iterable[str]) -> Table:
+        """The table with further notes."""
+        return dataclasses.replace(self, notes=(*self.notes, *notes))
+
     def cell(self, row: str, column: str) -> Cell | None:
         """The cell at that place, or None where nothing was measured."""
         return next((c for c in self.cells if (c.row, c.column) == (row, column)), None)

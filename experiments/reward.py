@@ -23,7 +23,7 @@ from experiments.results import Table, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS
 from experiments.tasks.base import write_rows
-from fac.data.examples import LoadReport
+from fac.data.examples import LoadReport, left_out
 from fac.data.files import fingerprint
 from fac.data.pairs import read_pairs
 from fac.data.source import Source
@@ -56,7 +56,8 @@ def run(cfg: DictConfig) -> Path:
             [Job("reward", "trained", s, session.store.root, model, settings, test, base=(train,)) for s in seeds]
         )
         scored = [track(session, cell) for cell in cells.results()]
-        table = _table(session, scored, sources)
+        left = left_out({role: report for role, (_, report) in found.items()})
+        table = _table(session, scored, sources).noting(left)
         page = Page(
             title=table.title,
             subtitle="Share of pairs whose chosen reply scores higher, by section.",

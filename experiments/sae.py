@@ -25,6 +25,7 @@ from experiments.results import Cell, Table, measured, observed, paper_table, pr
 from experiments.session import Session
 from experiments.tasks.data import source_of
 from fac.data.corpus import Corpus
+from fac.data.examples import left_out
 from fac.data.mixture import Part, mix
 from fac.errors import FacError
 from fac.pipeline import Workshop
@@ -58,8 +59,8 @@ def run(cfg: DictConfig) -> Path:
         found = measure_quality(shop, texts.held_out)
         corpus = labels.is_papers_corpus({name: part.source for name, part in parts.items()})
         kind = labels.kind_of("paper" if corpus else "own", {cfg.model.name: model})
-        said = [note for name, report in texts.reports.items() for note in report.notes(name)]
-        table = _table(session, found, None if isinstance(sae, SaeRef) else sae.seed, kind, said)
+        left = left_out(texts.reports)
+        table = _table(session, found, None if isinstance(sae, SaeRef) else sae.seed, kind, left)
         curve = _curve(shop)
         page = Page(
             title=table.title,

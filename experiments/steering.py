@@ -29,7 +29,7 @@ from experiments.session import Session
 from fac.backbone import Backbone, ModelRef, load_causal_lm, model_depth
 from fac.chat import as_chat
 from fac.data.choices import POLARITY, Choice, read_choices
-from fac.data.examples import LoadReport
+from fac.data.examples import LoadReport, left_out
 from fac.data.files import fingerprint
 from fac.data.source import Source
 from fac.errors import FacError, closest
@@ -106,7 +106,8 @@ def run(cfg: DictConfig) -> Path:
                     m: _answers(session.store, loaded, model, behavior, artifact, vector, m, settings)
                     for m in settings.multipliers
                 }
-        table = _table(session, behaviors, layer, curves, settings)
+        left = {f"{b.name}, {role}": report for b in behaviors for role, report in b.reports.items()}
+        table = _table(session, behaviors, layer, curves, settings).noting(left_out(left))
         page = Page(
             title=table.title,
             subtitle=f"{cfg.model.name}, layer {layer}: what it answers while a multiple of the vector is added.",

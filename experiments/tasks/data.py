@@ -186,7 +186,7 @@ def _read(task: Task, role: str, sources: Sources, notes: dict[str, bool]) -> li
         report = LoadReport()
         with _named(f"tasks.{task.name}.data.{name}"):
             rows += task.read(source, report)
-        notes[f"{task.name}, {name}: {report}"] = report.skipped > 0
+        notes[f"{task.name}, {name}: {report}"] = bool(report.notes(name))
     return rows
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -95,6 +95,11 @@ class LoadReport:
         if kind not in self.reasons and len(self.reasons) >= MOST_REASONS:
             kind = "other reasons"
         self.reasons[kind] = self.reasons.get(kind, 0) + 1
+
+
+def left_out(reports: Mapping[str, LoadReport]) -> tuple[str, ...]:
+    """What a table has to say of the rows of its data sets, by their names."""
+    return tuple(note for name, report in reports.items() for note in report.notes(name))
 
 
 def read_examples(source: Source, report: LoadReport | None = None) -> Iterator[Example]:

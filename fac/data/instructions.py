@@ -94,7 +94,7 @@ def _joined(parts: list[str]) -> str:
 
 def _of_chat(turns: list[Message]) -> tuple[str, str]:
     """The first thing that the user says, and what stands right behind it."""
-    for turn, following in zip(turns, [*turns[1:], {"role": "", "content": ""}], strict=True):
+    for turn, following in zip(turns, [*turns, {"role": "", "content": ""}][1:], strict=True):
         if turn["role"] == "user":
             return turn["content"], following["content"] if following["role"] == "assistant" else ""
     raise Malformed("the user says nothing")

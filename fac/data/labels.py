@@ -86,7 +86,9 @@ class Labels:
         if self._listed is None:
             found: dict[str, None] = {}
             for row in islice(read_rows(self.source), ROWS_SEEN):
-                for name in self.names if not isinstance(row.values, Malformed) else ():
+                if isinstance(row.values, Malformed):
+                    continue
+                for name in self.names:
                     try:
                         found[repr(lookup(row.values, name))] = None
                     except Malformed:

@@ -111,7 +111,7 @@ class Source:
             raise FacError(f"{key}_zeros is set without {key}_ones: set that too, to the values that count as 1.")
 
     def _check_paths(self) -> None:
-        if not self.paths:
+        if self.path == ():
             raise FacError(f"data.{self.name}.path names no file: set it to a file, a folder or a list of them.")
         if len(self.paths) > 1 and any(map(is_hub, self.paths)):
             raise FacError(f"data.{self.name}.path lists {self}: a list holds files, no hub:ID.")

@@ -1,5 +1,6 @@
 """experiments.config: every YAML composes, becomes typed settings, and a wrong key, type or open value is named."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import hydra
@@ -11,6 +12,7 @@ from experiments.main_results import task_plans
 from experiments.run import CONF
 from experiments.tasks import TASKS
 from fac.backbone import ModelRef
+from fac.data.source import Source
 from fac.errors import FacError
 from fac.lab import shipped
 from fac.sae import SaeRef, TrainSettings
@@ -32,6 +34,8 @@ def test_every_yaml_composes_and_becomes_settings(file: Path, tmp_path: Path):
         chosen = [f"scale={file.stem}", "experiment=main_results"]
     if group == "head":  # laid over them by a table of head-only training
         chosen = [f"scale={file.stem}", "experiment=cross_model", "experiment.tasks=[reward]"]
+    if group == "source":
+        chosen = ["experiment=sae", f"+source@data.parts.mine={file.stem}", "data.parts.mine.path=mine.jsonl"]
     if group == "corpus":
         chosen = ["experiment=sae", f"+corpus@data.parts={file.stem}"]
     cfg = compose(*chosen, f"model.path={tmp_path}", f"++model.sae={tmp_path}")
@@ -48,6 +52,31 @@ def test_every_yaml_composes_and_becomes_settings(file: Path, tmp_path: Path):
     trainings = {"train": TrainSettings, "train_paper": RecipeSettings}
     assert isinstance(config.sae_of(cfg), trainings.get(file.stem, SaeRef))
     assert config.model_ref(cfg).path == str(tmp_path)
+
+
+def test_every_option_of_a_data_set_can_be_set_without_a_plus(tmp_path: Path):
+    """Whoever names data of one's own finds the keys there: in the group `source` and in the paper's tasks."""
+    options = {field.name for field in fields(Source)} - {"name"}
+    texts = {"text", "turns", "label", "label_rule", "label_ones", "label_zeros"}
+    assert set(compose("experiment=coverage").data.seed) == options
+    assert set(compose("experiment=sae").data.corpus) == options
+    assert set(compose("experiment=matching").data.corpus) == options
+    assert set(compose("experiment=reward").data.test) == options - texts
+    tasks = compose("experiment=main_results", "scale=paper", f"model.path={tmp_path}").tasks
+    for name in ("toxicity", "reward", "instruction"):
+        for role, told in tasks[name].data.items():
+            assert told is None or set(told) == options, f"{name}.{role}"
+
+
+def test_only_data_sets_that_say_so_lose_malformed_rows(tmp_path: Path):
+    """At paper scale those of HH-RLHF, none by inheritance from another data set, and no test."""
+    tasks = compose("experiment=main_results", "scale=paper", f"model.path={tmp_path}").tasks
+    for name, task in tasks.items():
+        for role, told in task.data.items():
+            if told is not None:
+                of_hh = str(told.path).startswith("hub:Anthropic/hh-rlhf/")
+                assert told.on_error == ("skip" if of_hh else "fail"), f"{name}.{role}"
+                assert not (of_hh and role.startswith("test"))
 
 
 def test_transfer_trains_heads_only_at_paper_scale_as_table_3_does():

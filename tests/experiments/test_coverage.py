@@ -100,6 +100,32 @@ def matrices(run: Run) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return found[ANCHOR_TEXTS], found[SEED_TEXTS]
 
 
+def test_lists_and_patterns_of_files_are_one_data_set_and_what_is_left_out_is_in_the_table(run: Run):
+    """The same texts in files of other kinds give the same numbers."""
+    texts = sentences(SEED_TEXTS, 2)
+    (run.folder / "parts").mkdir()
+    for name, part in (("a", texts[:10]), ("b", texts[10:20])):
+        (run.folder / "parts" / f"{name}.csv").write_text("text\n" + "".join(f"{text}\n" for text in part))
+    rest = write_texts(run.folder / "rest.jsonl", texts[20:])
+    rest.write_text(rest.read_text() + '{"text": ""}\n{"text": \n')
+    changed = ["data.seed.path=[parts/*.csv,rest.jsonl]", "data.seed.on_error=skip", "out=listed"]
+    done = fac_here(*run.arguments, *changed, cwd=run.folder)
+    assert done.code == 0, done.err
+    table = Table.from_json((run.folder / "listed" / "table.json").read_text())
+    assert {(c.row, c.column): c.mean for c in table.cells} == {(c.row, c.column): c.mean for c in run.table.cells}
+    (left,) = set(table.notes) - set(run.table.notes)
+    assert left.startswith(
+        f"seed: {SEED_TEXTS} texts, 2 malformed rows skipped (first: rest.jsonl, line 6: the text is"
+    )
+    assert "1: the text is empty; 1: not valid JSON" in left
+    page = (run.folder / "listed" / "report.html").read_text()
+    assert page.count("2 malformed rows skipped") == 3  # both tables, and the facts
+    assert "*.csv, rest.jsonl against anchor.jsonl" in page
+    again = fac_here(*run.arguments, "data.seed.path=parts", "out=folder", cwd=run.folder)
+    assert again.code == 0, again.err
+    assert "seed: 20 texts" in again.err + again.out
+
+
 def test_the_table_has_the_promised_form(run: Run):
     raw = json.loads((run.out / "table.json").read_text())
     assert {"experiment", "scale", "cells", "config_hash", "versions"} <= raw.keys()

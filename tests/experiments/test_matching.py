@@ -131,14 +131,16 @@ def test_a_model_has_its_own_features(tmp_path: Path):
 
 def test_texts_without_labels_have_no_relevant_features(strangers: Run, tmp_path: Path):
     folder = strangers.folder
+    (tmp_path / "more.jsonl").write_text('{"text": ""}\n')
     run = matching(
-        folder, f"model.path={folder / 'qwen'}", f"model.sae={folder / 'sae'}",
-        f"data.corpus.path={folder / 'texts.jsonl'}", f"out={tmp_path / 'out'}",
+        folder, f"model.path={folder / 'qwen'}", f"model.sae={folder / 'sae'}", "data.corpus.on_error=skip",
+        f"data.corpus.path=[{folder / 'texts.jsonl'},{tmp_path / 'more.jsonl'}]", f"out={tmp_path / 'out'}",
     )  # fmt: skip
     assert run.done.code == 0, run.done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
     assert not {"relevant", "relevant_share", "agreement"} & set(table.columns)
     assert any("no labels of two classes" in note for note in table.notes)
+    assert any(note.startswith("shared: ") and "1 malformed rows skipped" in note for note in table.notes)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,20 @@ def test_ultrafeedback_trains_and_llmbar_tests(real_data: Callable[[str], Path],
     assert section is not None
     assert average is not None
     assert 0 <= section.mean == average.mean <= 100
+    assert [note for note in table.notes if "malformed" in note] == []
+
+
+@pytest.mark.slow
+def test_pairs_that_are_left_out_are_in_the_table(tmp_path: Path):
+    rows = [{"prompt": f"how do i do thing {n}", "chosen": "sure here is how", "rejected": "no"} for n in range(8)]
+    lines = [json.dumps(row) for row in [*rows, {**rows[0], "chosen": "no"}]]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    paths = ["data.train.path=pairs.jsonl", "data.test.path=pairs.jsonl"]
+    done = fac_here(*QUICK, *paths, "data.train.on_error=skip", "data.test.on_error=skip", cwd=tmp_path)
+    assert done.code == 0, done.err
+    notes = Table.from_json((tmp_path / "out" / "table.json").read_text()).notes
+    for role in ("train", "test"):
+        assert any(note.startswith(f"{role}: 8 texts, 1 malformed rows skipped") for note in notes)
 
 
 def test_a_file_without_pairs_is_said_in_one_sentence(tmp_path: Path):

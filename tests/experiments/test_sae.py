@@ -139,8 +139,9 @@ def test_a_checkpoint_on_texts_of_one_s_own(folder: Path):
     weight = {"W_enc": torch.zeros(64, 2**14), "b_enc": torch.full((2**14,), -9.0), "b_dec": torch.zeros(64)}
     weight["W_enc"][:, :128], weight["b_enc"][:128] = torch.cat([basis, -basis], dim=1), 0.0
     torch.save({"weight": weight, "config": {"d_inp": 64, "d_hide": 2**14, "topK": 20}}, folder / "sae_l2.pth")
-    parts = "data.parts={own: {path: own.jsonl}, drawn: {path: texts.jsonl, sample: 3}}"
-    (folder / "own.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in sentences(7, 9)))
+    parts = "data.parts={own: {path: own.jsonl, on_error: skip}, drawn: {path: texts.jsonl, sample: 3}}"
+    rows = [{"text": text} for text in [*sentences(7, 9), ""]]
+    (folder / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = sae(folder, "sae.path=sae_l2.pth", "data.corpus.path=null", parts, "data.held_out=0.2", "out=pth")
     assert done.code == 0, done.err
     made = table(folder / "pth")
@@ -150,6 +151,7 @@ def test_a_checkpoint_on_texts_of_one_s_own(folder: Path):
     assert active is not None
     assert (l0.mean, l0.paper) == (20, None)  # Table 7 has this size, but of other texts
     assert 0 < l2.mean < 0.5
+    assert "own: 7 texts, 1 malformed rows skipped" in (folder / "pth" / "table.md").read_text()
     assert OWN_LABEL in (folder / "pth" / "table.md").read_text()
     assert 20 <= active.mean <= 128
     page = (folder / "pth" / "report.html").read_text()

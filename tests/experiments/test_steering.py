@@ -210,11 +210,18 @@ def test_prompts_with_cues(world: Path):
 
 def test_files_in_place_of_folders(world: Path):
     generate, test = (f"caa/{part}" for part in ("generate/sycophancy/generate_dataset.json", "test/sycophancy"))
-    (world / "mine.json").write_text((world / generate).read_text().replace("switched", "turned"))
-    overrides = ("data.generate.path=mine.json", f"data.test.path={test}/test_dataset_ab.json", "experiment.seeds=[42]")
+    rows = json.loads((world / generate).read_text().replace("switched", "turned"))
+    (world / "mine.json").write_text(json.dumps([*rows, {**rows[0], "question": "no options"}]))
+    overrides = (
+        "data.generate.path=mine.json",
+        "data.generate.on_error=skip",
+        f"data.test.path={test}/test_dataset_ab.json",
+        "experiment.seeds=[42]",
+    )
     run = steering(world, "behavior=politeness", *overrides, out="files")
     assert run.done.code == 0, run.done.err
     assert run.vector("politeness", 42).behavior == "politeness"
+    assert any(f"politeness, generate: {len(rows)} texts, 1 malformed rows skipped" in n for n in run.table.notes)
 
 
 @pytest.mark.parametrize(

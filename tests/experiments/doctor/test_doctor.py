@@ -171,6 +171,11 @@ def test_data_files_are_opened_and_their_first_rows_read(tmp_path: Path):
     assert found["time measure"][0] == "ok"
     skipped = lines(fac_here("doctor", *arguments, "data.seed.on_error=skip", cwd=tmp_path))
     assert skipped[bad][0] == "ok"
+    listed = [*arguments[:2], f"data.seed.path=[{folder / 'good.jsonl'},{folder / 'bad.jsonl'}]"]
+    found = lines(fac_here("doctor", *listed, cwd=tmp_path))
+    assert found[f"data {folder / 'good.jsonl'}, {folder / 'bad.jsonl'}"][0] == "missing"
+    pattern = [*arguments[:2], f"data.seed.path={folder}/g*.jsonl"]
+    assert lines(fac_here("doctor", *pattern, cwd=tmp_path))[f"data {folder}/g*.jsonl"][0] == "ok"
 
 
 def test_a_model_without_weights_and_an_sae_that_does_not_fit_are_said(tmp_path: Path):

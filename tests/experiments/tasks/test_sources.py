@@ -187,7 +187,7 @@ def test_a_set_is_named_anew_or_left_out_on_the_command_line(tmp_path: Path):
         )
     )
     assert isinstance(plan.origin, Sources)
-    assert plan.origin.sets["test"] == Source(Path(file), "test", "user_input", "toxicity", on_error="skip")
+    assert plan.origin.sets["test"] == Source(Path(file), "test", "user_input", "toxicity")
     assert list(plan.origin.of("anchor")) == ["anchor", "anchor_red_team", "anchor_mine"]
     assert plan.origin.sample["anchor"] == 8637
 
