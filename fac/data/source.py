@@ -111,15 +111,16 @@ class Source:
             raise FacError(f"{key}_zeros is set without {key}_ones: set that too, to the values that count as 1.")
 
     def _check_paths(self) -> None:
-        if self.path == ():
+        first = next(iter(self.paths), None)
+        if first is None:
             raise FacError(f"data.{self.name}.path names no file: set it to a file, a folder or a list of them.")
         if len(self.paths) > 1 and any(map(is_hub, self.paths)):
             raise FacError(f"data.{self.name}.path lists {self}: a list holds files, no hub:ID.")
-        if not self.on_hub:
+        if not is_hub(first):
             for option in HUB_ONLY:
                 if getattr(self, option) is not None:
                     raise FacError(f"data.{self.name}.{option} is only for hub:ID: leave it out for {self}.")
-        elif hub_name(self.paths[0]).file and (self.subset or self.split):
+        elif hub_name(first).file and (self.subset or self.split):
             raise FacError(f"data.{self.name}: {self} is one file, so leave out subset and split.")
 
     @property
