@@ -81,7 +81,7 @@ def associated(
     feature = found.group // len(texts)
 
     def per_feature(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(feature, weights=values, minlength=pooled.n_features)
+        return np.bincount(feature, weights=values, minlength=pooled.n_features).astype(np.float64)
 
     # Of a sum drawn without replacement: its mean, variance and third central moment, exactly.
     above = found.rank_sum - pos * (size + 1) / 2

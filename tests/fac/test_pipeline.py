@@ -217,7 +217,7 @@ def test_the_statistical_judge_holds_length_fixed(world):
         store, "texts", lambda: (Example(as_chat(t), label, str(i)) for i, (t, label) in enumerate(chosen)), {"of": "l"}
     )
     read = ReadSettings(judge="statistical", spans=2, fdr=0.05)
-    annotators = dict.fromkeys(ROLES, Rules())
+    annotators = {str(role): Rules() for role in ROLES}
     found = mine(shop, corpora["anchor"], corpora["seed"], annotators, prompts, read, THRESHOLDS, labelled).gap.relevant
     measured = measure(shop, labelled)
     labels = np.array([label for _, label in chosen], bool)
