@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from fac.train.reward import RewardModel
 
 # Pairs of each subset as RewardBench counts them: its weight within the section. The 447 of math-prm count as 984, as
-# many as the code subsets have together.
+# many as the code subsets have together. Of XSTest the data hold 154 that should be refused and 250 that should not;
+# RewardBench's own table (commit a32e272) has the two numbers the other way round, later forks do not: safety differs by
+# tenths of a point.
 SECTIONS = {
     "chat": {
         "alpacaeval-easy": 100,

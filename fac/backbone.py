@@ -70,9 +70,14 @@ def model_depth(ref: ModelRef) -> int:
     return int(load_config(ref).get_text_config().num_hidden_layers)
 
 
+def positions_of(config: Any) -> int | None:
+    """How many tokens a model was made to read; None if it does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def check_length(longest: int, config: Any, name: str) -> None:
     """Raise FacError if so many tokens are more than a model has positions for."""
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    positions = positions_of(config)
     if positions is not None and longest > positions:
         raise FacError(
             f"A text of {longest} tokens is longer than {name} was made for ({positions}, max_position_embeddings): "

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from fac.backbone import Backbone, decoder_layers
+from fac.backbone import Backbone, decoder_layers, positions_of
 from fac.chat import Message, as_chat, encode
 from fac.data.choices import Choice
 from fac.errors import FacError
@@ -218,6 +218,13 @@ def open_answer(tokenizer: PreTrainedTokenizerBase, item: Choice) -> OpenAnswer:
     return OpenAnswer(ids, len(content) - content[::-1].index(True))
 
 
+def fits(tokenizer: PreTrainedTokenizerBase, item: Choice, positions: int | None) -> bool:
+    """Whether a question, in both orders and with its letter, is no longer than a model of so many positions reads."""
+    return positions is None or all(
+        len(open_answer(tokenizer, order).ids) < positions for order in (item, item.swapped())
+    )
+
+
 def letter_ids(tokenizer: PreTrainedTokenizerBase, items: Sequence[Choice]) -> list[int]:
     """Token ids of the letters A, B, ... as they follow "(", as many as any item has.
 
@@ -248,9 +255,16 @@ def letter_probabilities(
     """Probabilities of the letters right after the open "(", with `multiplier` times `vector` added at `positions`.
 
     Rows are padded on the right, where a causal model does not look: the batch size changes float rounding only.
+    Raises FacError for questions that are longer than the model has positions for.
     """
     letters = torch.tensor(letter_ids(tokenizer, items))
     opened = [open_answer(tokenizer, item) for item in items]
+    most = positions_of(model.config)
+    if most is not None and (long := sum(len(answer.ids) > most for answer in opened)):
+        raise FacError(
+            f"{long} of {len(items)} questions are longer than the {most} positions of "
+            f"{tokenizer.name_or_path}: leave them out, or use a model that reads more."
+        )
     p, mass = np.zeros((len(items), len(letters))), np.zeros(len(items))
     for picked in _batches([answer.ids for answer in opened], batch_size):
         rows = [torch.tensor(opened[i].ids) for i in picked]

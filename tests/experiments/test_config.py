@@ -69,13 +69,14 @@ def test_every_option_of_a_data_set_can_be_set_without_a_plus(tmp_path: Path):
 
 
 def test_only_data_sets_that_say_so_lose_malformed_rows(tmp_path: Path):
-    """At paper scale those of HH-RLHF, none by inheritance from another data set, and no test."""
+    """At paper scale those of HH-RLHF and RewardBench, none by inheritance from another data set, and no other test."""
     tasks = compose("experiment=main_results", "scale=paper", f"model.path={tmp_path}").tasks
     for name, task in tasks.items():
         for role, told in task.data.items():
             if told is not None:
                 of_hh = str(told.path).startswith("hub:Anthropic/hh-rlhf/")
-                assert told.on_error == ("skip" if of_hh else "fail"), f"{name}.{role}"
+                says_so = of_hh or str(told.path) == "hub:allenai/reward-bench"
+                assert told.on_error == ("skip" if says_so else "fail"), f"{name}.{role}"
                 assert not (of_hh and role.startswith("test"))
 
 

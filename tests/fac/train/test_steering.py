@@ -4,6 +4,7 @@ Random weights say nothing about a behaviour, so no test asserts that a vector t
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from fac.train.steering import (
     SteeringVector,
     caa_vector,
     equalise,
+    fits,
     letter_ids,
     letter_probabilities,
     open_answer,
@@ -123,6 +125,16 @@ def test_a_tokenizer_without_a_letter_is_refused(items):
     words = Tokenizer(WordLevel({"A": 0, "C": 1, "?": 2}, unk_token="?"))
     with pytest.raises(FacError, match="no token for the letter B"):
         letter_ids(PreTrainedTokenizerFast(tokenizer_object=words), items)
+
+
+def test_a_question_longer_than_the_model_reads_is_refused(model, tokenizer, items):
+    long = replace(items[0], marks=("word " * 1100 + items[0].marks[0], *items[0].marks[1:]))
+    positions = model.config.max_position_embeddings
+    assert [fits(tokenizer, item, positions) for item in (items[0], long)] == [True, False]
+    exact = len(open_answer(tokenizer, items[0]).ids) + 1  # with the letter that a vector is read at
+    assert [fits(tokenizer, items[0], count) for count in (exact, exact - 1, None)] == [True, False, True]
+    with pytest.raises(FacError, match=f"1 of {len(items) + 1} questions are longer than the {positions} positions of"):
+        letter_probabilities(model, tokenizer, [*items, long])
 
 
 # Probabilities
