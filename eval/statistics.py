@@ -113,7 +113,7 @@ def nested_mean(values: Mapping[tuple[int, int, int], float], level: float = LEV
     means = table.mean(axis=(1, 2))
     mean, error = float(means.mean()), float(means.std(ddof=1) / np.sqrt(len(means)))
     half = float(stats.t.ppf((1 + level) / 2, len(means) - 1)) * error
-    p = float(stats.ttest_1samp(means, 0).pvalue) if error > 0 else float(mean == 0)
+    p = 2 * float(stats.t.sf(abs(mean) / error, len(means) - 1)) if error > 0 else float(mean == 0)
     return Estimate(mean, Interval(mean - half, mean + half), p, len(means), _spread(table))
 
 
@@ -132,7 +132,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for as many comparisons as there are (Holm, 1979), in the given order."""
     from statsmodels.stats.multitest import multipletests
 
-    return multipletests(list(p_values), method="holm")[1].tolist() if p_values else []
+    return [float(p) for p in np.asarray(multipletests(list(p_values), method="holm")[1])] if p_values else []
 
 
 def verdict(estimate: Estimate, corrected_p: float, level: float = LEVEL) -> str:

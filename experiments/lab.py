@@ -139,7 +139,7 @@ class _Plan:
             if not entries or len(set(entries)) < len(entries):
                 raise FacError(f"{key} needs at least one entry, and each only once.")
         self.scale = cfg.scale.name
-        self.kind = labels.kind_of("lab", {cfg.model.name: self.model}, self.engines)
+        self.kind: labels.Kind = labels.kind_of("lab", {cfg.model.name: self.model}, self.engines)
         self.beside = labels.stands_beside(self.kind, cfg.model.name, self.test)
 
     def paper(self, row: str, kind: str) -> PaperNumber | None:

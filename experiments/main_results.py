@@ -156,7 +156,9 @@ def run(cfg: DictConfig) -> Path:
     engines = tools.engines
     engines.check((*ROLES, COMPARE) if any(plan.has_judge for plan in plans) else ROLES)
     refs = {config.plain(cfg, "model.name"): model}
-    kinds = {p.task.name: labels.kind_of(labels.data_of(p.task, p.origin), refs, engines) for p in plans}
+    kinds: dict[str, labels.Kind] = {
+        p.task.name: labels.kind_of(labels.data_of(p.task, p.origin), refs, engines) for p in plans
+    }
     torch.set_num_threads(1)
     with Session.open(cfg) as session, Cells(workers) as cells:
         columns = []

@@ -177,7 +177,7 @@ def measured(
     std = statistics.stdev(values) if len(values) > 1 else None
     mean, drawn = statistics.fmean(values), list(replicates)
     resampled = np.mean(drawn, axis=0) if len(drawn) == len(values) else None
-    bounds = None if resampled is None else tuple(interval(resampled))
+    bounds = None if resampled is None else interval(resampled)
     return Cell(row, column, mean, std, len(values), seeds, values, unit, paper, tuple(run_ids), bounds, resampled)
 
 
@@ -222,7 +222,7 @@ def paired(ours: Cell, other: Cell, row: str, paper: PaperNumber | None = None) 
     if ours.replicates is None or other.replicates is None:
         return found
     resampled = ours.replicates - other.replicates
-    return dataclasses.replace(found, replicates=resampled, interval=tuple(interval(resampled)))
+    return dataclasses.replace(found, replicates=resampled, interval=interval(resampled))
 
 
 @dataclass(frozen=True)
@@ -366,8 +366,8 @@ def _cell_from(raw: dict[str, Any]) -> Cell:
     paper = raw.pop("paper")
     lists = {key: tuple(raw.pop(key, ())) for key in ("seeds", "values", "run_ids")}
     bounds = raw.pop("interval", None)
-    lists["interval"] = None if bounds is None else tuple(bounds)
-    return Cell(paper=None if paper is None else PaperNumber(**paper), **lists, **raw)
+    found = Cell(paper=None if paper is None else PaperNumber(**paper), **lists, **raw)
+    return found if bounds is None else dataclasses.replace(found, interval=tuple(bounds))
 
 
 def _rounded(value: Any) -> Any:

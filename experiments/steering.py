@@ -253,7 +253,7 @@ def _table(
     settings: Settings,
 ) -> Table:
     """One row per behaviour and multiplier, and one for the difference between +1 and -1: SCR."""
-    kinds = {behavior.name: _kind(session, behavior) for behavior in behaviors}
+    kinds: dict[str, labels.Kind] = {behavior.name: _kind(session, behavior) for behavior in behaviors}
     printed = {
         name: _paper(name, settings)
         for name, kind in kinds.items()

@@ -111,14 +111,14 @@ class MlflowSink:
 
         for noisy in ("mlflow", "alembic", "urllib3.connectionpool"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)  # failures are said once, by the tracker
-        location = None  # a server knows its own
+        location, written, folder = None, None, None  # a server knows its own
         if self._uri.startswith("sqlite:///"):
             written = Path(self._uri.removeprefix("sqlite:///").partition("?")[0]).absolute().parent
             folder = Path(unquote(str(written)))
             folder.mkdir(parents=True, exist_ok=True)
             location = (folder / "mlartifacts").as_uri()
         self._client = MlflowClient(self._uri)
-        if location and written != folder:  # MLflow makes the folder as it is written, too
+        if written is not None and written != folder:  # MLflow makes the folder as it is written, too
             with suppress(OSError):
                 os.removedirs(written)
         found = self._client.get_experiment_by_name(self._experiment)

@@ -61,7 +61,9 @@ def run(cfg: DictConfig) -> Path:
     tools = Tools.of(cfg, model, base)
     tools.engines.check(ROLES)
     refs = {config.plain(cfg, "model.name"): model}
-    kinds = {p.task.name: labels.kind_of(labels.data_of(p.task, p.origin), refs, tools.engines) for p in plans}
+    kinds: dict[str, labels.Kind] = {
+        p.task.name: labels.kind_of(labels.data_of(p.task, p.origin), refs, tools.engines) for p in plans
+    }
     workers: int = config.value(cfg, "workers", PositiveInt | None) or default_workers()
     torch.set_num_threads(1)
     with Session.open(cfg) as session, Cells(workers) as cells:

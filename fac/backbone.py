@@ -93,7 +93,7 @@ def end_tokens(generation: Any, tokenizer: PreTrainedTokenizerBase, name: str) -
             f"{name} has no end-of-text token, so its replies would never end: set eos_token in its "
             f"tokenizer_config.json and eos_token_id in its generation_config.json."
         )
-    return set(told if isinstance(told, list) else [told])
+    return {int(token) for token in (told if isinstance(told, list) else [told])}
 
 
 class Backbone:

@@ -134,7 +134,8 @@ def load_adapter(model: Any, folder: Path, base: str) -> Any:
 
 def decoder_layers(model: nn.Module, count: int, name: str) -> nn.ModuleList:
     """The decoder layers of a transformers model, `count` of them. Raises FacError if there is no such list."""
-    text: Any = model.get_decoder() if hasattr(model, "get_decoder") else model  # not the layers that see images
+    whole: Any = model
+    text: Any = whole.get_decoder() if hasattr(model, "get_decoder") else model  # not the layers that see images
     for module in text.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module

@@ -112,10 +112,10 @@ def to_choice(values: Mapping[str, Any]) -> Choice:
     """The question of one CAA row. Raises Malformed with the reason."""
     question, matching, other = (_text(values, key) for key in (QUESTION, MATCHING, OTHER))
     marks, options, end = _options(question.rstrip())
-    indices = [_index(answer, len(options)) for answer in (matching, other)]
-    if indices[0] == indices[1]:
+    own, opposite = (_index(answer, len(options)) for answer in (matching, other))
+    if own == opposite:
         raise Malformed(f"both answers are {matching.strip()}")
-    return Choice(marks, options, *indices, end)
+    return Choice(marks, options, own, opposite, end)
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:

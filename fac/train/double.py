@@ -22,6 +22,7 @@ class _Rotary(nn.Module):
         super().__init__()
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         exponents = torch.arange(0, width, 2, dtype=torch.float64) / width
+        self.frequencies: Tensor
         self.register_buffer("frequencies", config.rope_parameters["rope_theta"] ** -exponents, persistent=False)
         self._scaling = scaling
 

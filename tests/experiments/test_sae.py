@@ -165,7 +165,7 @@ def test_the_paper_s_corpus_is_its_six_data_sets():
     parts = _parts(cfg)
     assert len(parts) == 6
     assert parts["ultrachat"].sample == 400_000
-    assert all(is_hub(part.source.path) for part in parts.values())
+    assert all(is_hub(part.source.paths[0]) for part in parts.values())
 
 
 @pytest.mark.parametrize(

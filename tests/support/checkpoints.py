@@ -67,9 +67,9 @@ def gemma3(folder: Path, tokenizer_of: Path) -> Path:
         boi_token_index=len(tokenizer) - 3,
         eoi_token_index=len(tokenizer) - 2,
         image_token_index=len(tokenizer) - 1,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,  # type: ignore[call-arg]
+        bos_token_id=tokenizer.bos_token_id,  # type: ignore[call-arg]
+        pad_token_id=tokenizer.pad_token_id,  # type: ignore[call-arg]
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

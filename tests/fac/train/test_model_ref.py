@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ NAME, PINNED, NEWER = "owner/model", "a" * 40, "b" * 40
 EXAMPLES = [(as_chat(f"message {n}"), n % 2) for n in range(8)]
 PAIRS = [Pair(as_chat(f"question {n}"), "yes " * (n % 3 + 1), "no") for n in range(4)]
 CHATS = [exchange(f"Say it {n} times", "again and " * (n % 3 + 1)) for n in range(4)]
-QUICK = {"epochs": 1, "batch_size": 4, "rank": 2}
+QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 4, "rank": 2}
 TEXTS = [chat for chat, _ in EXAMPLES]
 KINDS = {
     "classifier": (
@@ -135,8 +136,9 @@ def test_the_dtype_of_measuring_is_that_of_training_and_scoring(versions, tmp_pa
     ref = ModelRef(str(versions[PINNED]), dtype="bfloat16")
     rounded, _ = fit_classifier(ref, EXAMPLES, settings, 0)
     full, _ = fit_classifier(ModelRef(str(versions[PINNED])), EXAMPLES, settings, 0)
-    weights = full.model.get_input_embeddings().weight
-    assert torch.equal(rounded.model.get_input_embeddings().weight, weights.bfloat16().float())
+    weights: Any = full.model.get_input_embeddings().weight
+    kept: Any = rounded.model.get_input_embeddings().weight
+    assert torch.equal(kept, weights.bfloat16().float())
     assert not torch.equal(weights, weights.bfloat16().float())
     rounded.save(tmp_path / "out")
     assert load_classifier(tmp_path / "out").scores(TEXTS).tolist() == rounded.scores(TEXTS).tolist()
