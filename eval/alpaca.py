@@ -6,7 +6,6 @@ turns preferences into win rates. `eval.judging` makes annotations with a judge 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fac.data.files import read_rows
+from fac.data.held_out import exact_digest
 from fac.data.source import Malformed, Source
 from fac.errors import FacError
 
@@ -75,7 +75,7 @@ def read_annotations(path: Path, *, alpaca_eval_only: bool = True) -> list[Annot
             instruction = annotation["instruction"]
             if instruction in places:
                 raise Malformed(f"the instruction was annotated before, at {places[instruction]}; keep one of the two")
-            if alpaca_eval_only and _key(instruction) not in _positions():
+            if alpaca_eval_only and exact_digest(instruction) not in _positions():
                 raise Malformed(not_alpaca_eval(instruction))
             for side in ("generator_1", "generator_2"):
                 if annotations and annotation[side] != annotations[0][side]:
@@ -131,19 +131,20 @@ def annotators(annotations: Sequence[Annotation]) -> list[str]:
     return sorted({annotation.get("annotator", "") for annotation in annotations})
 
 
+def alpaca_eval_digests() -> frozenset[str]:
+    """The 805 instructions, by `fac.data.held_out.exact_digest`."""
+    return frozenset(_positions())
+
+
 def is_in_alpaca_eval(instruction: str) -> bool:
     """Whether an instruction is one of the 805, letter by letter: nothing may be trained on those."""
-    return _key(instruction) in _positions()
+    return exact_digest(instruction) in _positions()
 
 
 @cache
 def _positions() -> dict[str, int]:
     """Place of each instruction, by its key, in AlpacaEval's evaluation set."""
     return {key: place for place, key in enumerate(json.loads(INSTRUCTIONS.read_text()))}
-
-
-def _key(instruction: str) -> str:
-    return hashlib.sha256(instruction.encode()).hexdigest()[:12]
 
 
 def not_alpaca_eval(instruction: str) -> str:
@@ -195,7 +196,7 @@ def length_controlled(annotations: Sequence[Annotation], calibration: Path) -> C
     rows = _glm_rows(annotations)
     places = []
     for annotation in annotations:
-        place = _positions().get(_key(annotation["instruction"]))
+        place = _positions().get(exact_digest(annotation["instruction"]))
         if place is None:
             told = short(annotation["instruction"])
             raise FacError(f"{told} is none of AlpacaEval's instructions: LC is defined for those only.")

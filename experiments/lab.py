@@ -85,7 +85,15 @@ def run(cfg: DictConfig) -> Path:
                 f"{int(gap.active().sum())} relevant features on the anchor, {int(gap.missing().sum())} missing in seed"
             )
             material = material_of(
-                mined, crew.writer, prompts, QUERY, plan.synthesis, data.seed_rows, data.human_rows, plan.budget
+                mined,
+                crew.writer,
+                prompts,
+                QUERY,
+                plan.synthesis,
+                data.seed_rows,
+                data.human_rows,
+                plan.budget,
+                data.held_out,
             )
             for name in plan.rows:
                 outcome = METHODS[name](material)

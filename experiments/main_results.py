@@ -262,7 +262,15 @@ def task_plans(cfg: DictConfig) -> list[TaskPlan]:
 
 def material_for(plan: TaskPlan, mined: Mined, writer: ChatModel, data: TaskData) -> Material:
     return material_of(
-        mined, writer, plan.prompts, plan.task.form, plan.synthesis, data.seed_rows, data.human_rows, plan.budget
+        mined,
+        writer,
+        plan.prompts,
+        plan.task.form,
+        plan.synthesis,
+        data.seed_rows,
+        data.human_rows,
+        plan.budget,
+        data.held_out,
     )
 
 

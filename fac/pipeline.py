@@ -26,6 +26,7 @@ from fac.coverage import Grid, Threshold, active_features, counts, mean_activati
 from fac.data.corpus import Corpus, write_corpus, write_examples
 from fac.data.examples import Example, LoadReport
 from fac.data.files import fingerprint
+from fac.data.held_out import HeldOut
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.features import LENGTHS, Extractor, FeatureSettings, Tops, cut_note, span_of
@@ -423,6 +424,7 @@ def material_of(
     seed_rows: Sequence[str],
     human_rows: Sequence[str],
     budget: int,
+    held_out: HeldOut,
 ) -> Material:
     """What the methods of `fac.synthesis` are given for this gap."""
     shop, gap = mined.shop, mined.gap
@@ -436,7 +438,7 @@ def material_of(
     if settings.ratio < 1 and missing:
         count = max(round(settings.ratio * len(missing)), 1)
         missing = sorted(random.Random(settings.seed).sample(missing, count))
-    return Material(desk, missing, active, gap.cut, seed_rows, human_rows, budget, settings.seed)
+    return Material(desk, missing, active, gap.cut, seed_rows, human_rows, budget, settings.seed, held_out)
 
 
 def _ignore(_: object) -> None:

@@ -20,6 +20,7 @@ from experiments.job import Job
 from fac.backbone import ModelRef
 from fac.data.corpus import write_examples
 from fac.data.examples import Example, LoadReport
+from fac.data.held_out import HeldOut
 from fac.data.source import Source
 from fac.llm.base import ChatModel
 from fac.prompts import Prompts
@@ -51,6 +52,7 @@ class TaskData:
     seed_rows: Sequence[str]  # ... and as texts
     human_rows: Sequence[str]
     test: Artifact
+    held_out: HeldOut  # what the test, the validation set and AlpacaEval ask
     labelled: Artifact | None = None  # for the statistical judge
     evaluation: Any = None  # how data sets are tested: the task's own dataclass
     notes: Sequence[str] = ()  # what was read, and what was left out of it

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.alpaca import is_in_alpaca_eval
+from eval.alpaca import alpaca_eval_digests
 from experiments import config
 from experiments.tasks.base import Labelled, Task, TaskData, rows_artifact
 from fac.chat import as_chat
-from fac.data.corpus import Corpus, normal_digest
+from fac.data.corpus import Corpus
 from fac.data.examples import Example, LoadReport, text_digest
 from fac.data.files import fingerprint
+from fac.data.held_out import HeldOut
 from fac.data.hub import is_hub
 from fac.data.source import HUB_ONLY, Source
 from fac.errors import FacError, closest
@@ -31,10 +32,10 @@ from fac.lab.world.corpora import Sizes, draw_corpus, world_digest
 from fac.lab.world.tasks import TaskSizes, draw_rows, known_themes
 from fac.pipeline import computed_corpus
 from fac.store import Artifact, Store
-from fac.synthesis.forms import Form
+from fac.synthesis.forms import Form, asked
 
 HELD_OUT = ("test", "validation")
-NOTES = "notes.json"
+NOTES, DIGESTS = "notes.json", "held_out.json"
 
 
 @dataclass(frozen=True)
@@ -112,36 +113,48 @@ def _sources(task: Task, values: Mapping[str, Any]) -> Sources:
     return sources
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """What was drawn from the data sets of a task."""
+
+    rows: Mapping[str, list[Labelled]]  # by role
+    held_out: HeldOut
+    notes: list[str]
+    losses: list[str]  # of the notes
+
+
 def source_data(store: Store, task: Task, seed: int, sources: Sources, test: str = "test") -> TaskData:
     """The data of a task from data sets, drawn by `seed`, through the store.
 
     Raises FacError for sources that cannot be read or hold too few rows, and where the test needs labels and has none.
     """
-    drawn, notes, losses = _drawn(store, task, seed, sources, test)
-    rows = {role: [row for row, _ in found] for role, found in drawn.items()}
+    drawn = _drawn(store, task, seed, sources, test)
+    about = {"evaluation": sources.evaluation, "notes": drawn.notes, "losses": drawn.losses}
+    rows = {role: [row for row, _ in found] for role, found in drawn.rows.items()}
     if "safe" not in task.roles:
         anchor, known, tested = (rows_artifact(store, task.form, rows[role]) for role in ("anchor", "seed", test))
         human = _without(rows["human"], rows["seed"])
-        return TaskData(anchor, known, (), known, rows["seed"], human, tested, None, sources.evaluation, notes, losses)
+        return TaskData(anchor, known, (), known, rows["seed"], human, tested, drawn.held_out, **about)
     for role in (test, "labelled"):
-        if any(label is None for _, label in drawn.get(role, ())):
+        if any(label is None for _, label in drawn.rows.get(role, ())):
             raise FacError(f"The {role} set of {task.name} has no labels: set tasks.{task.name}.data.{role}.label.")
     safe = _corpus(store, [(row, 0) for row in rows["safe"]])
     anchor, known = (_corpus(store, [(row, None) for row in rows[role]]) for role in ("anchor", "seed"))
     toxic = _corpus(store, [(row, 1) for row in rows["toxic"]])
-    labelled = _corpus(store, drawn["labelled"]) if "labelled" in drawn else None
+    labelled = _corpus(store, drawn.rows["labelled"]) if "labelled" in drawn.rows else None
     human = _without(rows["human"], rows["toxic"])
-    tested = _corpus(store, drawn[test])
-    return TaskData(
-        anchor, known, (safe,), toxic, rows["toxic"], human, tested, labelled, sources.evaluation, notes, losses
-    )
+    tested = _corpus(store, drawn.rows[test])
+    return TaskData(anchor, known, (safe,), toxic, rows["toxic"], human, tested, drawn.held_out, labelled, **about)
 
 
-def _drawn(
-    store: Store, task: Task, seed: int, sources: Sources, test: str
-) -> tuple[dict[str, list[Labelled]], list[str], list[str]]:
-    """The rows of every role but the other held-out one, notes on them, and those notes that tell of losses."""
-    roles = [r for r in (*task.roles, *task.may_have) if sources.of(r) and (r == test or r not in HELD_OUT)]
+def _drawn(store: Store, task: Task, seed: int, sources: Sources, test: str) -> _Drawn:
+    """The rows of every role.
+
+    Whichever held-out set is scored, both are left out of what is trained on, so that choices made on the validation
+    set are made with the training set that is tested. The labelled texts, which nothing is trained on, may be the
+    validation's where the test is scored.
+    """
+    roles = [r for r in (*task.roles, *task.may_have) if sources.of(r)]
     if test not in roles:
         raise FacError(f"There is no {test} set: set tasks.{task.name}.data.{test}.path, or experiment.test=test.")
     read = {}
@@ -152,16 +165,20 @@ def _drawn(
     def build(folder: Path) -> None:
         notes: dict[str, bool] = {}  # note -> whether it tells of a loss
         found: dict[str, list[Labelled]] = {}
-        for role in sorted(roles, key=lambda role: role != test):  # the test first
+        whole: dict[str, HeldOut] = {}  # the held-out sets, before rows are drawn from them
+        for role in sorted(roles, key=lambda role: [*HELD_OUT, role].index(role)):  # the test, validation, all others
             rows = _read(task, role, sources, notes)
-            if role == test:
-                held_out = {normal_digest(_asked(task.form, row)) for row, _ in rows}
-            else:
-                rows = _not_held_out(task, role, rows, held_out, notes)
+            if role != "test":
+                others = [held for name, held in whole.items() if role != "labelled" or name in ("test", test)]
+                rows = _not_held_out(task, role, rows, others, notes)
+            if role in HELD_OUT:
+                whole[role] = _held_out(task.form, [row for row, _ in rows])
             found[role] = _sampled(task, role, rows, sources.sample.get(role), seed)
         for role, rows in found.items():
             (folder / f"{role}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (folder / NOTES).write_text(json.dumps(notes))
+        digests = frozenset[bytes]().union(*(held.normal for held in whole.values()))
+        (folder / DIGESTS).write_text(json.dumps(sorted(digest.hex() for digest in digests)))
 
     sample = {role: sources.sample[role] for role in roles if role in sources.sample}
     params = {  # of the data sets of a role, the first come first
@@ -177,7 +194,9 @@ def _drawn(
         for role in roles
     }
     notes = json.loads((folder / NOTES).read_text())
-    return found, list(notes), [note for note, lost in notes.items() if lost]
+    digests = frozenset(map(bytes.fromhex, json.loads((folder / DIGESTS).read_text())))
+    held_out = HeldOut(digests, alpaca_eval_digests())
+    return _Drawn(found, held_out, list(notes), [note for note, lost in notes.items() if lost])
 
 
 def _read(task: Task, role: str, sources: Sources, notes: dict[str, bool]) -> list[Labelled]:
@@ -191,22 +210,24 @@ def _read(task: Task, role: str, sources: Sources, notes: dict[str, bool]) -> li
 
 
 def _not_held_out(
-    task: Task, role: str, rows: Sequence[Labelled], held_out: set[bytes], notes: dict[str, bool]
+    task: Task, role: str, rows: list[Labelled], held_out: Sequence[HeldOut], notes: dict[str, bool]
 ) -> list[Labelled]:
-    """Rows that ask nothing that the test asks, nor what AlpacaEval asks (RM-Bench's chat prompts do)."""
-    kept = []
-    for row, label in rows:
-        asked = _asked(task.form, row)
-        if normal_digest(asked) not in held_out and not is_in_alpaca_eval(asked):
-            kept.append((row, label))
+    """Rows that ask nothing that a held-out set asks, nor what AlpacaEval asks (RM-Bench's chat prompts do)."""
+    texts = [asked(task.form, row) for row, _ in rows]
+    kept = [row for row, text in zip(rows, texts, strict=True) if not any(text in held for held in held_out)]
     if len(kept) < len(rows):
-        notes[f"{task.name}, {role}: {len(rows) - len(kept)} rows of the test or of AlpacaEval left out"] = True
+        notes[f"{task.name}, {role}: {len(rows) - len(kept)} rows of held-out sets or of AlpacaEval left out"] = True
     if not kept:
         raise FacError(
-            f"Every row of tasks.{task.name}.data.{role} stands in the test or in AlpacaEval, which nothing is trained "
-            f"on: name another data set."
+            f"Every row of tasks.{task.name}.data.{role} stands in the test, the validation set or AlpacaEval, which "
+            f"nothing is trained on: name another data set."
         )
     return kept
+
+
+def _held_out(form: Form, *rows: Sequence[str]) -> HeldOut:
+    """What these rows ask, and AlpacaEval."""
+    return HeldOut.of((asked(form, row) for part in rows for row in part), alpaca_eval_digests())
 
 
 def _sampled(task: Task, role: str, rows: list[Labelled], count: int | None, seed: int) -> list[Labelled]:
@@ -217,11 +238,6 @@ def _sampled(task: Task, role: str, rows: list[Labelled], count: int | None, see
             f"tasks.{task.name}.sample.{role}={count} will not do: its data sets have {len(rows)} rows; lower it."
         )
     return random.Random(f"{seed}/{task.name}/{role}").sample(rows, count)
-
-
-def _asked(form: Form, row: str) -> str:
-    """What the user says in a row."""
-    return "\n\n".join(message["content"] for message in form.chats(row)[0] if message["role"] == "user")
 
 
 def _without(rows: Sequence[str], others: Sequence[str]) -> list[str]:
@@ -242,7 +258,8 @@ def _named(key: str) -> Iterator[None]:
     try:
         yield
     except FacError as error:
-        raise FacError(re.sub(rf"(?<![\w.])data\.{name}\b", key, str(error))) from None
+        way_out = f" Or do without it: {key}=null." if name.startswith("validation") else ""
+        raise FacError(re.sub(rf"(?<![\w.])data\.{name}\b", key, str(error)) + way_out) from None
 
 
 # The lab's world
@@ -254,10 +271,31 @@ def lab_data(store: Store, task: Task, seed: int, sizes: Sizes | TaskSizes, test
         world = draw_world(store, sizes, seed)
         seed_rows, human_rows = ([e.text for e in Corpus.load(world[role].path)] for role in ("seed", "human"))
         anchor, known, safe, seed_texts = (world[name] for name in ("anchor", "seed data", "safe", "seed"))
-        return TaskData(anchor, known, (safe,), seed_texts, seed_rows, human_rows, world[test], world["labelled"])
-    rows = {role: draw_rows(task.name, role, seed, sizes) for role in ("anchor", "seed", "human", test)}
-    anchor, known, tested = (rows_artifact(store, task.form, rows[role]) for role in ("anchor", "seed", test))
-    return TaskData(anchor, known, (), known, rows["seed"], rows["human"], tested)
+        held_out = _held_out(task.form, *([e.text for e in Corpus.load(world[role].path)] for role in HELD_OUT))
+        tested, notes = _different(store, task, world[test])
+        return TaskData(
+            anchor, known, (safe,), seed_texts, seed_rows, human_rows, tested, held_out, world["labelled"],
+            notes=notes, losses=notes,
+        )  # fmt: skip
+    rows = {role: draw_rows(task.name, role, seed, sizes) for role in ("anchor", "seed", "human", *HELD_OUT)}
+    tests = list(dict.fromkeys(rows[test]))
+    anchor, known, tested = (rows_artifact(store, task.form, part) for part in (rows["anchor"], rows["seed"], tests))
+    held_out, notes = _held_out(task.form, *(rows[role] for role in HELD_OUT)), _repeats(task, rows[test], tests)
+    return TaskData(anchor, known, (), known, rows["seed"], rows["human"], tested, held_out, notes=notes, losses=notes)
+
+
+def _different(store: Store, task: Task, test: Artifact) -> tuple[Artifact, list[str]]:
+    """The texts of a test, each once: the grammar writes some of them twice. With a note if it did."""
+    drawn = list(Corpus.load(test.path))
+    different = list({example.text: example for example in drawn}.values())
+    corpus = computed_corpus(store, "world", lambda: different, {"different texts of": test.key})
+    return corpus, _repeats(task, drawn, different)
+
+
+def _repeats(task: Task, drawn: Sequence[object], different: Sequence[object]) -> list[str]:
+    if len(drawn) == len(different):
+        return []
+    return [f"{task.name}: {len(different):,} different rows are scored of {len(drawn):,} that were drawn for the test"]
 
 
 def draw_world(store: Store, sizes: Sizes, seed: int) -> dict[str, Artifact]:

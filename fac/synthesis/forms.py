@@ -123,6 +123,11 @@ def parse_instruction(reply: str, strict: bool = False) -> str:
     return json.dumps({"instruction": text, "output": ""}) if 0 < len(text.split()) <= _LONGEST else ""
 
 
+def asked(form: Form, row: str) -> str:
+    """What the user says in a row."""
+    return "\n\n".join(message["content"] for message in form.chats(row)[0] if message["role"] == "user")
+
+
 def plain(text: str) -> str:
     """A text as far as it matters whether it is another one: letters and digits, in lower case."""
     return re.sub(r"\W+", " ", text.casefold()).strip() or text.strip()

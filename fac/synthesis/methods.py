@@ -1,8 +1,8 @@
 """The rows of the tables: each method turns the same `Material` into training rows, within the same budget.
 
-`Material` is all that a method may see: no test data, no ground truth. A new row is a function here (or in a module of
-its own) and its name in METHODS. A method that writes and has fewer samples than the budget asks again, at most
-`Settings.top_up` times m requests per feature, in stages of their own.
+`Material` is all that a method may see: of test data only digests, no ground truth. A new row is a function here (or in
+a module of its own) and its name in METHODS. A method that writes and has fewer samples than the budget asks
+again, at most `Settings.top_up` times m requests per feature, in stages of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from fac.data.held_out import HeldOut
+from fac.synthesis.forms import asked
 from fac.synthesis.samples import REFUSAL, Counts, Sample, choose, count, draw, verify
 from fac.synthesis.two_step import Desk, Written, one_sided, step_one, step_two
 
@@ -29,6 +31,7 @@ class Material:
     human_rows: Sequence[str]  # what people wrote about everything; only `full` may use it
     budget: int
     seed: int
+    held_out: HeldOut = field(default_factory=HeldOut)  # what is tested on: nothing of it is kept, nor can it be read
 
 
 @dataclass(frozen=True)
@@ -108,12 +111,16 @@ def _outcome(material: Material, features: Sequence[int], first: int, write: Cal
     settings, budget = material.desk.settings, material.budget
     # Without the filter, whatever can be read and is new is kept.
     cut = material.cut if settings.filter else np.full_like(material.cut, -np.inf)
+
+    def held_out(row: str) -> bool:
+        return asked(material.desk.form, row) in material.held_out
+
     rounds = [write(range(first))]
-    samples = verify(rounds[0].samples, cut.tolist())
+    samples = verify(rounds[0].samples, cut.tolist(), held_out)
     while features and sum(s.kept for s in samples) < budget and len(rounds) <= settings.top_up:
         start = first + settings.m * (len(rounds) - 1)
         rounds.append(write(range(start, start + settings.m)))
-        samples = verify([s for written in rounds for s in written.samples], cut.tolist())
+        samples = verify([s for written in rounds for s in written.samples], cut.tolist(), held_out)
     chosen = choose(samples, budget) if settings.filter else draw(samples, budget, material.seed)
     counts = replace(count(samples), added=len(chosen), budget=budget, rounds=len(rounds) - 1)
     return Outcome([s.row for s in chosen], samples, chosen, rounds[0], counts)

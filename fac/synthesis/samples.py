@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from fac.synthesis.forms import plain
 # Why a sample is not kept: what was said (decided when the reply is read), what it repeats, what it activates.
 REFUSAL, UNREADABLE, CUT_OFF = "refusal", "unreadable", "cut off"
 REPEATED, INACTIVE = "repeats another", "does not activate"
-REASONS = (REFUSAL, UNREADABLE, CUT_OFF, REPEATED, INACTIVE)
+HELD_OUT = "stands in the test"
+REASONS = (REFUSAL, UNREADABLE, CUT_OFF, HELD_OUT, REPEATED, INACTIVE)
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,10 @@ class Sample:
     why: str = ""  # one of REASONS, unless it was kept
 
 
-def verify(samples: Sequence[Sample], cut: Sequence[float]) -> list[Sample]:
-    """Decide which samples are kept: readable, active (g_i > cut[i], the filter after eq. 9) and new.
+def verify(
+    samples: Sequence[Sample], cut: Sequence[float], held_out: Callable[[str], bool] = lambda row: False
+) -> list[Sample]:
+    """Decide which samples are kept: readable, not `held_out` (row), active (g_i > cut[i], after eq. 9) and new.
 
     A text that differs in case, blanks and punctuation alone is none; of several, the first that is active is kept.
     """
@@ -49,6 +52,8 @@ def verify(samples: Sequence[Sample], cut: Sequence[float]) -> list[Sample]:
         why = ""
         if not sample.row:
             why = sample.why or UNREADABLE
+        elif held_out(sample.row):
+            why = HELD_OUT
         elif not sample.g > cut[sample.feature]:
             why = INACTIVE
         elif (text := plain(sample.row)) in seen:
@@ -67,6 +72,7 @@ class Counts:
     refused: int = 0
     unreadable: int = 0
     cut_off: int = 0
+    in_the_test: int = 0  # a text of the test, the validation set or AlpacaEval
     repeated: int = 0
     inactive: int = 0
     kept: int = 0
@@ -90,7 +96,7 @@ class Counts:
         return line + (f"; {self.one_sided} features without a contrast" if self.one_sided else "")
 
 
-LOST = ("refused", "unreadable", "cut_off", "repeated", "inactive")  # of Counts, in the order of REASONS
+LOST = ("refused", "unreadable", "cut_off", "in_the_test", "repeated", "inactive")  # of Counts, in the order of REASONS
 
 
 def count(samples: Sequence[Sample]) -> Counts:

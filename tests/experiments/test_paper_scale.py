@@ -51,6 +51,7 @@ def toxicity(root: Callable[[str], Path]) -> list[str]:
         f"tasks.toxicity.data.toxic.path={red_team}",
         f"tasks.toxicity.data.human.path={red_team}",
         f"tasks.toxicity.data.test={{path: {chat}/toxic_chat_test.json, text: instance, label: {labels}, where: null}}",
+        "tasks.toxicity.data.validation=null",
         "tasks.toxicity.sample={anchor: 6, seed: 4, safe: 24, toxic: 12, human: 30, test: 60, labelled: 20}",
     ]
 
@@ -64,6 +65,7 @@ def reward(root: Callable[[str], Path]) -> list[str]:
         f"tasks.reward.data.human.path={pairs}",
         f"tasks.reward.data.test.path={root('llmbar')}/LLMBar/Natural/dataset.json",
         f"+tasks.reward.data.test_rm_bench={{path: {root('rm_bench')}/chat_filtered.json}}",
+        "tasks.reward.data.validation=null",
         "tasks.reward.sample={anchor: 4, seed: 4, human: 8, test: 16}",
     ]
 

@@ -18,6 +18,7 @@ from experiments.results import Table
 from experiments.run import CONF
 from experiments.tasks.base import TaskData
 from fac.backbone import ModelRef
+from fac.data.held_out import HeldOut
 from fac.errors import FacError
 from fac.features import FeatureSettings
 from fac.pipeline import ReadSettings
@@ -118,7 +119,7 @@ def test_trained_alone_what_is_written_stands_in_place_of_the_seed_s_rows(
     )
     corpora = {name: Artifact(name, name, tmp_path) for name in ("safe", "seed", "rows", "test")}
     seed = corpora["seed"]
-    data = TaskData(seed, seed, (corpora["safe"],), seed, [], [], corpora["test"])
+    data = TaskData(seed, seed, (corpora["safe"],), seed, [], [], corpora["test"], HeldOut())
     row = Row("fac", Outcome(["a b c"]), corpora["rows"])
     model = ModelRef("x")
     jobs = jobs_of(plan, Store(tmp_path), data, row, model, None, {})

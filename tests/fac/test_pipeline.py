@@ -16,6 +16,7 @@ from fac.backbone import ModelRef
 from fac.chat import as_chat
 from fac.coverage import Threshold, threshold_grid
 from fac.data.examples import Example
+from fac.data.held_out import HeldOut
 from fac.features import FeatureSettings
 from fac.interpret import ROLES, Reading, load_readings
 from fac.llm.base import Completion
@@ -27,10 +28,12 @@ from fac.sae import SaeRef
 from fac.store import Artifact, Store
 from fac.synthesis.forms import QUERY
 from fac.synthesis.methods import METHODS
+from fac.synthesis.samples import HELD_OUT
 from fac.synthesis.two_step import Settings
 
 THRESHOLDS = Thresholds(absolute=(0.0,), relative=(0.5,), default="0.0")
 WRITING = Settings(n=2, m=2, max_new_tokens=8)
+NOTHING = HeldOut()
 TEXTS = {"anchor": sentences(60, seed=5), "seed": sentences(12, seed=6)}
 
 
@@ -144,9 +147,27 @@ def test_the_annotation_rule_reads_the_seed_s_own_spans(world):
     assert by_activation.grid.thresholds[0] == Threshold(0.0)
 
 
-def written_by(world, settings: Settings, writer: Rules, budget: int = 20):
+def written_by(world, settings: Settings, writer: Rules, budget: int = 20, held_out: HeldOut = NOTHING):
     found = mined(world, ReadSettings(missing="annotation"))
-    return material_of(found, writer, world[1], QUERY, settings, ["seed row"], ["human row"], budget), found
+    return material_of(found, writer, world[1], QUERY, settings, ["seed row"], ["human row"], budget, held_out), found
+
+
+@pytest.mark.parametrize("method", ["fac", "fac_one_step", "random_features"])
+@pytest.mark.parametrize("filtered", [True, False])
+def test_no_text_of_the_test_is_kept_and_others_take_its_place(world, method: str, filtered: bool):
+    """Spelt otherwise, too; the texts are the same, since nobody is told what stands in the test."""
+    settings = Settings(n=2, m=2, max_new_tokens=8, filter=filtered)
+    free = METHODS[method](written_by(world, settings, Rules(), budget=2)[0])
+    shown = [free.rows[0].upper() + "  ", "a text that nobody writes"]
+    held = METHODS[method](written_by(world, settings, Rules(), budget=2, held_out=HeldOut.of(shown))[0])
+    assert free.rows[0] not in held.rows
+    assert len(held.rows) == len(free.rows) == 2
+    assert {s.why for s in held.samples if s.row == free.rows[0]} == {HELD_OUT}
+    assert held.counts.in_the_test == sum(s.row == free.rows[0] for s in held.samples) > 0
+    assert free.counts.in_the_test == 0
+    assert held.written is not None
+    assert free.written is not None
+    assert held.written.artifact == free.written.artifact
 
 
 def test_a_share_of_the_missing_features_is_written_for(world):

@@ -1,6 +1,7 @@
 """experiments.tasks.data and .base: what the lab gives each task, as rows and as the corpora that the SAE reads."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from fac.data.corpus import Corpus
 from fac.lab.world.corpora import ROLES, Sizes, draw_corpus, known_concepts
 from fac.lab.world.tasks import TaskSizes, draw_rows
 from fac.store import Artifact, Store
-from fac.synthesis.forms import PAIR, QUERY
+from fac.synthesis.forms import PAIR, QUERY, asked
 
 SIZES = Sizes(anchor=30, safe=20, seed=20, human=20, labelled=20, validation=20, test=20, known=8)
 TASK_SIZES = TaskSizes(anchor=12, seed=6, human=5, validation=4, test=7, known=3)
@@ -47,6 +48,7 @@ def test_rows_and_the_corpora_of_their_chats(store: Store, task: str, test: str)
     assert (data.base, data.seed) == ((), data.known)
     assert data.labelled is None
     form = TASKS[task].form
+    rows[test] = list(dict.fromkeys(rows[test]))
     for artifact, role in ((data.anchor, "anchor"), (data.known, "seed"), (data.test, test)):
         assert load_rows([artifact]) == rows[role]
         chats = [chat for row in rows[role] for chat in form.chats(row)]
@@ -69,6 +71,43 @@ def test_the_toxicity_task_trains_on_safe_and_seed_texts(store: Store, test: str
         labels = Corpus.load(artifact.path).labels()
         assert labels is not None
         assert labels.tolist() == [example.label for example in drawn[role]]
+
+
+@pytest.mark.parametrize(
+    ("task", "sizes"), [("toxicity", replace(SIZES, test=400)), ("survival", replace(TASK_SIZES, test=60))]
+)
+def test_what_the_grammar_writes_twice_is_scored_once(store: Store, task: str, sizes: Sizes | TaskSizes):
+    """Dropped where it is scored: drawing other rows in their place would move the roles that must not share them."""
+    data = lab_data(store, TASKS[task], 1, sizes)
+    if isinstance(sizes, Sizes):
+        drawn = [example.text for example in draw_corpus("test", 1, sizes)]
+        scored, labels = texts(data.test), Corpus.load(data.test.path).labels()
+        assert labels is not None
+        harmful = {example.text: example.label for example in draw_corpus("test", 1, sizes)}
+        assert labels.tolist() == [harmful[text] for text in scored]
+    else:
+        drawn, scored = draw_rows(task, "test", 1, sizes), load_rows([data.test])
+    assert len(set(drawn)) < len(drawn)
+    assert scored == list(dict.fromkeys(drawn))
+    assert data.losses == [
+        f"{task}: {len(scored)} different rows are scored of {len(drawn)} that were drawn for the test"
+    ]
+    assert lab_data(store, TASKS[task], 1, SIZES if task == "toxicity" else TASK_SIZES).losses == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("test", ["validation", "test"])
+def test_both_held_out_sets_are_known_to_who_checks_what_is_written(store: Store, task: str, test: str):
+    sizes = SIZES if task == "toxicity" else TASK_SIZES
+    data, form = lab_data(store, TASKS[task], 1, sizes, test), TASKS[task].form
+    for role in ("test", "validation"):
+        rows = (
+            [example.text for example in draw_corpus(role, 1, sizes)]
+            if isinstance(sizes, Sizes)
+            else draw_rows(task, role, 1, sizes)
+        )
+        assert all(asked(form, row) in data.held_out for row in rows)
+    assert not all(asked(form, row) in data.held_out for row in data.human_rows)
 
 
 def test_rows_are_kept_as_they_are(store: Store):

@@ -1,6 +1,7 @@
 """experiments.tasks.data from data sets: which rows a task is given, what is left out, what wrong settings are told."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -97,8 +98,51 @@ def test_the_toxicity_task_s_roles(toxic: dict[str, Any], tmp_path: Path):
     assert not set(data.human_rows) & set(data.seed_rows)
     assert len(data.human_rows) == 11 - 3
     assert labels(data.test) == [0, 1, 0]
-    assert any("toxicity, anchor: 1 rows of the test or of AlpacaEval left out" in note for note in data.notes)
-    assert any("toxicity, safe: 1 rows of the test or of AlpacaEval left out" in note for note in data.notes)
+    assert any("toxicity, anchor: 1 rows of held-out sets or of AlpacaEval left out" in note for note in data.notes)
+    assert any("toxicity, safe: 1 rows of held-out sets or of AlpacaEval left out" in note for note in data.notes)
+
+
+def test_the_test_and_the_validation_set_are_left_out_whichever_is_scored(toxic: dict[str, Any], tmp_path: Path):
+    """So choices on the validation set are made with the training set that the test sees."""
+    folder = tmp_path / "data"
+    toxic["data"]["validation"] = queries(folder, "validation", ["TOXIC  1", "safe 2", "test two", "other"], label=0)
+    tested, chosen = (drawn(toxic, tmp_path, test=test) for test in ("test", "validation"))
+    assert texts(tested.test) == ["test one", "test two", "test three"]
+    assert texts(chosen.test) == ["TOXIC  1", "safe 2", "other"]  # without what the test asks
+    for data in (tested, chosen):
+        used = [text for part in (data.anchor, data.known, *data.base, data.seed) for text in texts(part)]
+        assert not {"toxic 1", "safe 2"} & {*used, *data.human_rows}
+        assert all(text in data.held_out for text in ("Test One", "toxic 1", "safe 2", "other"))
+        assert "toxic 2" not in data.held_out
+        assert any("toxicity, toxic: 1 rows of held-out sets" in loss for loss in data.losses)
+    for one, other in ((tested.anchor, chosen.anchor), (tested.seed, chosen.seed), (tested.base, chosen.base)):
+        assert one == other
+    assert tested.human_rows == chosen.human_rows
+
+
+def test_labelled_texts_may_be_the_validation_s_where_the_test_is_scored(toxic: dict[str, Any], tmp_path: Path):
+    validation = queries(tmp_path / "data", "validation", ["one", "two", "test two"], label=0)
+    toxic["data"] |= {"validation": validation, "labelled": validation}
+    data = drawn(toxic, tmp_path)
+    assert data.labelled is not None
+    assert texts(data.labelled) == ["one", "two"]
+    with pytest.raises(FacError, match=r"Every row of tasks.toxicity.data.labelled stands in the test, the validation"):
+        drawn(toxic, tmp_path, test="validation")
+
+
+def test_a_validation_set_that_cannot_be_had_may_be_left_out(toxic: dict[str, Any], tmp_path: Path):
+    toxic["data"]["validation"] = {"path": "gone.jsonl"}
+    with pytest.raises(FacError, match=r"Or do without it: tasks.toxicity.data.validation=null"):
+        drawn(toxic, tmp_path)
+
+
+def test_rows_that_could_not_be_read_are_told_in_the_table(toxic: dict[str, Any], tmp_path: Path):
+    file = Path(toxic["data"]["human"]["path"])
+    file.write_text(file.read_text() + '{"text": 3}\n')
+    toxic["data"]["human"] |= {"on_error": "skip"}
+    losses = drawn(toxic, tmp_path).losses
+    assert any(re.match(r"toxicity, human: 11 texts, 1 malformed rows skipped", loss) for loss in losses)
+    assert not any("toxicity, seed: 8 texts" in loss for loss in losses)  # of which nothing was lost
 
 
 def test_the_seed_draws_the_rows(toxic: dict[str, Any], tmp_path: Path):
@@ -241,7 +285,7 @@ def test_reward_rows_of_every_layout_and_no_alpaca_eval_prompt_to_train_on(
     assert {json.loads(row)["subset"] for row in load_rows([data.test])} == {"llmbar-natural"}
     assert len(data.seed_rows) == 300
     assert (data.base, data.seed) == ((), data.known)
-    with pytest.raises(FacError, match=r"Every row of tasks.reward.data.seed stands in the test or in AlpacaEval"):
+    with pytest.raises(FacError, match=r"Every row of tasks.reward.data.seed stands in the test, the validation"):
         drawn({"data": {**values["data"], "seed": chat}}, tmp_path, task="reward")
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fac.synthesis.samples import (
     CUT_OFF,
+    HELD_OUT,
     INACTIVE,
     REFUSAL,
     REPEATED,
@@ -52,6 +53,19 @@ def test_each_sample_is_kept_or_says_why_not():
         UNREADABLE,
         *[INACTIVE] * 4,
     ]  # earlier ones do not stick
+
+
+def test_a_text_of_the_test_is_not_kept_however_active_it_is():
+    samples = [
+        sample(row="a b c", g=9.0),
+        sample(row="d e f", g=9.0),
+        sample(row="a b c", g=0.1),
+        sample(row="", g=0.0),
+    ]
+    judged = verify(samples, [0.5], lambda row: row == "a b c")
+    assert [s.why for s in judged] == [HELD_OUT, "", HELD_OUT, UNREADABLE]
+    assert (count(judged).in_the_test, count(judged).kept) == (2, 1)
+    assert "in the test 50.0 %" in str(count(judged))
 
 
 def test_why_a_reply_is_no_row_is_kept():
