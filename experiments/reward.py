@@ -22,14 +22,15 @@ from experiments.report import Page
 from experiments.results import Table, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS
-from experiments.tasks.base import write_rows
+from experiments.tasks.base import load_rows, rows_artifact, write_rows
 from fac.data.examples import LoadReport, left_out
 from fac.data.files import fingerprint
+from fac.data.held_out import HeldOut
 from fac.data.pairs import read_pairs
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.store import Artifact, Store
-from fac.synthesis.forms import pair_row
+from fac.synthesis.forms import asked, pair_row
 from fac.train.reward import RewardSettings
 
 TASK = TASKS["reward"]
@@ -51,13 +52,15 @@ def run(cfg: DictConfig) -> Path:
         found = {role: pairs_artifact(session.store, source) for role, source in sources.items()}
         for role, (_, report) in found.items():
             session.say(f"{role}: {report}")
-        train, test = found["train"][0], found["test"][0]
+        test = found["test"][0]
+        train, dropped = trained_pairs(session.store, found["train"][0], test)
         cells.submit(
             [Job("reward", "trained", s, session.store.root, model, settings, test, base=(train,)) for s in seeds]
         )
         scored = [track(session, cell) for cell in cells.results()]
         left = left_out({role: report for role, (_, report) in found.items()})
-        table = _table(session, scored, sources).noting(left)
+        asked = [f"{dropped} pairs of train were left out: the test asks what they ask."] if dropped else []
+        table = _table(session, scored, sources).noting([*left, *asked])
         page = Page(
             title=table.title,
             subtitle="Share of pairs whose chosen reply scores higher, by section.",
@@ -65,6 +68,18 @@ def run(cfg: DictConfig) -> Path:
             facts=[(role, f"{sources[role]}: {report}") for role, (_, report) in found.items()],
         )
         return session.finish(page, {c.column: c.mean for c in table.cells})
+
+
+def trained_pairs(store: Store, train: Artifact, test: Artifact) -> tuple[Artifact, int]:
+    """The pairs whose prompt does not stand in the test, and how many do. Raises FacError if all do."""
+    rows = load_rows([train])
+    tested = HeldOut.of(asked(TASK.form, row) for row in load_rows([test]))
+    kept = [row for row in rows if asked(TASK.form, row) not in tested]
+    if not kept:
+        raise FacError(
+            "Every prompt of data.train stands in data.test, which is not trained on: name another data set."
+        )
+    return (train if len(kept) == len(rows) else rows_artifact(store, TASK.form, kept)), len(rows) - len(kept)
 
 
 def pairs_artifact(store: Store, source: Source) -> tuple[Artifact, LoadReport]:
@@ -80,7 +95,9 @@ def pairs_artifact(store: Store, source: Source) -> tuple[Artifact, LoadReport]:
     return artifact, LoadReport(**json.loads((artifact.path / "report.json").read_text()))
 
 
-def _table(session: Session, scored: Sequence[tuple[Scored, str]], sources: Mapping[str, Source]) -> Table:
+def _table(
+    session: Session, scored: Sequence[tuple[Scored, str]], sources: Mapping[str, Source]
+) -> Table:
     metrics = [name for name in scored[0][0].metrics if name != "n"]
     cells = [percent_cell(scored, name, "trained", name) for name in metrics]
     name = session.cfg.model.name
@@ -98,7 +115,7 @@ def _table(session: Session, scored: Sequence[tuple[Scored, str]], sources: Mapp
         provenance=provenance(),
         names={"trained": "Trained on these pairs"},
         label=labels.label([kind]),
-        notes=(_printed(scored[0][0].job.settings.mode),) if labels.stands_beside(kind, name) else (),
+        notes=tuple([_printed(scored[0][0].job.settings.mode)] if labels.stands_beside(kind, name) else []),
     )
 
 

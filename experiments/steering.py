@@ -31,6 +31,7 @@ from fac.chat import as_chat
 from fac.data.choices import POLARITY, Choice, read_choices
 from fac.data.examples import LoadReport, left_out
 from fac.data.files import fingerprint
+from fac.data.held_out import HeldOut
 from fac.data.source import Source
 from fac.errors import FacError, closest
 from fac.store import Artifact, Store
@@ -80,6 +81,7 @@ class Behavior:
     reports: Mapping[str, LoadReport]
     pairs: Sequence[Choice]
     test: Sequence[Choice]
+    left_out: int  # pairs whose question stands in the test
 
 
 Curve = Mapping[float, Score]  # by multiplier
@@ -131,13 +133,18 @@ def _behaviors(cfg: DictConfig, settings: Settings) -> list[Behavior]:
     for folder in folders:
         sources = {role: _source(cfg, role, folder, alone=len(folders) == 1) for role in FILES}
         reports = {role: LoadReport() for role in FILES}
-        pairs, test = (read_choices(sources[role], reports[role]) for role in FILES)
+        read, test = (read_choices(sources[role], reports[role]) for role in FILES)
+        tested = HeldOut.of(item.text for item in test)
+        pairs = [item for item in read if item.text not in tested]
+        if not pairs:
+            raise FacError(f"Every question of {sources['generate']} stands in its test: name other files.")
         if settings.n_train is not None and settings.n_train > len(pairs):
             raise FacError(
-                f"experiment.n_train={settings.n_train} will not do: {sources['generate']} has {len(pairs)} pairs."
+                f"experiment.n_train={settings.n_train} will not do: {sources['generate']} has {len(pairs)} pairs that "
+                "its test does not ask."
             )
         _cues(folder.name, settings)
-        found.append(Behavior(folder.name, sources, reports, pairs, test))
+        found.append(Behavior(folder.name, sources, reports, pairs, test, len(read) - len(pairs)))
     return found
 
 
@@ -198,7 +205,8 @@ def _vector(
             vector = prompt_vector(backbone(), chats, behavior.name, settings.batch_size)
         vector.save(folder)
 
-    source = fingerprint(behavior.sources["generate"])
+    without = fingerprint(behavior.sources["test"]) if behavior.left_out else None
+    source = {**fingerprint(behavior.sources["generate"]), "without": without}
     params = {**encoder, "behavior": behavior.name, "cues": cues, "pairs": source, "drawn": drawn}
     return store.stage("steering_vector", build, params=params)
 
@@ -319,6 +327,12 @@ def _notes(
         f"{b.name}: the matching answer is that of an assistant that {POLARITY[b.name].matching}."
         for b in behaviors
         if b.name in POLARITY
+    ]
+    notes += [note for b in behaviors for role in FILES for note in b.reports[role].notes(f"{b.name}, {role}")]
+    notes += [
+        f"{b.name}: {b.left_out} pairs were left out, since the test asks their question."
+        for b in behaviors
+        if b.left_out
     ]
     if settings.method is not None and printed:
         notes.append(f"Paper: the row {paper_table('table1').names[settings.method]} of Table 1, for SCR.")

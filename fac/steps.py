@@ -11,7 +11,7 @@ from collections.abc import Mapping
 VERSIONS: Mapping[str, int] = {
     # data
     "corpus": 2,
-    "draw": 2,
+    "draw": 3,
     "mixture": 2,
     "mixture_split": 2,
     "pairs": 2,

@@ -69,12 +69,18 @@ def test_a_missing_file_is_said_in_one_sentence(tmp_path: Path):
 def test_a_dry_run_tells_what_is_trained_from_what_is_tested(tmp_path: Path):
     rows = ({"prompt": f"how do i do thing {n}", "chosen": "sure here is how", "rejected": "no"} for n in range(8))
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [*QUICK, "data.train.path=pairs.jsonl", "data.test.path=pairs.jsonl"]
+    asked = {"prompt": "How do I do  thing 3", "chosen": "first like this", "rejected": "not at all"}
+    others = ({"prompt": f"where do i find thing {n}", "chosen": "over there", "rejected": "no"} for n in range(5))
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [asked, *others]))
+    command = [*QUICK, "data.train.path=pairs.jsonl", "data.test.path=test.jsonl"]
     done = fac_here(*command, cwd=tmp_path)
     assert done.code == 0, done.err
     text = (tmp_path / "out" / "table.md").read_text()
     assert "OWN DATA OR MODEL" in text
     assert "RewardBench" not in text
+    assert "1 pairs of train were left out: the test asks what they ask." in text
+    same = fac_here(*QUICK, "data.train.path=pairs.jsonl", "data.test.path=pairs.jsonl", "out=same", cwd=tmp_path)
+    assert "Every prompt of data.train stands in data.test, which is not trained on" in same.failure
     states = {"pairs": "stored", "reward": "stored", "scores": "stored", "table": "to do"}
     for tested in ("stored", "to do"):
         text = fac_here(*command, "dry_run=true", cwd=tmp_path).out

@@ -208,6 +208,24 @@ def test_prompts_with_cues(world: Path):
     assert "after the user" in (world / "prompt" / "table.md").read_text()
 
 
+def test_a_pair_whose_question_the_test_asks_is_left_out(world: Path):
+    """Spelt otherwise, too; the vector is that of the other pairs."""
+    generate = json.loads((world / "caa/generate/sycophancy/generate_dataset.json").read_text())
+    (shown,) = [{**row, "question": row["question"].replace("Question 2", "QUESTION  2")} for row in generate[2:3]]
+    test = json.loads((world / "caa/test/sycophancy/test_dataset_ab.json").read_text())
+    (world / "asked.json").write_text(json.dumps([*test, shown]))
+    given = ("behavior=caa/generate/sycophancy", "data.test.path=asked.json", "experiment.seeds=[42]")
+    run = steering(world, *given, out="asked")
+    assert run.done.code == 0, run.done.err
+    pairs = [pair for i, pair in enumerate(read(world, "generate", "generate_dataset.json")) if i != 2]
+    expected = caa_vector(Backbone(ModelRef(str(world / "model")), 2), pairs, "sycophancy")
+    np.testing.assert_allclose(run.vector("sycophancy", 42).direction, expected.direction, atol=1e-6)
+    assert any("sycophancy: 1 pairs were left out" in note for note in run.table.notes)
+    (world / "asked.json").write_text(json.dumps(generate))
+    failure = steering(world, *given, out="failed").done.failure
+    assert re.search("Every question of .*generate_dataset.json stands in its test", failure), failure
+
+
 def test_files_in_place_of_folders(world: Path):
     generate, test = (f"caa/{part}" for part in ("generate/sycophancy/generate_dataset.json", "test/sycophancy"))
     rows = json.loads((world / generate).read_text().replace("switched", "turned"))
