@@ -127,10 +127,15 @@ def track(session: Session, cell: Scored) -> tuple[Scored, str]:
 
 
 class Cells:
-    """A pool of processes, one thread each, that works through jobs while the caller goes on."""
+    """A pool of processes, one thread each, that works through jobs while the caller goes on.
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
+    Where a GPU does the work (`wait`) they start with `results`: the caller's encoder and writer, and a cell's training
+    do not fit beside each other. Whoever asks for results has closed and released what it held.
+    """
+
+    def __init__(self, workers: int, wait: bool | None = None) -> None:
+        self._workers, self._wait = workers, on_gpu() if wait is None else wait
+        self._waiting: list[Job] = []
         self._pool: ProcessPoolExecutor | None = None
         self._futures: list[Future[Scored]] = []
 
@@ -144,6 +149,8 @@ class Cells:
                 done: Future[Scored] = Future()
                 done.set_result(run_job(job))
                 self._futures.append(done)
+            elif self._wait:
+                self._waiting.append(job)
             else:
                 self._futures.append(self._processes().submit(run_job, job))
 
@@ -157,6 +164,8 @@ class Cells:
         """Finished cells, as they come. A dry run ends here: what follows is written."""
         if current_walk() is not None:
             raise NotStored("table")
+        self._futures += [self._processes().submit(run_job, job) for job in self._waiting]
+        self._waiting = []
         try:
             with tqdm(total=len(self._futures), desc="training and testing", unit="cell") as bar:
                 for future in as_completed(self._futures):
@@ -193,9 +202,14 @@ class Cells:
 
 def default_workers() -> int:
     """One process per core; one in all where a GPU does the work."""
+    return 1 if on_gpu() else len(os.sched_getaffinity(0))
+
+
+def on_gpu() -> bool:
+    """Whether a GPU does the work."""
     import torch
 
-    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+    return torch.cuda.is_available()
 
 
 def _start_worker(parent: int) -> None:

@@ -96,6 +96,7 @@ def run(cfg: DictConfig) -> Path:
                 session.say(f"{name}: {100 * (row.any.binary if row.any else 0):.0f} % of the missing features covered")
                 for target in trained:
                     cells.submit(jobs_of(plan, session.store, data, row, models[target][0], None, {}, group=target))
+            shop.release()
         scored = [track(session, cell) for cell in cells.results()]
         kind = labels.kind_of(
             labels.data_of(plan.task, plan.origin), {n: ref for n, (ref, _) in models.items()}, engines

@@ -109,11 +109,13 @@ def run(cfg: DictConfig) -> Path:
             gap.relevant,
             plan.thresholds,
         )
-        scored = [track(session, cell) for cell in cells.results()]
-        table = _table(plan, session, rows, scored, [crew.note, *gap.notes()])
         judge = replace(plan.read, judge="statistical")
         labelled = measure(shop, data.labelled) if data.labelled else None
         judged = relevant_features(gap.anchor.pooled.n_features, {}, judge, labelled)
+        for used in (shop, official_shop):
+            used.release()
+        scored = [track(session, cell) for cell in cells.results()]
+        table = _table(plan, session, rows, scored, [crew.note, *gap.notes()])
         return lab_page.finish(
             Findings(plan.sizes, plan.world_seed, gap, official, rows, table, judged, session, shop, plan.beside)
         )

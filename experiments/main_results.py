@@ -225,6 +225,7 @@ def write_column(
             column.kept[name] = str(row.outcome.counts)
             session.say(f"{plan.task.name}, {name}: {column.kept[name]}")
         cells.submit(jobs_of(plan, store, data, row, model, base, others, group, judge))
+    shop.release()
     return column
 
 

@@ -9,6 +9,7 @@ does its work. Heavy things (the backbone, the SAE, the LLM) are loaded only if 
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
@@ -205,6 +207,13 @@ class Workshop:
     @cached_property
     def extractor(self) -> Extractor:
         return Extractor(self.backbone, load(self.sae, self.backbone, self.features.rule), self.features)
+
+    def release(self) -> None:
+        """Give back the memory of model and SAE; they are loaded anew if something is left to measure."""
+        for name in ("extractor", "backbone"):
+            self.__dict__.pop(name, None)
+        gc.collect()  # hooks of a model refer to it
+        torch.cuda.empty_cache()
 
     @cached_property
     def encoder(self) -> dict[str, object]:

@@ -259,6 +259,20 @@ def test_a_cell_that_was_killed_in_training_goes_on_where_it_was(bench: Job, mon
     assert not (went_on.trained.path / checkpoints.FOLDER).exists()
 
 
+@pytest.mark.slow
+def test_where_a_gpu_works_cells_wait_until_they_are_asked_for(bench: Job):
+    """Until then the caller holds encoder and writer; what is stored is found at once all the same."""
+    stored = run_job(job(bench, seed=70))
+    with Cells(1, wait=True) as cells:
+        before = psutil.Process().children()
+        cells.submit([job(bench, seed=seed) for seed in (70, 71, 72)])
+        time.sleep(0.5)
+        assert psutil.Process().children() == before
+        found = {cell.job.seed: cell.metrics for cell in cells.results()}
+    assert found.keys() == {70, 71, 72}
+    assert found[70] == stored.metrics
+
+
 def test_what_is_finished_starts_no_process(bench: Job):
     expected = run_job(bench)
     before = psutil.Process().children()

@@ -3,6 +3,7 @@
 A tiny model and SAE measure; the LLM is an engine behind a wire that answers by rule.
 """
 
+import weakref
 import zlib
 from pathlib import Path
 from typing import Any, cast
@@ -211,6 +212,15 @@ def test_without_the_filter_all_that_can_be_read_is_trained_on(world):
     shares = [s.share for s in without.chosen]
     assert shares != sorted(shares, reverse=True)  # not ranked
     assert METHODS["fac"](free).rows == without.rows
+
+
+def test_a_shop_that_is_released_holds_no_model_and_measures_the_same(world):
+    shop = shop_of(world, FeatureSettings())
+    before, held = shop.backbone.residual([[1, 2, 3]]), weakref.ref(shop.backbone)
+    assert shop.extractor is shop.extractor
+    shop.release()
+    assert held() is None
+    np.testing.assert_array_equal(shop.backbone.residual([[1, 2, 3]]), before)
 
 
 def test_a_step_s_key_holds_what_decides_it_and_no_more(world):
