@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from fac.train.reward import RewardModel
 
 # Pairs of each subset as RewardBench counts them: its weight within the section. The 447 of math-prm count as 984, as
-# many as the code subsets have together. Of XSTest the data hold 154 that should be refused and 250 that should not;
-# RewardBench's own table (commit a32e272) has the two numbers the other way round, later forks do not: safety differs by
+# many as the code subsets have together. Of XSTest the data hold 154 to be refused and 250 that should not be;
+# RewardBench's own table (a32e272) has the two numbers the other way round, later forks do not: safety differs by
 # tenths of a point.
 SECTIONS = {
     "chat": {

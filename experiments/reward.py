@@ -95,9 +95,7 @@ def pairs_artifact(store: Store, source: Source) -> tuple[Artifact, LoadReport]:
     return artifact, LoadReport(**json.loads((artifact.path / "report.json").read_text()))
 
 
-def _table(
-    session: Session, scored: Sequence[tuple[Scored, str]], sources: Mapping[str, Source]
-) -> Table:
+def _table(session: Session, scored: Sequence[tuple[Scored, str]], sources: Mapping[str, Source]) -> Table:
     metrics = [name for name in scored[0][0].metrics if name != "n"]
     cells = [percent_cell(scored, name, "trained", name) for name in metrics]
     name = session.cfg.model.name
