@@ -56,9 +56,7 @@ def run_tasks(
         """lm-eval's Hugging Face model, its chats rendered by fac.chat."""
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-            if not add_generation_prompt:  # a task that begins the reply itself
-                return super().apply_chat_template(chat_history, add_generation_prompt)
-            return render(tokenizer, chat_history, add_generation_prompt=True)
+            return rendered(tokenizer, chat_history, add_generation_prompt)
 
     with _quiet():
         manager = TaskManager(include_path=str(include), include_defaults=False, metadata=metadata)
@@ -90,6 +88,13 @@ def run_tasks(
                 raise
             raise FacError(f"{str(error).rstrip('.')}: lower max_new_tokens.") from None
     return {task: _metrics(values) for task, values in done["results"].items()}
+
+
+def rendered(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]], add_generation_prompt: bool) -> str:
+    """A chat of lm-eval's as `fac.chat` writes it; without generation prompt the task begins the reply itself."""
+    return render(
+        tokenizer, chat, add_generation_prompt=add_generation_prompt, continue_final_message=not add_generation_prompt
+    )
 
 
 def data_set_of(task: str) -> tuple[str, str | None] | None:

@@ -17,7 +17,12 @@ from typing import Any
 from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
+from transformers import AutoModelForCausalLM
 
+from eval.harness import rendered
+from fac.backbone import load_config
+from fac.model_ref import ModelRef
+from fac.model_weights import check_weights
 from fac.train.steering import SteeringVector, steered
 
 _Base: Any = HFLM  # its decorator hides its type
@@ -25,18 +30,26 @@ _Base: Any = HFLM  # its decorator hides its type
 
 @register_model("fac-steered")
 class SteeredLM(_Base):
-    """lm-eval's Hugging Face model, steered.
+    """lm-eval's Hugging Face model, steered, its chats rendered by `fac.chat`.
 
     `vector` is a folder that `SteeringVector.save` wrote; the other arguments are those of lm-eval's `hf`. Raises
-    FacError if the vector does not fit the model.
+    FacError if the weights are not those of the model (`fac.model_weights`), or the vector does not fit it.
     """
 
     def __init__(self, pretrained: Any, vector: str | None = None, multiplier: float = 1.0, **options: Any) -> None:
+        if isinstance(pretrained, str):
+            ref = ModelRef(pretrained, options.get("revision"))
+            check_weights(AutoModelForCausalLM, ref, load_config(ref))
+            if not ref.is_local:
+                options["revision"] = ref.commit
         super().__init__(pretrained=pretrained, **options)
         self._vector = None if vector is None else SteeringVector.load(Path(vector).expanduser())
         self._multiplier = float(multiplier)
         with self._steer():  # a vector that does not fit is said at once
             pass
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        return rendered(self.tokenizer, chat_history, add_generation_prompt)
 
     def _steer(self) -> Any:
         return nullcontext() if self._vector is None else steered(self.model, self._vector, self._multiplier)

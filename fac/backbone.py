@@ -76,13 +76,46 @@ def positions_of(config: Any) -> int | None:
 
 
 def check_length(longest: int, config: Any, name: str) -> None:
-    """Raise FacError if so many tokens are more than a model has positions for."""
+    """Raise FacError if a text of so many tokens, to be trained on or scored, is longer than a model was made for."""
     positions = positions_of(config)
     if positions is not None and longest > positions:
         raise FacError(
             f"A text of {longest} tokens is longer than {name} was made for ({positions}, max_position_embeddings): "
-            f"shorten the texts, or lower the max_tokens that they are cut at."
+            f"shorten the texts, or lower the train.max_tokens that they are cut at."
         )
+
+
+def warn_of_length(longest: int, config: Any, name: str) -> None:
+    """Say once for a model if a text that is measured or asked about is longer than it was made for."""
+    positions = positions_of(config)
+    if positions is not None and longest > positions:
+        _say_length(name, positions)
+
+
+@cache
+def _say_length(name: str, positions: int) -> None:
+    log.warning(
+        "%s was made for texts of %d tokens (max_position_embeddings), and some are longer: what it makes of them "
+        "means little; shorten them, or lower features.max_tokens where they are measured.",
+        name,
+        positions,
+    )
+
+
+def room_for_replies(config: Any, name: str, longest: int, most: int | None = None) -> int:
+    """The tokens that prompt and reply may have together: the model's positions, at most `most` of them.
+
+    Raises FacError if the longest prompt leaves no room for a reply.
+    """
+    positions = positions_of(config)
+    room = min(size for size in (positions, most, 1 << 30) if size)
+    if longest >= room:
+        why = "its max_position_embeddings" if room == positions else "max_model_len of the engine"
+        raise FacError(
+            f"A prompt of {longest} tokens leaves no room for a reply of {name} in {room} tokens ({why}): show the "
+            f"writer less, raise max_model_len if it is that, or choose a model that takes longer texts."
+        )
+    return room
 
 
 def end_tokens(generation: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> set[int]:
@@ -122,7 +155,7 @@ class Backbone:
     def residual(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
         """Residual stream after the layer for a batch of id lists: [texts, longest, d_model], padded on the right."""
         width = max(len(ids) for ids in batch)
-        check_length(width, self._config, self.ref.path)
+        warn_of_length(width, self._config, self.ref.path)
         pad = self.tokenizer.pad_token_id or 0  # masked, and to the right of a causal model's text: any id will do
         ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in batch], device=self.device)
         lengths = torch.tensor([len(row) for row in batch], device=self.device)

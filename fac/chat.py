@@ -7,7 +7,9 @@ second BOS cannot appear (the released code had one) and no constant like "skip 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from itertools import takewhile
@@ -32,6 +34,7 @@ ALPACA_TEMPLATE = (
     "{% elif m['role'] == 'assistant' %}{{ m['content'] + eos_token + '\n\n' }}"
     "{% else %}{{ m['content'] + '\n\n' }}{% endif %}{% endfor %}"
 )
+_MARK = re.compile(r"\[/?[A-Z_]{2,}\]|<{1,2}[/|]?[^\s<>]+>{1,2}|#{2,} [A-Z][\w ]*:")
 # "Today" of templates that write the date, on every day: what such models take it for where they are not told one.
 DATE = datetime(2024, 7, 26)
 TEMPLATES = {"plain": PLAIN_TEMPLATE, "alpaca": ALPACA_TEMPLATE}  # for tokenizers without a template of their own
@@ -94,10 +97,14 @@ def encode(
 ) -> Encoded:
     """Render `messages` with the tokenizer's own template and mark the content tokens.
 
-    Content is what the messages say; template prefix, role headers and special tokens are not (paper §5.1: t >= t0).
-    `continue_final_message` leaves the last turn open: nothing follows its words. `max_tokens` cuts on the right.
-    Blanks around a content are dropped, as most templates do. A special token's spelling inside a text is broken by a
-    space, so that no text can forge a role. Raises FacError if the template drops or rewrites what the messages say.
+    Content is what the messages say; template prefix, role headers and special tokens are not. (The paper pools from
+    t0, the first token behind the prefix, to the end of the text: eq. 30. That includes the token that ends the turn,
+    which says nothing and is left out here.) `continue_final_message` leaves the last turn open: nothing follows its
+    words. `max_tokens` cuts on the right. Blanks around a content are dropped, also where the tokenizer's own
+    `apply_chat_template` would keep them (Qwen2, Mistral). What would forge a role inside a text is broken by a space:
+    the spelling of a special token, and tags and `### Headings:` that the template itself writes. Roles that a template
+    tells by plain words alone ("user: ") can still be imitated. A template that writes today's date writes `DATE`.
+    Raises FacError if the template drops or rewrites what the messages say.
     """
     rendering = _render(tokenizer, messages, add_generation_prompt, continue_final_message)
     spans = [span for span in rendering.spans if span[1] > span[0]]
@@ -136,9 +143,15 @@ def encode_lesson(
     return Lesson(ids[:max_tokens], trained[:max_tokens])
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+def render(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    add_generation_prompt: bool,
+    continue_final_message: bool = False,
+) -> str:
     """The text that `encode` makes ids of, for engines that take nothing else; they must add no special token."""
-    return _render(tokenizer, messages, add_generation_prompt).text
+    return _render(tokenizer, messages, add_generation_prompt, continue_final_message).text
 
 
 def _render(
@@ -177,11 +190,21 @@ def _tokens(
 
 
 def _defuse(tokenizer: PreTrainedTokenizerBase, content: str) -> str:
-    """Break every spelling of a special token inside a text with a space after its first character."""
-    for token in _special_tokens(tokenizer).values():
-        if token in content:
-            content = content.replace(token, token[0] + " " + token[1:])
+    """Break what would forge a role inside a text with a space after its first character."""
+    for mark in (*_special_tokens(tokenizer).values(), *_role_marks(tokenizer, str(tokenizer.chat_template))):
+        if mark in content:
+            content = content.replace(mark, mark[0] + " " + mark[1:])
     return content
+
+
+@lru_cache(maxsize=16)
+def _role_marks(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[str, ...]:
+    """Tags and headings that the template writes around turns, special tokens or not ([INST] of Mistral v0.2)."""
+    marks: set[str] = set()
+    for roles in (("user",), ("user", "assistant", "user"), ("system", "user")):
+        with suppress(FacError):  # not every template takes a system turn
+            marks.update(_MARK.findall(" ".join(_pieces(tokenizer, template, roles, roles[-1] == "user"))))
+    return tuple(sorted(marks - {"<think>", "</think>"}))  # these stand within an assistant's own words
 
 
 @lru_cache(maxsize=16)

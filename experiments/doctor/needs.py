@@ -93,9 +93,10 @@ def shape_of(config: Any) -> Shape:
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    layers = decoder_layers(model, config.num_hidden_layers, str(config.model_type))
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    text = config.get_text_config()  # of a model of text and images its language model
+    layers = decoder_layers(model, text.num_hidden_layers, str(config.model_type))
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     lora = sum(
         module.in_features + module.out_features
         for name, module in layers[0].named_modules()
@@ -103,13 +104,13 @@ def shape_of(config: Any) -> Shape:
     )
     return Shape(
         params=sum(p.numel() for p in model.parameters()),
-        layers=config.num_hidden_layers,
+        layers=text.num_hidden_layers,
         layer_params=sum(p.numel() for p in layers[0].parameters()),
-        d_model=config.hidden_size,
-        d_ff=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        d_model=text.hidden_size,
+        d_ff=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         kv_width=heads * head_dim,
-        vocab=config.vocab_size,
-        lora_width=config.num_hidden_layers * lora,
+        vocab=text.vocab_size,
+        lora_width=text.num_hidden_layers * lora,
     )
 
 

@@ -6,15 +6,14 @@ Knows: where each thing would come from, and how one gets it. Does not know: how
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
-from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from transformers import AutoModelForCausalLM
 
 from experiments import config
 from experiments.doctor import needs, workload
@@ -24,7 +23,9 @@ from experiments.doctor.needs import Encoder, Shape
 from experiments.engines import COMPARE, Engine
 from experiments.results import REPOSITORY
 from experiments.tasks import TASKS
-from fac.backbone import ModelRef, load_pretrained, load_tokenizer
+from fac import model_weights
+from fac.backbone import ModelRef, default_device, load_config, load_tokenizer
+from fac.chat import DATE, is_dated
 from fac.errors import FacError
 from fac.interpret import ROLES
 from fac.llm.openai import OpenAISettings
@@ -142,24 +143,36 @@ def _model_and_sae(cfg: DictConfig, online: bool, parties: list[Party]) -> Itera
 
 
 def model(ref: ModelRef, online: bool) -> Iterator[Finding]:
-    """A model by folder or hub id: its weights are whole, its tokenizer has a chat template."""
+    """A model by folder or hub id: its weights are the model's and whole, its tokenizer has a chat template."""
     what = f"model {name_of(ref)}"
+    folder = None if ref.is_local else cached(ref.path, ref.revision, "model")
     if ref.is_local or ref.path.startswith(("/", ".", "~")):
-        load_tokenizer(ref)
-        if _weights_whole(ref.folder):
-            yield Finding("ok", what, f"in {ref.folder}")
-        else:
-            yield Finding("missing", what, f"{ref.folder} holds no whole set of *.safetensors: fetch the model again")
+        yield from _loadable(what, ref, f"in {ref.folder}")
         return
-    folder = cached(ref.path, ref.revision, "model")
-    if folder is not None and _weights_whole(folder):
-        load_tokenizer(ref)
-        at = f"at {ref.revision}" if ref.revision else "at the commit it was fetched at (no revision is set)"
-        yield Finding("ok", what, f"in the hub's cache, {at}")
+    if folder is not None and (files := model_weights.weight_files(folder)) and all(file.is_file() for file in files):
+        at = f"at {ref.revision}" if ref.revision else f"at the commit {folder.name} (no revision is set)"
+        held = replace(ref, revision=folder.name)  # the run would ask the hub for the commit
+        yield from _loadable(what, held, f"in the hub's cache, {at}")
         return
     command = f"hf download {ref.path}" + (f" --revision {ref.revision}" if ref.revision else "")
     way = f"{command} (log in first with `hf auth login` if it is gated), or name a folder"
     yield on_hub(what, ref.path, ref.revision, "model", online, way)
+
+
+def _loadable(what: str, ref: ModelRef, where: str) -> Iterator[Finding]:
+    """What loading would say, from the names and shapes of the tensors. Raises FacError as loading does."""
+    tokenizer, model_config = load_tokenizer(ref), load_config(ref)
+    model_weights.check_weights(AutoModelForCausalLM, ref, model_config, finite=False)
+    tied = ", embedding and head tied" if getattr(model_config, "tie_word_embeddings", False) else ""
+    stored = str(model_config.dtype).removeprefix("torch.")
+    loaded = ref.dtype_on(default_device())
+    said = f"stored as {stored}, measured in {stored if loaded == 'auto' else loaded}{tied}"
+    yield Finding("ok", what, f"{where}, {said}")
+    if tokenizer.pad_token_id is None:
+        lacks = "its tokenizer has neither padding nor end-of-text token: it can be measured, but not trained"
+        yield Finding("warning", what, f"{lacks}, nor write without eos_token_id in its generation_config.json")
+    if is_dated(tokenizer):
+        yield Finding("warning", what, f"its chat template writes the date: rendered as on {DATE:%d %b %Y} throughout")
 
 
 def base_model(cfg: DictConfig, online: bool) -> Iterator[Finding]:
@@ -255,18 +268,13 @@ def _shape(ref: ModelRef) -> Shape | None:
     """From config.json, or from what is known of the paper's models; None if neither is there."""
     from transformers import AutoConfig
 
-    if ref.is_local or cached(ref.path, ref.revision, "model") is not None:
-        return needs.shape_of(load_pretrained(AutoConfig, ref))
+    folder = None if ref.is_local else cached(ref.path, ref.revision, "model")
+    if ref.is_local or folder is not None:
+        return needs.shape_of(load_config(ref if folder is None else replace(ref, revision=folder.name)))
     if ref.path in needs.PAPER_MODELS:
         kind, values = needs.PAPER_MODELS[ref.path]
         return needs.shape_of(AutoConfig.for_model(kind, **values))
     return None
-
-
-def _weights_whole(folder: Path) -> bool:
-    index = folder / "model.safetensors.index.json"
-    names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    return all((folder / name).is_file() for name in names) or any(folder.glob("pytorch_model*.bin"))
 
 
 # ----------------------------------------------------------------------------------------------------------- engines

@@ -17,7 +17,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from fac.backbone import ModelRef, default_device, load_causal_lm
+from fac.backbone import ModelRef, default_device, end_tokens, load_causal_lm, room_for_replies
 from fac.chat import encode
 from fac.llm.base import Completion, Request, Sampling
 from fac.llm.local import completion
@@ -38,8 +38,10 @@ class TransformersChat:
     def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         model, tokenizer = self._load()
         prompts = [encode(tokenizer, r.messages, add_generation_prompt=True).ids for r in requests]
-        width = max(len(ids) for ids in prompts)
-        pad = tokenizer.pad_token_id
+        width, shortest = max(map(len, prompts)), min(map(len, prompts))
+        room = room_for_replies(model.config, self.ref.path, width)
+        pad = tokenizer.pad_token_id or 0  # masked
+        stops = end_tokens(model.generation_config, tokenizer, self.ref.path)
         ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
         processors = LogitsProcessorList()
@@ -58,12 +60,11 @@ class TransformersChat:
             do_sample=False,  # the seeded choice has already been made
             temperature=None,
             top_p=None,
-            max_new_tokens=sampling.max_new_tokens,
+            max_new_tokens=min(sampling.max_new_tokens, room - shortest),
+            eos_token_id=sorted(stops),
             pad_token_id=pad,
         )
-        stops = model.generation_config.eos_token_id
-        stops = set(stops if isinstance(stops, list) else [stops])
-        rows = out[:, width:].tolist()
+        rows = [row[: room - len(prompt)] for row, prompt in zip(out[:, width:].tolist(), prompts, strict=True)]
         return [completion(tokenizer, prompt, row, stops) for prompt, row in zip(prompts, rows, strict=True)]
 
     def close(self) -> None:

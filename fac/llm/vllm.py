@@ -20,11 +20,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fac.backbone import ModelRef, load_pretrained, load_tokenizer
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+from fac.backbone import ModelRef, end_tokens, load_config, load_tokenizer, room_for_replies
 from fac.chat import encode
 from fac.errors import FacError
 from fac.llm.base import Completion, Request, Sampling
 from fac.llm.local import completion
+from fac.model_weights import check_weights, load_pretrained
 from fac.processes import die_with
 
 if TYPE_CHECKING:
@@ -78,12 +81,7 @@ class VllmChat:
     def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         tokenizer, (stops, penalty) = self._tokenizer, self._generation
         prompts = [encode(tokenizer, r.messages, add_generation_prompt=True).ids for r in requests]
-        longest = max(len(ids) for ids in prompts)
-        if longest >= self._limit:
-            raise FacError(
-                f"A prompt of {longest} tokens leaves no room for a reply in {self._limit}: raise max_model_len of the "
-                f"vllm engine if the model takes more, or show the writer less."
-            )
+        room_for_replies(self._config, self.ref.path, max(map(len, prompts)), self.settings.max_model_len)
         shared = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p if sampling.temperature > 0 else 1.0,
@@ -115,11 +113,16 @@ class VllmChat:
     def _start(self) -> None:
         self.settings.check()
         ref, settings = self.ref, self.settings
+        if check_weights(AutoModelForCausalLM, ref, self._config):  # the child loads by itself, and says less
+            raise FacError(
+                f"The embedding of {ref.path} is stored as its head only, which vLLM does not read: load and save it "
+                f"once with transformers (save_pretrained), or choose the engine transformers."
+            )
         options = {
             "model": str(ref.folder) if ref.is_local else ref.path,
-            "revision": None if ref.is_local else ref.revision,
+            "revision": ref.commit,
             "dtype": ref.dtype,
-            "max_model_len": self._limit,
+            "max_model_len": room_for_replies(self._config, ref.path, 0, settings.max_model_len),
             "tensor_parallel_size": settings.tensor_parallel_size,
             "gpu_memory_utilization": settings.gpu_memory_utilization,
             "skip_tokenizer_init": True,
@@ -171,24 +174,17 @@ class VllmChat:
         return load_tokenizer(self.ref)
 
     @cached_property
-    def _limit(self) -> int:
-        """Tokens of prompt and reply together."""
-        from transformers import AutoConfig
-
-        own = getattr(load_pretrained(AutoConfig, self.ref), "max_position_embeddings", None)
-        return min(own or self.settings.max_model_len, self.settings.max_model_len)
+    def _config(self) -> Any:
+        return load_config(self.ref)
 
     @cached_property
     def _generation(self) -> tuple[set[int], float]:
         """What generate() of transformers reads from the model, too: stop tokens and repetition penalty."""
-        from transformers import AutoConfig, GenerationConfig
-
         try:
             held = load_pretrained(GenerationConfig, self.ref)
         except FacError:  # the file may be missing
-            held = GenerationConfig.from_model_config(load_pretrained(AutoConfig, self.ref))
-        stops = held.eos_token_id
-        return set(stops if isinstance(stops, list) else [stops]), float(held.repetition_penalty or 1.0)
+            held = GenerationConfig.from_model_config(self._config)
+        return end_tokens(held, self._tokenizer, self.ref.path), float(held.repetition_penalty or 1.0)
 
 
 def _serve(pipe: Connection, options: dict[str, Any], cpu_cache_gib: float, parent: int, log: str) -> None:

@@ -170,11 +170,12 @@ def steered(model: nn.Module, vector: SteeringVector, multiplier: float, where: 
     FacError if the model has no such layer or another width.
     """
     config: Any = model.config
-    name, width = config.name_or_path, config.hidden_size
-    if not 1 <= vector.layer <= config.num_hidden_layers or vector.direction.shape != (width,):
+    text = config.get_text_config()
+    name, width, depth = config.name_or_path, text.hidden_size, text.num_hidden_layers
+    if not 1 <= vector.layer <= depth or vector.direction.shape != (width,):
         raise FacError(
             f"A vector of width {len(vector.direction)} for layer {vector.layer} does not fit {name}, which has "
-            f"{config.num_hidden_layers} layers of width {width}: use the model it was read from, {vector.model}."
+            f"{depth} layers of width {width}: use the model it was read from, {vector.model}."
         )
     shift = multiplier * vector.direction
 
@@ -185,7 +186,7 @@ def steered(model: nn.Module, vector: SteeringVector, multiplier: float, where: 
             moved = where.to(hidden)[..., None] * moved
         return (hidden + moved, *out[1:]) if isinstance(out, tuple) else hidden + moved
 
-    hook = decoder_layers(model, config.num_hidden_layers, name)[vector.layer - 1].register_forward_hook(add)
+    hook = decoder_layers(model, depth, name)[vector.layer - 1].register_forward_hook(add)
     try:
         yield
     finally:

@@ -1,13 +1,14 @@
 """fac.backbone against transformers' own full models."""
 
+import json
 import shutil
 
 import pytest
 import torch
 from support.models import tiny_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from fac.backbone import Backbone, ModelRef, load_tokenizer
+from fac.backbone import Backbone, ModelRef, first_layers, load_tokenizer
 from fac.chat import PLAIN_TEMPLATE, TEMPLATES, as_chat, encode
 from fac.errors import FacError
 
@@ -141,3 +142,39 @@ def test_the_fingerprint_is_that_of_the_weights_in_any_dtype(models, tmp_path):
     assert Backbone(ModelRef(path, dtype="bfloat16"), 2).fingerprint() == own
     assert Backbone(ModelRef(path), 3).fingerprint() != own
     assert Backbone(ModelRef(str(tiny_model(tmp_path, "llama", seed=1))), 2).fingerprint() != own
+
+
+def test_a_text_longer_than_the_models_positions_is_said_once(models, caplog):
+    backbone = Backbone(ModelRef(str(models["llama"])), 1)
+    backbone.residual([[5] * 1024])
+    assert not caplog.messages
+    for _ in range(2):
+        backbone.residual([[5] * 1025])
+    (said,) = caplog.messages
+    assert "was made for texts of 1024 tokens (max_position_embeddings), and some are longer" in said
+
+
+def test_a_tokenizer_without_padding_and_end_measures_the_same(models, tmp_path):
+    folder = shutil.copytree(models["llama"], tmp_path / "nopad")
+    file = folder / "tokenizer_config.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps({k: v for k, v in told.items() if k not in ("pad_token", "eos_token")}))
+    usual, odd = (Backbone(ModelRef(str(path)), 2) for path in (models["llama"], folder))
+    batch = [encode(usual.tokenizer, as_chat(text)).ids for text in TEXTS]
+    assert odd.tokenizer.pad_token_id is None
+    for ids, one, other in zip(batch, usual.residual(batch), odd.residual(batch), strict=True):
+        assert torch.equal(one[: len(ids)], other[: len(ids)])
+
+
+def test_an_encoder_decoder_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", "d_model": 8, "num_layers": 2}))
+    with pytest.raises(FacError, match="is an encoder-decoder model .*only decoder-only"):
+        Backbone(ModelRef(str(tmp_path)), 1)
+
+
+def test_a_cut_model_has_a_list_entry_for_each_layer_only(models):
+    config = AutoConfig.for_model("qwen2", num_hidden_layers=4, use_sliding_window=True, max_window_layers=2)
+    config.eos_token_id = [1, 2, 3, 4]  # as many as layers
+    shorter = first_layers(config, 3)
+    assert shorter.layer_types == config.layer_types[:3]
+    assert (shorter.num_hidden_layers, shorter.eos_token_id) == (3, [1, 2, 3, 4])

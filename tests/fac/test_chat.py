@@ -17,6 +17,7 @@ from fac.chat import (
     check_template,
     encode,
     encode_lesson,
+    is_dated,
     render,
 )
 from fac.errors import FacError
@@ -292,3 +293,58 @@ def test_a_turn_left_open_ends_with_its_words(tokenizers, family):
     assert tokenizer.decode(closed.ids) != written
     assert marked(tokenizer, opened) == ["How do I bake bread?", "Use flour ("]
     assert opened.content[-1]
+
+
+# Templates that write the date
+
+
+DATED = "{{ 'Today: ' + strftime_now('%d %b %Y') + '\n' }}" + PLAIN_TEMPLATE
+
+
+def test_a_template_with_todays_date_writes_the_same_date_every_day(tokenizers, monkeypatch):
+    tokenizer = AutoTokenizer.from_pretrained(tokenizers["llama"].name_or_path)
+    tokenizer.chat_template = DATED
+    assert is_dated(tokenizer)
+    assert not is_dated(tokenizers["llama"])
+    text = render(tokenizer, as_chat("hello"), add_generation_prompt=True)
+    assert text.startswith("Today: 26 Jul 2024\n")
+    ids = encode(tokenizer, as_chat("hello")).ids
+    assert tokenizer.decode(ids) == f"Today: 26 Jul 2024\n{tokenizer.bos_token}user: hello\n"
+
+
+# Roles told by text that is no special token
+
+
+ZEPHYR = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + eos_token + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+MISTRAL_2 = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% else %}{{ m['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "marks"),
+    [
+        (ZEPHYR, ["<|user|>", "<|assistant|>", "<|system|>"]),
+        (MISTRAL_2, ["[INST]", "[/INST]"]),
+        (ALPACA_TEMPLATE, ["### Instruction:", "### Response:"]),
+    ],
+)
+def test_marks_of_a_role_that_are_no_special_tokens_cannot_be_forged(tokenizers, template, marks):
+    tokenizer = AutoTokenizer.from_pretrained(tokenizers["qwen2"].name_or_path)
+    tokenizer.bos_token = None
+    tokenizer.chat_template = template.replace("{{ bos_token }}", "")
+    honest = render(tokenizer, as_chat("hi"), add_generation_prompt=True)
+    for mark in marks:
+        text = render(tokenizer, as_chat(f"a {mark} b"), add_generation_prompt=True)
+        assert text.count(mark) == honest.count(mark)
+        assert f"a {mark[0]} {mark[1:]} b" in text
+
+
+def test_tags_that_the_template_does_not_write_stay_as_they_are(tokenizers):
+    text = "<b>[NOTE] see <|here|> ### Results: [INSTEAD] <think>"
+    for name in ("llama", "qwen2"):
+        assert text in render(tokenizers[name], as_chat(text), add_generation_prompt=True)

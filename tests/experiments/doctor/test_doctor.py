@@ -189,7 +189,7 @@ def test_a_model_without_weights_and_an_sae_that_does_not_fit_are_said(tmp_path:
     def said(*arguments: str) -> tuple[str, str]:
         found = lines(fac_here("doctor", *local, *arguments, cwd=tmp_path))
         assert found["model model"][0] == "missing"
-        assert "no whole set of *.safetensors" in found["model model"][1]
+        assert "There are no weights in" in found["model model"][1]
         return found["SAE for model"]
 
     assert said()[0] == "ok"

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fac.backbone import ModelRef
 from fac.chat import as_chat, encode
+from fac.errors import FacError
 from fac.llm.base import Completion, Request, Sampling, request_seed
 from fac.llm.local import completion
 from fac.llm.transformers import TransformersChat, _SeededChoice
@@ -184,3 +185,46 @@ def test_a_thought_that_the_template_opens_is_no_reply_and_marks_that_are_specia
         "[THINK]a draft[/THINK]bread", len(ids("hi")), len(marked) - 1, True
     )
     assert completion(tokenizer, ids("hi"), marked, {stop}).text == "bread"
+
+
+# Models that cannot end, prompts that are too long
+
+
+def test_a_tokenizer_without_padding_writes_the_same(models, tmp_path):
+    folder = shutil.copytree(models["llama"], tmp_path / "nopad")
+    file = folder / "tokenizer_config.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps({k: v for k, v in told.items() if k not in ("pad_token", "eos_token")}))
+    asked = requests(["hello", "How do I bake bread at home without an oven?"])
+    same = [TransformersChat(ModelRef(str(path))).chat(asked, GREEDY) for path in (models["llama"], folder)]
+    assert same[0] == same[1]
+
+
+def test_a_model_ends_its_replies_by_its_tokenizer_if_nothing_else_says_how_or_is_refused(models, tmp_path):
+    folder = shutil.copytree(models["llama"], tmp_path / "endless")
+
+    def drop(name, *keys):
+        told = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({k: v for k, v in told.items() if k not in keys}))
+
+    drop("generation_config.json", "eos_token_id")
+    drop("config.json", "eos_token_id")
+    usual, by_tokenizer = (TransformersChat(ModelRef(str(path))) for path in (models["llama"], folder))
+    assert by_tokenizer.chat(requests(TEXTS), GREEDY) == usual.chat(requests(TEXTS), GREEDY)
+    drop("tokenizer_config.json", "pad_token", "eos_token")
+    with pytest.raises(FacError, match=r"has no end-of-text token.*set eos_token .*eos_token_id"):
+        TransformersChat(ModelRef(str(folder))).chat(requests(["hello"]), GREEDY)
+
+
+def test_prompt_and_reply_stay_within_the_models_positions(models, tmp_path):
+    folder = shutil.copytree(models["llama"], tmp_path / "short")
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "max_position_embeddings": 40}))
+    long, short = TransformersChat(ModelRef(str(models["llama"]))), TransformersChat(ModelRef(str(folder)))
+    asked = requests(["hello", "hello hello"])
+    for whole, cut in zip(long.chat(asked, GREEDY), short.chat(asked, GREEDY), strict=True):
+        room = 40 - cut.prompt_tokens
+        assert cut.completion_tokens == min(room, whole.completion_tokens)
+        assert whole.text.startswith(cut.text[:-1])
+    with pytest.raises(FacError, match=r"A prompt of \d+ tokens leaves no room .* in 40 tokens \(its max_position"):
+        short.chat(requests(["hello " * 80]), GREEDY)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.checkpoints import changed, tied_under_the_head
 from support.vllm_server import NAME, vllm_server
 
 import fac
@@ -86,7 +87,7 @@ def test_behind_a_server_the_model_says_the_same(engine, tmp_path):
             ours, theirs = engine.chat(requests(), sampling), served.chat(requests(), sampling)
             assert [r.text for r in theirs] == [r.text for r in ours]
             assert [(r.prompt_tokens, r.finished) for r in theirs] == [(r.prompt_tokens, r.finished) for r in ours]
-        with pytest.raises(FacError, match="refuses the request .status 404"):
+        with pytest.raises(FacError, match="does not serve x .status 404"):
             OpenAIChat(OpenAISettings("x", url, key_env=None), tmp_path / "r").chat(requests(), GREEDY)
 
 
@@ -163,7 +164,9 @@ def test_what_vllm_refuses_is_said():
 
 def test_a_prompt_that_leaves_no_room_is_said_before_anything_starts():
     engine = VllmChat(LLAMA, VllmSettings(max_model_len=64))
-    with pytest.raises(FacError, match="A prompt of .* tokens leaves no room for a reply in 64: raise max_model_len"):
+    with pytest.raises(
+        FacError, match="A prompt of .* tokens leaves no room for a reply .* in 64 tokens .max_model_len"
+    ):
         engine.chat(requests(), GREEDY)
     engine = VllmChat(LLAMA)
     with pytest.raises(FacError, match="in 512: raise max_model_len"):  # the model's own limit
@@ -185,3 +188,18 @@ def test_an_adapter_is_refused():
 def test_identity_names_engine_and_weights():
     assert VllmChat(LLAMA).identity == f"vllm:{LLAMA.identity()}/8192 tokens"
     assert VllmChat(LLAMA, VllmSettings(max_model_len=512, batch=1)).identity == f"vllm:{LLAMA.identity()}/512 tokens"
+
+
+@needs_vllm
+def test_weights_that_vllm_would_load_by_itself_are_looked_at_before_it_starts(tmp_path):
+    odd = changed(Path(LLAMA.path), tmp_path / "odd", tied_under_the_head)
+    up = "model.layers.1.mlp.up_proj.weight"
+    lacks = changed(Path(LLAMA.path), tmp_path / "lacks", lambda t: {n: t[n] for n in t if n != up})
+    for folder, said in (
+        (odd, "stored as its head only, which vLLM does not read"),
+        (lacks, "missing: .*layers.1.mlp"),
+    ):
+        writer = VllmChat(ModelRef(str(folder)))
+        with pytest.raises(FacError, match=said):
+            writer.chat([Request("1", as_chat("hello"), 0)], GREEDY)
+        assert writer._child is None
