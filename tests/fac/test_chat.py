@@ -1,6 +1,7 @@
 """fac.chat on tokenizers of three families: the words of a message are marked, and nothing else."""
 
 import json
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given, settings
@@ -234,7 +235,8 @@ def test_trained_is_the_reply_with_its_end_and_nothing_else(teachers, family, co
         elif runs[-1]:
             runs.append([])
     written = [tokenizer.decode(run) for run in runs if run]
-    assert written == replies_by_text(tokenizer, messages, ENDS[family])
+    texts = replies_by_text(tokenizer, messages, ENDS[family])
+    assert [normalize("NFC", w) for w in written] == [normalize("NFC", t) for t in texts]  # as Qwen2's tokenizer does
 
 
 @pytest.mark.parametrize("family", ENDS)
