@@ -9,7 +9,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -42,7 +41,7 @@ def gemma3(folder: Path, tokenizer_of: Path) -> Path:
     from transformers import AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_of)
-    config: Any = Gemma3Config(
+    config = Gemma3Config(
         text_config={
             "vocab_size": len(tokenizer),
             "hidden_size": 64,
@@ -72,8 +71,6 @@ def gemma3(folder: Path, tokenizer_of: Path) -> Path:
         bos_token_id=tokenizer.bos_token_id,  # type: ignore[call-arg]
         pad_token_id=tokenizer.pad_token_id,  # type: ignore[call-arg]
     )
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(config, name, getattr(tokenizer, name))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Gemma3ForConditionalGeneration(config)
