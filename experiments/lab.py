@@ -115,7 +115,7 @@ def run(cfg: DictConfig) -> Path:
         for used in (shop, official_shop):
             used.release()
         scored = [track(session, cell) for cell in cells.results()]
-        table = _table(plan, session, rows, scored, [crew.note, *gap.notes()])
+        table = _table(plan, session, rows, scored, [crew.note, *gap.notes(), *(f"{loss}." for loss in data.losses)])
         return lab_page.finish(
             Findings(plan.sizes, plan.world_seed, gap, official, rows, table, judged, session, shop, plan.beside)
         )

@@ -328,7 +328,6 @@ def _notes(
         for b in behaviors
         if b.name in POLARITY
     ]
-    notes += [note for b in behaviors for role in FILES for note in b.reports[role].notes(f"{b.name}, {role}")]
     notes += [
         f"{b.name}: {b.left_out} pairs were left out, since the test asks their question."
         for b in behaviors

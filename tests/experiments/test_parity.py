@@ -13,7 +13,7 @@ from support.cli import fac_here
 from experiments import config
 from experiments.lab_page import Row
 from experiments.main_results import jobs_of, task_plans
-from experiments.parity import QUIRKS, notes
+from experiments.parity import QUIRKS, notes, read_by
 from experiments.results import Table
 from experiments.run import CONF
 from experiments.tasks.base import TaskData
@@ -146,6 +146,9 @@ def test_a_whole_run_with_every_other_way_on(tmp_path: Path):
     )
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
-    assert [key for key in QUIRKS if f"({key})" not in table.notes[-1]] == ["features.rule"]
+    (ways,) = [note for note in table.notes if note.startswith("Ways of the released code")]
+    assert [key for key in QUIRKS if f"({key})" not in ways and key in read_by(["toxicity"])] == ["features.rule"]
+    assert "tasks.reward" not in ways  # of a task that was not run
+    assert table.name("toxicity") == "Toxicity AUPRC, alone"
     assert "in place of the seed's rows" in table.notes[0]
     assert table.cell("fac", "toxicity_fac") is not None
