@@ -41,10 +41,11 @@ def test_ultrafeedback_trains_and_llmbar_tests(real_data: Callable[[str], Path],
 
 @pytest.mark.slow
 def test_pairs_that_are_left_out_are_in_the_table(tmp_path: Path):
-    rows = [{"prompt": f"how do i do thing {n}", "chosen": "sure here is how", "rejected": "no"} for n in range(8)]
-    lines = [json.dumps(row) for row in [*rows, {**rows[0], "chosen": "no"}]]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n")
-    paths = ["data.train.path=pairs.jsonl", "data.test.path=pairs.jsonl"]
+    for role, asked in (("train", "how do i do thing"), ("test", "where do i find thing")):
+        rows = [{"prompt": f"{asked} {n}", "chosen": "sure here is how", "rejected": "no"} for n in range(8)]
+        lines = [json.dumps(row) for row in [*rows, {**rows[0], "chosen": "no"}]]
+        (tmp_path / f"{role}.jsonl").write_text("\n".join(lines) + "\n")
+    paths = ["data.train.path=train.jsonl", "data.test.path=test.jsonl"]
     done = fac_here(*QUICK, *paths, "data.train.on_error=skip", "data.test.on_error=skip", cwd=tmp_path)
     assert done.code == 0, done.err
     notes = Table.from_json((tmp_path / "out" / "table.json").read_text()).notes
