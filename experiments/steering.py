@@ -8,8 +8,10 @@ made (`fac.train.steering`) or what is counted (`eval.steering`).
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -21,25 +23,35 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 from transformers import PreTrainedTokenizerBase
 
-from eval.steering import Answers, Score, evaluate, score, scr
+from eval.steering import Answers, evaluate, replicates, score, scr
 from experiments import config, labels
 from experiments.report import Figure, Page, Series
-from experiments.results import Cell, PaperNumber, Table, measured, paired, paper_table, provenance, versions
+from experiments.results import Cell, PaperNumber, Table, measured, paper_table, provenance, versions
 from experiments.session import Session
-from fac.backbone import Backbone, ModelRef, load_causal_lm, model_depth
-from fac.chat import as_chat
+from fac.backbone import (
+    Backbone,
+    ModelRef,
+    load_causal_lm,
+    load_config,
+    load_tokenizer,
+    model_depth,
+    positions_of,
+)
+from fac.chat import Message, as_chat, encode
 from fac.data.choices import POLARITY, Choice, read_choices
 from fac.data.examples import LoadReport, left_out
-from fac.data.files import fingerprint
 from fac.data.held_out import HeldOut
 from fac.data.source import Source
 from fac.errors import FacError, closest
 from fac.store import Artifact, Store
-from fac.train.steering import Positions, SteeringVector, caa_vector, equalise, prompt_vector
+from fac.synthesis.forms import choice_row
+from fac.train.steering import Positions, SteeringVector, caa_vector, equalise, fits, prompt_vector
 
+CAA = "https://github.com/nrimsky/CAA"
 FILES = {"generate": "generate_dataset.json", "test": "test_dataset_ab.json"}
 PAPER_COLUMNS = {"sycophancy": "sycophancy", "survival-instinct": "survival"}  # of Table 1
 PAPER_DEPTH = 13 / 32  # layers[12] of LLaMA-3.1-8B (released script)
+REPLICATED = {"robust": "scr", "p_matching": "matching_range"}  # columns whose differences are resampled
 COLUMNS = {
     "robust": "robust accuracy",
     "standard": "standard accuracy",
@@ -81,17 +93,23 @@ class Behavior:
     reports: Mapping[str, LoadReport]
     pairs: Sequence[Choice]
     test: Sequence[Choice]
-    left_out: int  # pairs whose question stands in the test
+    asked: int  # pairs left out, since the test asks their question
+    long: Mapping[str, int] = field(default_factory=dict)  # by role: left out, since the model reads no such length
+
+    def drawn(self, settings: Settings) -> bool:
+        """Whether each seed draws pairs of its own, and does not take all."""
+        return settings.n_train not in (None, len(self.pairs))
 
 
-Curve = Mapping[float, Score]  # by multiplier
+Curve = Mapping[float, Answers]  # by multiplier
 
 
 def run(cfg: DictConfig) -> Path:
     """Run the experiment; returns the folder of its results."""
     settings = config.settings(Settings, cfg, "experiment", leave=("name", "module"))
     model = config.model_ref(cfg)
-    behaviors = _behaviors(cfg, settings)
+    behaviors = [_readable(behavior, model, settings) for behavior in _behaviors(cfg, settings)]
+    seeds = settings.seeds if any(b.drawn(settings) for b in behaviors) else settings.seeds[:1]
     layer = _layer(model, settings.layer)
     torch.set_num_threads(config.value(cfg, "workers", PositiveInt | None) or torch.get_num_threads())
     with Session.open(cfg) as session:
@@ -99,7 +117,9 @@ def run(cfg: DictConfig) -> Path:
         encoder = {"model": model.identity(), "layer": layer}
         curves: dict[str, dict[int, Curve]] = {behavior.name: {} for behavior in behaviors}
         found: dict[tuple[str, int], SteeringVector] = {}
-        for seed in settings.seeds:
+        for note in _left_out(behaviors):
+            session.say(note)
+        for seed in seeds:
             made = [_vector(session.store, backbone, encoder, b, seed, settings) for b in behaviors]
             vectors = equalise([SteeringVector.load(artifact.path) for artifact in made])
             for behavior, artifact, vector in zip(behaviors, made, vectors, strict=True):
@@ -109,7 +129,7 @@ def run(cfg: DictConfig) -> Path:
                     for m in settings.multipliers
                 }
         left = {f"{b.name}, {role}": report for b in behaviors for role, report in b.reports.items()}
-        table = _table(session, behaviors, layer, curves, settings).noting(left_out(left))
+        table = _table(session, behaviors, layer, curves, found, settings).noting(left_out(left))
         page = Page(
             title=table.title,
             subtitle=f"{cfg.model.name}, layer {layer}: what it answers while a multiple of the vector is added.",
@@ -135,17 +155,49 @@ def _behaviors(cfg: DictConfig, settings: Settings) -> list[Behavior]:
         reports = {role: LoadReport() for role in FILES}
         read, test = (read_choices(sources[role], reports[role]) for role in FILES)
         tested = HeldOut.of(item.text for item in test)
-        pairs = [item for item in read if item.text not in tested]
+        pairs = [item for item in read if item.text not in tested and item.swapped().text not in tested]
         if not pairs:
             raise FacError(f"Every question of {sources['generate']} stands in its test: name other files.")
-        if settings.n_train is not None and settings.n_train > len(pairs):
-            raise FacError(
-                f"experiment.n_train={settings.n_train} will not do: {sources['generate']} has {len(pairs)} pairs that "
-                "its test does not ask."
-            )
         _cues(folder.name, settings)
-        found.append(Behavior(folder.name, sources, reports, pairs, test, len(read) - len(pairs)))
+        found.append(Behavior(folder.name, sources, reports, pairs, test, asked=len(read) - len(pairs)))
     return found
+
+
+def _readable(behavior: Behavior, model: ModelRef, settings: Settings) -> Behavior:
+    """Without the questions that are longer than the model reads. Raises FacError if too few are left."""
+    tokenizer, positions = load_tokenizer(model), positions_of(load_config(model))
+    cues = _cues(behavior.name, settings)
+    pairs = [item for item in behavior.pairs if _is_read(tokenizer, item, cues, positions)]
+    test = [item for item in behavior.test if fits(tokenizer, item, positions)]
+    for role, left in (("generate", pairs), ("test", test)):
+        if not left:
+            raise FacError(
+                f"All questions of {behavior.sources[role]} are longer than the {positions} tokens that {model.path} "
+                "reads: use another model."
+            )
+    if settings.n_train is not None and settings.n_train > len(pairs):
+        raise FacError(
+            f"experiment.n_train={settings.n_train} will not do: {behavior.sources['generate']} has {len(pairs)} pairs "
+            "that its test does not ask and that the model can read."
+        )
+    long = {"generate": len(behavior.pairs) - len(pairs), "test": len(behavior.test) - len(test)}
+    return replace(behavior, pairs=pairs, test=test, long=long)
+
+
+def _is_read(
+    tokenizer: PreTrainedTokenizerBase, item: Choice, cues: tuple[str, str] | None, positions: int | None
+) -> bool:
+    """Whether a vector can be read from a question: with its answer, or behind the cues."""
+    if cues is None or positions is None:
+        return fits(tokenizer, item, positions)
+    lengths = [len(encode(tokenizer, chat, add_generation_prompt=True).ids) for chat in _cued(item, cues)]
+    return max(lengths) <= positions
+
+
+def _cued(item: Choice, cues: tuple[str, str]) -> tuple[list[Message], list[Message]]:
+    """A question behind the cue for and the cue against the behaviour."""
+    toward, away = (as_chat(f"{cue}\n\n{item.text}") for cue in cues)
+    return toward, away
 
 
 def files_of(folder: str | Path) -> dict[str, Path]:
@@ -167,7 +219,8 @@ def _source(cfg: DictConfig, role: str, folder: Path, alone: bool) -> Source:
         if not path.is_file():
             raise FacError(
                 f"There is no {path}: set behavior to a folder such as ROOT/generate/sycophancy with its test in "
-                f"ROOT/test/sycophancy, or data.{role}.path to a file."
+                f"ROOT/test/sycophancy, or data.{role}.path to a file. CAA's own behaviours: git clone {CAA}, then "
+                f"behavior=CAA/datasets/generate/sycophancy."
             )
     return config.typed(Source, {**values, "path": path, "name": role}, f"data.{role}")
 
@@ -191,23 +244,23 @@ def _vector(
 ) -> Artifact:
     """The vector that a seed's pairs give, as it was read; with all pairs, that of all seeds is one."""
     cues = _cues(behavior.name, settings)
-    drawn = None if settings.n_train in (None, len(behavior.pairs)) else {"n": settings.n_train, "seed": seed}
+    drawn = {"n": settings.n_train, "seed": seed} if behavior.drawn(settings) else None
 
     def build(folder: Path) -> None:
         pairs = behavior.pairs
         if drawn is not None:
-            picked = np.random.default_rng(seed).choice(len(pairs), drawn["n"], replace=False)
+            picked = np.random.default_rng(seed).choice(len(pairs), settings.n_train, replace=False)
             pairs = [pairs[i] for i in sorted(picked)]
         if cues is None:
             vector = caa_vector(backbone(), pairs, behavior.name, settings.batch_size)
         else:
-            chats = [(as_chat(f"{cues[0]}\n\n{pair.text}"), as_chat(f"{cues[1]}\n\n{pair.text}")) for pair in pairs]
-            vector = prompt_vector(backbone(), chats, behavior.name, settings.batch_size)
+            vector = prompt_vector(
+                backbone(), [_cued(pair, cues) for pair in pairs], behavior.name, settings.batch_size
+            )
         vector.save(folder)
 
-    without = fingerprint(behavior.sources["test"]) if behavior.left_out else None
-    source = {**fingerprint(behavior.sources["generate"]), "without": without}
-    params = {**encoder, "behavior": behavior.name, "cues": cues, "pairs": source, "drawn": drawn}
+    pairs = _digest(behavior.pairs)
+    params = {**encoder, "behavior": behavior.name, "cues": cues, "pairs": pairs, "drawn": drawn}
     return store.stage("steering_vector", build, params=params)
 
 
@@ -232,7 +285,7 @@ def _answers(
     vector: SteeringVector,
     multiplier: float,
     settings: Settings,
-) -> Score:
+) -> Answers:
     """What the model answers at one multiplier; without the vector, the answers of all seeds are one."""
 
     def build(folder: Path) -> None:
@@ -241,16 +294,21 @@ def _answers(
             settings.batch_size,
         ).save(folder)  # fmt: skip
 
-    params: dict[str, object] = {"model": model.identity(), "test": fingerprint(behavior.sources["test"])}
+    params: dict[str, object] = {"model": model.identity(), "test": _digest(behavior.test)}
     if multiplier:
         params |= {"multiplier": multiplier, "norm": vector.norm, "positions": settings.positions}
     made = store.stage("steering_answers", build, params=params, inputs=[artifact] if multiplier else [])
-    return score(Answers.load(made.path))
+    return Answers.load(made.path)
+
+
+def _digest(items: Sequence[Choice]) -> str:
+    """Of the questions that are used, by which what is made of them is kept."""
+    return hashlib.sha256(json.dumps([choice_row(item) for item in items]).encode()).hexdigest()
 
 
 def _mean_scr(by_seed: Mapping[int, Curve]) -> float:
     """A fraction."""
-    return fmean(scr({m: at.robust for m, at in curve.items()}) for curve in by_seed.values())
+    return fmean(scr({m: score(at).robust for m, at in curve.items()}) for curve in by_seed.values())
 
 
 def _table(
@@ -258,44 +316,60 @@ def _table(
     behaviors: Sequence[Behavior],
     layer: int,
     curves: Mapping[str, Mapping[int, Curve]],
+    vectors: Mapping[tuple[str, int], SteeringVector],
     settings: Settings,
 ) -> Table:
     """One row per behaviour and multiplier, and one for the difference between +1 and -1: SCR."""
-    kinds: dict[str, labels.Kind] = {behavior.name: _kind(session, behavior) for behavior in behaviors}
+    kinds = {behavior.name: _kind(session, behavior) for behavior in behaviors}
     printed = {
         name: _paper(name, settings)
         for name, kind in kinds.items()
         if labels.stands_beside(kind, session.cfg.model.name)
     }
+    seeded = any(behavior.drawn(settings) for behavior in behaviors)
     rows: dict[str, str] = {}  # key -> printed name
     cells: list[Cell] = []
     for name, by_seed in curves.items():
-        at: dict[tuple[float, str], Cell] = {}
+        scores = {seed: {m: score(answers) for m, answers in curve.items()} for seed, curve in by_seed.items()}
         for m in sorted(settings.multipliers):
-            rows[f"{name}/{m:g}"] = f"{name}, {m:+g}" if m else f"{name}, 0"
+            row = f"{name}/{m:g}"
+            rows[row] = f"{name}, {m:+g}" if m else f"{name}, 0"
             for column in COLUMNS:
-                values = {seed: 100 * getattr(curve[m], column) for seed, curve in by_seed.items()}
-                at[m, column] = measured(f"{name}/{m:g}", column, values)
-        rows[f"{name}/scr"] = f"{name}, SCR (+1 less -1)"
-        differences = [
-            paired(at[1.0, c], at[-1.0, c], f"{name}/scr", printed.get(name) if c == "robust" else None)
-            for c in COLUMNS
-        ]
-        cells += [*at.values(), *differences]
+                values = {seed: 100 * getattr(at[m], column) for seed, at in scores.items()}
+                cells.append(_cell(row, column, values, seeded and m != 0))  # without the vector, seeds share answers
+        row = f"{name}/scr"
+        rows[row] = f"{name}, SCR (+1 less -1)"
+        drawn = [replicates(curve[-1.0], curve[1.0]) for curve in by_seed.values()]
+        for column in COLUMNS:
+            moved = {seed: 100 * (getattr(at[1.0], column) - getattr(at[-1.0], column)) for seed, at in scores.items()}
+            resampled = [100 * found[REPLICATED[column]] for found in drawn] if column in REPLICATED else ()
+            paper = printed.get(name) if column == "robust" else None
+            cells.append(_cell(row, column, moved, seeded, unit="points", paper=paper, replicates=resampled))
+        norms = {seed: vectors[name, seed].norm for seed in by_seed}
+        cells.append(_cell(row, "norm", norms, seeded, unit=""))
     return Table(
         "steering",
         session.cfg.scale.name,
         "Behaviour steering: answers by multiplier",
         tuple(rows),
-        tuple(COLUMNS),
+        (*COLUMNS, "norm"),
         tuple(cells),
         session.config_hash,
         versions(),
         _notes(session, behaviors, layer, settings, any(printed.values())),
-        COLUMNS | rows,
+        {**COLUMNS, "norm": "length of the vector", **rows},
         provenance(),
         labels.label(kinds.values()),
     )
+
+
+def _cell(row: str, column: str, by_seed: Mapping[int, float], seeded: bool, **more: Any) -> Cell:
+    """`measured`; of no seed where seeds change nothing, so that one run does not pass for several."""
+    if seeded:
+        return measured(row, column, by_seed, **more)
+    first = min(by_seed)
+    drawn = list(more.pop("replicates", ()))[:1]
+    return replace(measured(row, column, {first: by_seed[first]}, replicates=drawn, **more), seeds=())
 
 
 def _kind(session: Session, behavior: Behavior) -> labels.Kind:
@@ -328,11 +402,11 @@ def _notes(
         for b in behaviors
         if b.name in POLARITY
     ]
-    notes += [
-        f"{b.name}: {b.left_out} pairs were left out, since the test asks their question."
-        for b in behaviors
-        if b.left_out
-    ]
+    if len(behaviors) > 1:
+        notes.append("All vectors of one seed are brought to their mean length, which the row SCR gives.")
+    if not any(behavior.drawn(settings) for behavior in behaviors):
+        notes.append("Every seed takes all pairs, so seeds change nothing: the numbers are of one run.")
+    notes += _left_out(behaviors)
     if settings.method is not None and printed:
         notes.append(f"Paper: the row {paper_table('table1').names[settings.method]} of Table 1, for SCR.")
     if labels.is_shipped(config.model_ref(session.cfg)):
@@ -343,6 +417,20 @@ def _notes(
     return tuple(notes)
 
 
+def _left_out(behaviors: Sequence[Behavior]) -> list[str]:
+    """Which questions of the files have no part in the numbers."""
+    notes = []
+    for b in behaviors:
+        if b.asked:
+            notes.append(f"{b.name}: {b.asked} pairs were left out, since the test asks their question.")
+        for role, what in (("generate", "pairs"), ("test", "questions of the test")):
+            if b.long.get(role):
+                notes.append(
+                    f"{b.name}: {b.long[role]} {what} were left out, since they are longer than the model reads."
+                )
+    return notes
+
+
 def _facts(
     behaviors: Sequence[Behavior], vectors: Mapping[tuple[str, int], SteeringVector], settings: Settings
 ) -> list[tuple[str, str]]:
@@ -351,7 +439,7 @@ def _facts(
         norms = [vector.norm for (name, _), vector in vectors.items() if name == b.name]
         low, high = min(norms), max(norms)
         norm = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-        pairs = len(b.pairs) if settings.n_train is None else f"{settings.n_train} of {len(b.pairs)}"
+        pairs = f"{settings.n_train} of {len(b.pairs)}" if b.drawn(settings) else len(b.pairs)
         facts.append((b.name, f"{pairs} pairs, {len(b.test)} questions, vector of norm {norm}"))
         facts += [(f"{b.name}, {role}", str(b.reports[role])) for role in FILES if b.reports[role].skipped]
     return facts
@@ -362,7 +450,7 @@ def _figure(name: str, by_seed: Mapping[int, Curve]) -> Figure:
     x = sorted(next(iter(by_seed.values())))
     series = []
     for column in ("robust", "standard", "p_matching"):
-        values = np.array([[100 * getattr(curve[m], column) for m in x] for curve in by_seed.values()])
+        values = np.array([[100 * getattr(score(curve[m]), column) for m in x] for curve in by_seed.values()])
         low, high = (values.min(axis=0).tolist(), values.max(axis=0).tolist()) if len(values) > 1 else ((), ())
         series.append(Series(COLUMNS[column], x, values.mean(axis=0).tolist(), low, high, dashed=column == "standard"))
     caption = "Mean over seeds; the bands reach from the lowest to the highest seed."

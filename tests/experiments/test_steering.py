@@ -9,11 +9,12 @@ from typing import NamedTuple
 import hydra
 import numpy as np
 import pytest
+import torch
 from support.caa import write_caa
 from support.cli import Finished, fac_here
 from support.models import tiny_model
 
-from eval.steering import Score, evaluate, score
+from eval.steering import Answers, evaluate, score
 from experiments import config
 from experiments.labels import OWN_LABEL
 from experiments.results import Table
@@ -81,12 +82,55 @@ def test_the_numbers_are_those_of_the_library(world: Path, run: Run):
         for column in ("robust", "standard", "p_matching", "mass"):
             cell = run.table.cell(f"sycophancy/{m:g}", column)
             assert cell is not None
-            assert cell.values == pytest.approx([100 * getattr(s, column) for s in scores], abs=1e-3)
+            seeds = scores if m else scores[:1]  # without the vector, seeds share their answers
+            assert cell.values == pytest.approx([100 * getattr(s, column) for s in seeds], abs=1e-3)
         robust[m] = np.array([s.robust for s in scores])
     scr = run.table.cell("sycophancy/scr", "robust")
     assert scr is not None
     assert scr.values == pytest.approx(100 * (robust[1.0] - robust[-1.0]))
     assert (scr.unit, scr.seeds) == ("points", (42, 43))
+
+
+def test_seeds_that_take_all_pairs_are_one_run(world: Path):
+    """As often as it is asked for: no spread of 0 over seeds that change nothing."""
+    given = ["behavior=caa/generate/sycophancy", "experiment.seeds=[42,43,44]"]
+    for n, out in (("null", "all"), (8, "all8")):
+        run = steering(world, *given, f"experiment.n_train={n}", out=out)
+        assert run.done.code == 0, run.done.err
+        assert {(cell.n, cell.std, cell.seeds) for cell in run.table.cells} == {(1, None, ())}
+        assert "Every seed takes all pairs, so seeds change nothing" in (world / out / "table.md").read_text()
+        assert [path.name for path in (world / out / "vectors" / "sycophancy").iterdir()] == ["42"]
+
+
+def test_the_table_gives_the_length_of_the_vector_and_the_noise_of_the_test(run: Run):
+    norms, scr = run.table.cell("sycophancy/scr", "norm"), run.table.cell("sycophancy/scr", "robust")
+    assert norms is not None
+    assert norms.values == pytest.approx([run.vector("sycophancy", seed).norm for seed in (42, 43)], abs=1e-5)
+    assert scr is not None
+    assert scr.interval is not None
+    assert scr.interval[0] <= scr.mean <= scr.interval[1]
+
+
+@pytest.mark.parametrize("contrast", ["answer", "prompt"])
+def test_questions_longer_than_the_model_reads_are_left_out_and_counted(world: Path, contrast: str):
+    """The tiny model reads 1,024 tokens."""
+    for role, file, count in (("generate", "generate_dataset.json", 2), ("test", "test_dataset_ab.json", 1)):
+        rows = json.loads((world / "caa" / role / "sycophancy" / file).read_text())
+        long = [{**row, "question": "word " * 1100 + row["question"]} for row in rows[:count]]
+        (world / f"long_{role}.json").write_text(json.dumps(rows + long))
+    given = ["behavior=sycophancy", "data.generate.path=long_generate.json", "data.test.path=long_test.json"]
+    given += ["experiment.seeds=[42]", f"experiment.contrast={contrast}"]
+    run = steering(world, *given, out=f"long_{contrast}")
+    assert run.done.code == 0, run.done.err
+    short = steering(
+        world, "behavior=caa/generate/sycophancy", *given[3:], out=f"short_{contrast}"
+    )  # fmt: skip
+    assert [cell.values for cell in run.table.cells] == [cell.values for cell in short.table.cells]
+    for told in ("sycophancy: 2 pairs were left out", "sycophancy: 1 questions of the test were left out"):
+        assert any(told in note for note in run.table.notes)
+        assert told in run.done.err
+    failure = steering(world, *given, "experiment.n_train=9", out="failed").done.failure
+    assert "n_train=9 will not do: " in failure
 
 
 def test_each_seed_draws_its_own_pairs(world: Path, run: Run):
@@ -118,9 +162,11 @@ def test_the_paper_stands_beside_scr_of_its_own_model_on_caa(
         cfg = hydra.compose("config", [*given, f"behavior=[{root}/sycophancy,{root}/refusal]"])
     settings = config.settings(Settings, cfg, "experiment", leave=("name", "module"))
     behaviors = _behaviors(cfg, settings)
-    at = {m: Score(robust=0.5 + m / 4, standard=0.5, p_matching=0.5, mass=1.0) for m in settings.multipliers}
+    half = np.full((2, 4, 2), 0.5)
+    at = {m: Answers(half, np.zeros((2, 4), dtype=int), np.ones((2, 4))) for m in settings.multipliers}
+    vectors = {(b.name, 42): SteeringVector(torch.ones(4), 13, b.name, "answer", 9, "a model") for b in behaviors}
     with Session.open(cfg) as session:
-        table = _table(session, behaviors, 13, {b.name: {42: at} for b in behaviors}, settings)
+        table = _table(session, behaviors, 13, {b.name: {42: at} for b in behaviors}, vectors, settings)
     found = {(cell.row, cell.column): cell.paper.mean for cell in table.cells if cell.paper is not None}
     assert found == ({("sycophancy/scr", "robust"): scr} if scr else {})
     assert table.label == OWN_LABEL  # the paper has no number of the second behaviour
@@ -161,7 +207,7 @@ def test_without_the_vector_seeds_share_their_answers(run: Run):
     assert all(not stage["inputs"] for stage in plain)
     zero = run.table.cell("sycophancy/0", "p_matching")
     assert zero is not None
-    assert zero.std == 0
+    assert (zero.n, zero.std, zero.seeds) == (1, None, ())
 
 
 def test_several_behaviours_have_one_norm(world: Path):
@@ -246,6 +292,7 @@ def test_files_in_place_of_folders(world: Path):
     ("overrides", "said"),
     [
         ((), "behavior is not set"),
+        (("behavior=CAA/datasets/generate/refusal",), "There is no .*: git clone .*nrimsky/CAA, then behavior=CAA"),
         (("behavior=caa/generate/nothing",), "There is no .*nothing/generate_dataset.json: set behavior to a folder"),
         (("behavior=caa/generate/alone",), "There is no .*caa/test/alone/test_dataset_ab.json: .*data.test.path"),
         (("behavior=[]",), "behavior must name at least one"),
