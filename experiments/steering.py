@@ -244,12 +244,13 @@ def _vector(
 ) -> Artifact:
     """The vector that a seed's pairs give, as it was read; with all pairs, that of all seeds is one."""
     cues = _cues(behavior.name, settings)
-    drawn = {"n": settings.n_train, "seed": seed} if behavior.drawn(settings) else None
+    count = settings.n_train if behavior.drawn(settings) else None
+    drawn = None if count is None else {"n": count, "seed": seed}
 
     def build(folder: Path) -> None:
         pairs = behavior.pairs
-        if drawn is not None:
-            picked = np.random.default_rng(seed).choice(len(pairs), settings.n_train, replace=False)
+        if count is not None:
+            picked = np.random.default_rng(seed).choice(len(pairs), count, replace=False)
             pairs = [pairs[i] for i in sorted(picked)]
         if cues is None:
             vector = caa_vector(backbone(), pairs, behavior.name, settings.batch_size)
@@ -320,7 +321,7 @@ def _table(
     settings: Settings,
 ) -> Table:
     """One row per behaviour and multiplier, and one for the difference between +1 and -1: SCR."""
-    kinds = {behavior.name: _kind(session, behavior) for behavior in behaviors}
+    kinds: dict[str, labels.Kind] = {behavior.name: _kind(session, behavior) for behavior in behaviors}
     printed = {
         name: _paper(name, settings)
         for name, kind in kinds.items()
