@@ -352,7 +352,7 @@ class Table:
             aid = f"Mean ± sample standard deviation (ddof 1) over seeds {seeds}."
         if any(cell.interval for cell in self.cells):
             aid += " In brackets: 95 % interval of the mean over resampled test items."
-        return aid
+        return aid.lstrip()
 
     def _entry(self, row: str, column: str) -> str:
         cell = self.cell(row, column)

@@ -98,7 +98,9 @@ def test_seeds_that_take_all_pairs_are_one_run(world: Path):
         run = steering(world, *given, f"experiment.n_train={n}", out=out)
         assert run.done.code == 0, run.done.err
         assert {(cell.n, cell.std, cell.seeds) for cell in run.table.cells} == {(1, None, ())}
-        assert "Every seed takes all pairs, so seeds change nothing" in (world / out / "table.md").read_text()
+        text = (world / out / "table.md").read_text()
+        assert "Every seed takes all pairs, so seeds change nothing" in text
+        assert "\nIn brackets: 95 % interval" in text
         assert [path.name for path in (world / out / "vectors" / "sycophancy").iterdir()] == ["42"]
 
 
