@@ -1,0 +1,264 @@
+"""The tasks' training and testing: every row of a cell is trained on, with its seed and model, and the test is scored.
+
+Against the library, given by hand what the cell should be given. Steering is in test_steering.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.models import tiny_model
+from support.openai_server import FaultyServer
+
+from eval import classification
+from eval import reward as reward_eval
+from experiments.engines import Engine, Engines, Judge
+from experiments.job import Job
+from experiments.tasks import TASKS
+from experiments.tasks.base import REPLICATES, load_rows, rows_artifact
+from experiments.tasks.instruction import Evaluation, _given, _kept, _model, finish, is_followed
+from fac.backbone import ModelRef
+from fac.chat import as_chat, exchange
+from fac.data.corpus import write_examples
+from fac.data.examples import Example
+from fac.llm.base import Completion, Request, Sampling
+from fac.llm.openai import OpenAISettings
+from fac.prompts import Prompts
+from fac.store import Artifact, Store
+from fac.synthesis.forms import INSTRUCTION, PAIR, QUERY, pair_of
+from fac.synthesis.two_step import Settings
+from fac.train.classifier import ClassifierSettings, fit_classifier, load_classifier
+from fac.train.reward import RewardSettings, fit_reward, load_reward
+from fac.train.sft import SftSettings, train_sft
+
+CLASSIFIER = ClassifierSettings(rank=2, epochs=2, learning_rate=1e-2, batch_size=4, gradient_accumulation=1)
+REWARD = RewardSettings(rank=2, epochs=2, learning_rate=1e-2, gradient_accumulation=1)
+SFT = SftSettings(rank=2, epochs=2, learning_rate=1e-2, gradient_accumulation=1, chat_template="alpaca")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    return ModelRef(str(tiny_model(tmp_path_factory.mktemp("model"))))
+
+
+def labelled(store: Store, texts: Sequence[str], labels: Sequence[int]) -> Artifact:
+    examples = [Example(as_chat(text), label, text) for text, label in zip(texts, labels, strict=True)]
+    return store.stage("corpus", lambda folder: write_examples(examples, folder), params={"texts": list(texts)})
+
+
+def queries(about: str, count: int = 4) -> list[str]:
+    return [f"how do I {about} the dog number {n}" for n in range(count)]
+
+
+def pairs(about: str, count: int = 3, subset: str = "") -> list[str]:
+    rows = (
+        {"prompt": f"how do I {about} {n}", "chosen": f"take {n} and {about}", "rejected": "no"} for n in range(count)
+    )
+    return [json.dumps({**row, "subset": subset}) for row in rows]
+
+
+def lessons(about: str, count: int = 3) -> list[str]:
+    return [
+        json.dumps({"instruction": f"tell me how to {about} {n}", "output": f"{about} it {n}"}) for n in range(count)
+    ]
+
+
+def losses(folder: Path) -> list[float]:
+    return json.loads((folder / "losses.json").read_text())
+
+
+# Toxicity
+
+
+@pytest.fixture
+def toxic(model: ModelRef, tmp_path: Path) -> tuple[Job, list[tuple[list, int]]]:
+    """A cell with rows of all three kinds, and the examples that it has to train on."""
+    store = Store(tmp_path / "store")
+    safe, seed = queries("walk"), queries("steal")
+    added = rows_artifact(store, QUERY, queries("poison"))
+    job = Job(
+        "toxicity", "fac", 43, store.root, model, CLASSIFIER,
+        labelled(store, queries("see", 6), [1, 0, 0, 1, 0, 1]),
+        base=(labelled(store, safe, [0] * 4),), seed_rows=labelled(store, seed, [1] * 4), added=added,
+    )  # fmt: skip
+    told = [(as_chat(text), int(text not in safe)) for text in (*safe, *seed, *queries("poison"))]
+    return job, told
+
+
+def test_a_classifier_is_trained_on_all_rows_with_the_cell_s_seed(toxic: tuple[Job, list], tmp_path: Path):
+    job, told = toxic
+    TASKS["toxicity"].train(job, tmp_path / "made")
+    assert losses(tmp_path / "made") == fit_classifier(job.model, told, CLASSIFIER, 43)[1].losses
+
+
+def test_a_classifier_is_scored_on_the_test(toxic: tuple[Job, list], tmp_path: Path):
+    job, told = toxic
+    (tmp_path / "made").mkdir()
+    fit_classifier(job.model, told, CLASSIFIER, 43)[0].save(tmp_path / "made")
+    texts, labels = queries("see", 6), [1, 0, 0, 1, 0, 1]
+    expected, replicates = classification.evaluate(
+        load_classifier(tmp_path / "made", job.model),
+        [(as_chat(t), label) for t, label in zip(texts, labels, strict=True)],
+    )
+    assert TASKS["toxicity"].test(job, tmp_path / "made", tmp_path) == expected
+    assert expected["auprc"] != expected["prevalence"]
+    with np.load(tmp_path / REPLICATES) as kept:
+        np.testing.assert_array_equal(kept["auprc"], replicates["auprc"])
+
+
+# Reward
+
+
+@pytest.fixture
+def preferences(model: ModelRef, tmp_path: Path) -> tuple[Job, list[str]]:
+    store = Store(tmp_path / "store")
+    test = [*pairs("see", 3, "chat"), *pairs("hear", 3, "safety")]
+    rows = {name: pairs(name) for name in ("bake", "fix")}
+    job = Job(
+        "reward", "fac", 43, store.root, model, REWARD, rows_artifact(store, PAIR, test),
+        seed_rows=rows_artifact(store, PAIR, rows["bake"]), added=rows_artifact(store, PAIR, rows["fix"]),
+    )  # fmt: skip
+    return job, [*rows["bake"], *rows["fix"]]
+
+
+def test_a_reward_model_is_trained_on_all_pairs_with_the_cell_s_seed(
+    preferences: tuple[Job, list[str]], tmp_path: Path
+):
+    job, rows = preferences
+    TASKS["reward"].train(job, tmp_path / "made")
+    assert losses(tmp_path / "made") == fit_reward(job.model, [pair_of(row) for row in rows], REWARD, 43)[1].losses
+
+
+def test_a_reward_model_is_scored_on_the_test(preferences: tuple[Job, list[str]], tmp_path: Path):
+    job, rows = preferences
+    fit_reward(job.model, [pair_of(row) for row in rows], REWARD, 43)[0].save(tmp_path / "made")
+    test = [pair_of(row) for row in load_rows([job.test])]
+    expected, replicates = reward_eval.evaluate(load_reward(tmp_path / "made", job.model), test)
+    assert TASKS["reward"].test(job, tmp_path / "made", tmp_path) == expected
+    with np.load(tmp_path / REPLICATES) as kept:
+        assert set(kept) == set(replicates)
+
+
+# Instruction following
+
+
+@pytest.fixture
+def told(model: ModelRef, tmp_path: Path) -> tuple[Job, list[str]]:
+    store = Store(tmp_path / "store")
+    rows = {name: lessons(name) for name in ("bake", "fix")}
+    unanswered = json.dumps({"instruction": "tell me about nothing", "output": " "})
+    job = Job(
+        "instruction", "fac", 43, store.root, model, SFT, rows_artifact(store, INSTRUCTION, lessons("see", 4)),
+        seed_rows=rows_artifact(store, INSTRUCTION, [*rows["bake"], unanswered]),
+        added=rows_artifact(store, INSTRUCTION, rows["fix"]),
+    )  # fmt: skip
+    return job, [*rows["bake"], *rows["fix"]]
+
+
+def test_a_model_is_tuned_on_all_answered_rows_with_the_cell_s_seed(told: tuple[Job, list[str]], tmp_path: Path):
+    job, rows = told
+    (tmp_path / "made").mkdir()
+    TASKS["instruction"].train(job, tmp_path / "made")
+    chats = [exchange(row["instruction"], row["output"]) for row in map(json.loads, rows)]
+    (tmp_path / "expected").mkdir()
+    assert losses(tmp_path / "made") == train_sft(job.model, chats, SFT, 43, tmp_path / "expected").losses
+    assert json.loads((tmp_path / "made" / "left_out.json").read_text()) == 1
+
+
+def test_the_tuned_model_is_tested_or_the_base_model_in_the_same_template(told: tuple[Job, list[str]], tmp_path: Path):
+    job, _ = told
+    (tmp_path / "made").mkdir()
+    TASKS["instruction"].train(job, tmp_path / "made")
+    tuned, untuned = _model(job, tmp_path / "made"), _model(replace(job, untrained=True), tmp_path / "nothing")
+    assert tuned.adapter == str((tmp_path / "made").resolve())
+    assert untuned.adapter is None
+    assert tuned.chat_template == untuned.chat_template == "alpaca"
+    assert Path(tuned.path) == Path(untuned.path) == Path(job.model.path)
+
+
+def judged(job: Job, folder: Path, prefers: Callable[[str], bool]) -> dict[str, float]:
+    """Test the untrained model against reference answers that say REFERENCE, before a judge with a rule.
+
+    `prefers(prompt)`: whether the judge prefers the reference.
+    """
+
+    def verdict(body: dict) -> str:
+        prompt = body["messages"][0]["content"]
+        first = prompt.partition("First answer:")[2].partition("Second answer:")[0]
+        return "[[first]]" if ("REFERENCE" in first) == prefers(prompt) else "[[second]]"
+
+    store = Store(job.store)
+    rows = [json.loads(row) for row in load_rows([job.test])]
+    evaluation = Evaluation(prompts="paper/instruction", answer_tokens=8, judge_tokens=16, both_orders=False)
+    others = {
+        "reference": _given(store, [{**row, "output": "REFERENCE"} for row in rows]),
+        "evaluation": _kept(store, evaluation),
+    }
+    with FaultyServer(verdict) as server:
+        engine = Engine(OpenAISettings("m", server.url, key_env=None, budget_usd=None))
+        judge = Judge(
+            Engines(engine, dict.fromkeys(("compare", "explain", "verify", "judge"), engine), folder / "r"), job.model
+        )
+        cell = replace(job, untrained=True, others=others, judge=judge)
+        folder.mkdir()
+        return TASKS["instruction"].test(cell, folder, folder)
+
+
+@pytest.mark.parametrize(("preferred", "rate"), [((), 1.0), (("see 0",), 0.75), (("see",), 0.0)])
+def test_the_win_rate_is_that_of_the_model_that_is_tested(
+    told: tuple[Job, list[str]], tmp_path: Path, preferred: tuple[str, ...], rate: float
+):
+    found = judged(told[0], tmp_path / "scores", lambda prompt: any(text in prompt for text in preferred))
+    assert found["win_rate"] == rate
+    assert found["unreadable"] == 0
+    with np.load(tmp_path / "scores" / REPLICATES) as kept:
+        assert kept["win_rate"].mean() == pytest.approx(rate, abs=0.05)
+
+
+def test_rules_are_those_of_the_answers_that_are_tested(told: tuple[Job, list[str]], tmp_path: Path):
+    """Each instruction asks for REFERENCE at the start, which the reference says and the model does not."""
+    job, _ = told
+    rule = {"start": "REFERENCE", "end": "", "hold": []}
+    rows = [json.dumps({**json.loads(row), "rules": [rule], "subjects": []}) for row in lessons("see", 4)]
+    job = replace(job, test=rows_artifact(Store(job.store), INSTRUCTION, rows))
+    found = judged(job, tmp_path / "scores", lambda prompt: False)
+    assert (found["followed"], found["reference_followed"]) == (0.0, 1.0)
+
+
+def test_all_rules_and_all_subjects_count():
+    first, last = {"start": "first", "end": "", "hold": []}, {"start": "", "end": "done", "hold": []}
+    row = {"rules": [first, last], "subjects": []}
+    assert is_followed(row, "first this done")
+    assert not is_followed(row, "first this")
+    assert not is_followed(row, "this done")
+    from fac.lab.world.grammar import concepts
+
+    name, other = concepts()[0].name, concepts()[1].name
+    row = {"rules": [first], "subjects": [name, other]}
+    assert is_followed(row, f"first {name} then {other}")
+    assert not is_followed(row, f"first {name}")
+
+
+class Writer:
+    """Answers with the prompt, in capitals."""
+
+    identity, batch = "capitals", 8
+
+    def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        self.sampling = sampling
+        return [Completion(request.messages[0]["content"].upper(), 1, 1, True) for request in requests]
+
+
+@pytest.mark.parametrize(("answers", "temperature"), [("drawn", 0.8), ("greedy", 0.0)])
+def test_rows_without_an_answer_are_answered_and_others_left_alone(tmp_path: Path, answers: str, temperature: float):
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "answer.jinja").write_text("{{ instruction }}!")
+    writer, settings = Writer(), Settings(answers=answers, temperature=0.8)
+    rows = [json.dumps({"instruction": text, "output": out}) for text, out in (("a", ""), ("b", "given"), ("c", ""))]
+    found = finish(Store(tmp_path / "store"), rows, writer, Prompts(tmp_path / "prompts"), settings)  # type: ignore[arg-type]
+    assert [json.loads(row)["output"] for row in found] == ["A!", "given", "C!"]
+    assert [json.loads(row)["instruction"] for row in found] == ["a", "b", "c"]
+    assert writer.sampling.temperature == temperature
