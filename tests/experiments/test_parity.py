@@ -132,6 +132,20 @@ def test_trained_alone_what_is_written_stands_in_place_of_the_seed_s_rows(
     assert len(twice) == (3 if protocol == "added" else 0)  # in place of themselves they are the baseline
 
 
+@pytest.mark.parametrize("task", ["instruction", "reward"])
+def test_what_is_trained_is_the_base_model_where_the_task_says_so(tmp_path: Path, task: str):
+    (plan,) = task_plans(compose("experiment=main_results", f"experiment.tasks=[{task}]"))
+    seed, rows, test = (Artifact(name, name, tmp_path) for name in ("seed", "rows", "test"))
+    data = TaskData(seed, seed, (), seed, [], [], test, HeldOut())
+    model, base = ModelRef("instruct"), ModelRef("base")
+    jobs = jobs_of(plan, Store(tmp_path), data, Row("fac", Outcome(["a"]), rows), model, base, {})
+    assert {job.model for job in jobs} == {base if task == "instruction" else model}
+    assert {job.judge for job in jobs} == {model}
+    assert [job.seed for job in jobs] == [42, 43, 44]
+    untrained = jobs_of(plan, Store(tmp_path), data, Row("base", Outcome([]), None), model, base, {})
+    assert [(job.model, job.untrained, job.train) for job in untrained] == [(base, True, ())] * (task == "instruction")
+
+
 @pytest.mark.slow
 def test_a_whole_run_with_every_other_way_on(tmp_path: Path):
     """Top-K stays on: without it every feature is active, and reading all of them takes minutes. The lab's chats open

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -253,7 +254,9 @@ class Writer:
 
 
 @pytest.mark.parametrize(("answers", "temperature"), [("drawn", 0.8), ("greedy", 0.0)])
-def test_rows_without_an_answer_are_answered_and_others_left_alone(tmp_path: Path, answers: str, temperature: float):
+def test_rows_without_an_answer_are_answered_and_others_left_alone(
+    tmp_path: Path, answers: Literal["drawn", "greedy"], temperature: float
+):
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts" / "answer.jinja").write_text("{{ instruction }}!")
     writer, settings = Writer(), Settings(answers=answers, temperature=0.8)
