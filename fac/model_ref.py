@@ -44,9 +44,13 @@ class ModelRef:
     def commit(self) -> str | None:
         """The commit of a hub model that is loaded: that of `revision` now. None for a folder.
 
-        Raises FacError if neither the hub nor its cache here has it.
+        Raises FacError if neither the hub nor its cache here has it, or if a path names a folder that is not there.
         """
-        return None if self.is_local else resolved_commit(self.path, self.revision, "model")
+        if self.is_local:
+            return None
+        if self.path.startswith(("/", ".", "~")):
+            raise FacError(f"There is no model folder {self.path}: set model.path to a Hugging Face folder or hub id.")
+        return resolved_commit(self.path, self.revision, "model")
 
     @property
     def lasting(self) -> ModelRef:

@@ -35,8 +35,6 @@ _BUFFERS = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|\.attn\.bias$|\.att
 
 def load_pretrained(loader: Any, ref: ModelRef, **options: Any) -> Any:
     """`loader.from_pretrained` at the commit that `ref` stands for, with every failure said in one sentence."""
-    if ref.path.startswith(("/", ".", "~")) and not ref.is_local:
-        raise FacError(f"There is no model folder {ref.path}: set model.path to a Hugging Face folder or hub id.")
     if ref.is_local:
         _refuse_pointers(ref.folder)
     path = str(ref.folder) if ref.is_local else ref.path

@@ -169,7 +169,7 @@ def test_a_prompt_that_leaves_no_room_is_said_before_anything_starts():
     ):
         engine.chat(requests(), GREEDY)
     engine = VllmChat(LLAMA)
-    with pytest.raises(FacError, match="in 512: raise max_model_len"):  # the model's own limit
+    with pytest.raises(FacError, match=r"in 512 tokens \(its max_position_embeddings\)"):
         engine.chat(requests(["word " * 600]), GREEDY)
 
 
