@@ -11,15 +11,17 @@ import pytest
 from support.caa import caa_rows
 from support.models import tiny_model
 
+from eval import steering as steering_eval
 from experiments.job import Job
 from experiments.tasks import TASKS
-from experiments.tasks.base import rows_artifact
+from experiments.tasks.base import REPLICATES, rows_artifact
 from experiments.tasks.steering import SteeringSettings, as_choice, train
-from fac.backbone import Backbone, ModelRef
+from fac.backbone import Backbone, ModelRef, load_causal_lm
+from fac.chat import as_chat
 from fac.errors import FacError
 from fac.store import Artifact, Store
 from fac.synthesis.forms import CHOICE
-from fac.train.steering import SteeringVector, caa_vector, residual_norm
+from fac.train.steering import Positions, SteeringVector, caa_vector, prompt_vector, residual_norm
 
 SETTINGS = SteeringSettings(layer=2, pairs=3, norm=None)
 BEHAVIORS = ("sycophancy", "survival")
@@ -127,6 +129,47 @@ def test_the_length_and_the_pairs_are_reported_with_the_scores(model: ModelRef, 
     assert (found["norm"], found["pairs"]) == (made.norm, 8)
     assert found["scr"] == found["robust@+1"] - found["robust@-1"]
     assert found["matching_range"] == found["matching@+1"] - found["matching@-1"]
+
+
+def test_a_vector_of_cues_points_from_the_other_cue_to_the_matching_one(
+    model: ModelRef, backbone: Backbone, tmp_path: Path
+):
+    settings = replace(SETTINGS, contrast="prompt", cue="please agree", counter_cue="do not agree")
+    found = vector(model, tmp_path, None, ADDED, settings)
+    asked = [as_choice(row).text for row in ADDED]
+    pairs = [(as_chat(f"please agree . {text}"), as_chat(f"do not agree . {text}")) for text in asked]
+    np.testing.assert_allclose(found.direction, prompt_vector(backbone, pairs, "").direction, atol=1e-6)
+    assert (found.method, found.pairs) == ("prompt", len(ADDED))
+
+
+@pytest.mark.parametrize("positions", ["all", "after_prompt"])
+def test_the_scores_are_of_the_test_s_questions_at_every_multiplier(
+    model: ModelRef, tmp_path: Path, positions: Positions
+):
+    """Against the library: the vector of `trained`, the questions of `test`, the multiplier's sign, the positions."""
+    settings = replace(SETTINGS, positions=positions, norm=8.0)  # long enough to turn a tiny model's answers
+    made = vector(model, tmp_path, SEED, ADDED, settings)
+    store, asked = Store(tmp_path / "store"), rows(12, "the night")
+    job = Job("survival", "row", 42, store.root, model, settings, rows_artifact(store, CHOICE, asked))
+    found = TASKS["survival"].test(job, tmp_path / "trained", tmp_path)
+
+    network, tokenizer = load_causal_lm(model)
+    items = [as_choice(row) for row in asked]
+    answers = {
+        m: steering_eval.evaluate(network, tokenizer, items, made, m, positions) for m in steering_eval.MULTIPLIERS
+    }
+    for m, given in answers.items():
+        scores = steering_eval.score(given)
+        assert found[f"robust@{m:+g}"] == scores.robust
+        assert found[f"matching@{m:+g}"] == pytest.approx(scores.p_matching, abs=1e-5)
+        assert abs(scores.p_matching - scores.mass) > 1e-3
+    low, high = (steering_eval.score(answers[m]) for m in (-1.0, 1.0))
+    assert found["scr"] == high.robust - low.robust
+    assert found["matching_range"] == pytest.approx(high.p_matching - low.p_matching, abs=1e-5)
+    assert abs(found["matching_range"]) > 1e-3
+    with np.load(tmp_path / REPLICATES) as kept:
+        assert kept["matching_range"].mean() == pytest.approx(found["matching_range"], abs=0.01)
+        assert kept["scr"].mean() == pytest.approx(found["scr"], abs=0.03)
 
 
 @pytest.mark.parametrize(("settings", "said"), [({"norm": 0.0}, "norm=0.0"), ({"pairs": 0}, "pairs=0")])
