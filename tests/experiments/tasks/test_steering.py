@@ -150,7 +150,8 @@ def test_the_scores_are_of_the_test_s_questions_at_every_multiplier(
     settings = replace(SETTINGS, positions=positions, norm=8.0)  # long enough to turn a tiny model's answers
     made = vector(model, tmp_path, SEED, ADDED, settings)
     store, asked = Store(tmp_path / "store"), rows(12, "the night")
-    job = Job("survival", "row", 42, store.root, model, settings, rows_artifact(store, CHOICE, asked))
+    test = rows_artifact(store, CHOICE, asked)
+    job = Job("survival", "row", 42, store.root, model, settings, test, seed_rows=kept(store, SEED))
     found = TASKS["survival"].test(job, tmp_path / "trained", tmp_path)
 
     network, tokenizer = load_causal_lm(model)
@@ -167,9 +168,9 @@ def test_the_scores_are_of_the_test_s_questions_at_every_multiplier(
     assert found["scr"] == high.robust - low.robust
     assert found["matching_range"] == pytest.approx(high.p_matching - low.p_matching, abs=1e-5)
     assert abs(found["matching_range"]) > 1e-3
-    with np.load(tmp_path / REPLICATES) as kept:
-        assert kept["matching_range"].mean() == pytest.approx(found["matching_range"], abs=0.01)
-        assert kept["scr"].mean() == pytest.approx(found["scr"], abs=0.03)
+    with np.load(tmp_path / REPLICATES) as draws:
+        assert draws["matching_range"].mean() == pytest.approx(found["matching_range"], abs=0.01)
+        assert draws["scr"].mean() == pytest.approx(found["scr"], abs=0.03)
 
 
 @pytest.mark.parametrize(("settings", "said"), [({"norm": 0.0}, "norm=0.0"), ({"pairs": 0}, "pairs=0")])

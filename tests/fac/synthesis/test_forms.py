@@ -301,7 +301,8 @@ def test_the_sides_of_a_pair_may_be_conversations():
     assert (pair.prompt, pair.chosen, pair.rejected) == (history, "chosen", "rejected")
     other = [{"role": "user", "content": "where"}, {"role": "assistant", "content": "there"}]
     assert parse_pair(json.dumps({**sides, "rejected": other})) == ""
-    assert parse_pair(json.dumps({**sides, "rejected": sides["chosen"]})) == ""
+    for same in ("chosen", "Chosen."):
+        assert parse_pair(json.dumps({**sides, "rejected": [*history, {"role": "assistant", "content": same}]})) == ""
     assert parse_pair(json.dumps({**sides, "rejected": ["x"]})) == ""
 
 

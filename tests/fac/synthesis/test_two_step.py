@@ -191,6 +191,19 @@ def test_another_setting_is_another_stage(world, desk_at, tmp_path, change):
     assert len({step_one(d, features, range(2)).artifact for d in (desk, other, elsewhere, read_otherwise)}) == 4
 
 
+def test_another_way_to_read_replies_is_another_stage(world, desk_at, tmp_path):
+    """Whether a reply refuses is decided as it is read: with other patterns, other rows are left."""
+    features, prompts = list(world[3])[:1], tmp_path / "prompts"
+    prompts.mkdir()
+    (prompts / "write.jinja").write_text("write")
+    stages = []
+    for refusals in ("[en]", "{en: {refusal: [no idea]}}"):
+        (prompts / "set.yaml").write_text(f"refusals: {refusals}")
+        desk, _ = desk_at(tmp_path / "store", Echo())
+        stages.append(step_one(replace(desk, prompts=Prompts(prompts)), features, range(2)).artifact)
+    assert stages[0] != stages[1]
+
+
 def test_a_broken_run_continues_where_it_stopped(world, desk_at, tmp_path):
     features, attempts = list(world[3]), range(25)  # 150 requests, asked in batches of 64
     unbroken, resumed = Echo(), Echo()
