@@ -1,5 +1,6 @@
 """fac.synthesis.methods: which features each row of the tables writes for, how often it asks, and what it adds."""
 
+import json
 import random
 from collections import Counter
 from dataclasses import replace
@@ -10,15 +11,18 @@ from support.encoders import WIDTH, sentences
 from support.writing import Echo
 
 from fac.chat import as_chat
+from fac.data.held_out import HeldOut
 from fac.interpret import Reading
 from fac.llm.base import request_seed
 from fac.pooled import Pooled
+from fac.synthesis.forms import PAIR
 from fac.synthesis.methods import METHODS, Material, fac, fac_one_step, full, random_features, seed_twice
-from fac.synthesis.samples import REASONS, Counts, choose, count, draw, verify
+from fac.synthesis.samples import HELD_OUT, REASONS, Counts, choose, count, draw, verify
 from fac.synthesis.two_step import Settings, one_sided, step_one, step_two
 
 SETTINGS = Settings(n=3, m=2, max_new_tokens=20, top_up=0)
 ROWS = [f"row number {i}" for i in range(20)]
+PROMPTS = sentences(3, seed=7)
 WRITING = (random_features, fac_one_step, fac)
 
 
@@ -196,6 +200,27 @@ def test_without_the_filter_what_can_be_read_is_drawn_by_the_seed(material_at, m
     assert few.chosen == draw(few.samples, 5, 42)
     other = replace(material, budget=5, seed=43, relevant=missing)
     assert method(other).rows != method(replace(other, seed=42)).rows
+
+
+def preference(seed):
+    """A pair whose prompt is one of three."""
+    prompt, *replies = PROMPTS[seed % 3], *sentences(2, seed)
+    return json.dumps(dict(zip(("prompt", "chosen", "rejected"), (prompt, *replies), strict=True)))
+
+
+@pytest.mark.parametrize("top_up", [0, 1])
+@pytest.mark.parametrize("method", WRITING)
+def test_what_asks_what_the_test_asks_is_not_kept(material_at, method, top_up):
+    """Whatever its replies are, and in the first round as in a later one."""
+    settings = replace(SETTINGS, top_up=top_up, filter=False)
+    material, _ = material_at(writer=Echo(reply=preference), settings=settings)
+    held = replace(material, desk=replace(material.desk, form=PAIR), held_out=HeldOut.of([PROMPTS[0].upper()]))
+    outcome = method(held)
+    lost = [s for s in outcome.samples if json.loads(s.row)["prompt"] == PROMPTS[0]]
+    assert {s.why for s in lost} == {HELD_OUT}
+    assert outcome.counts.in_the_test == len(lost) > 0
+    assert outcome.counts.kept == len(outcome.rows) > 0
+    assert {json.loads(row)["prompt"] for row in outcome.rows} == set(PROMPTS[1:])
 
 
 @pytest.mark.parametrize(("method", "rows"), [(seed_twice, ROWS), (full, ROWS[::-1])])
