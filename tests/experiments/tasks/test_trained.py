@@ -16,24 +16,37 @@ from support.openai_server import FaultyServer
 
 from eval import classification
 from eval import reward as reward_eval
+from eval.judging import Answers
 from experiments.engines import Engine, Engines, Judge
 from experiments.job import Job
 from experiments.tasks import TASKS
-from experiments.tasks.base import REPLICATES, load_rows, rows_artifact
-from experiments.tasks.instruction import Evaluation, _given, _kept, _model, finish, is_followed
-from fac.backbone import ModelRef
-from fac.chat import as_chat, exchange
+from experiments.tasks.base import REPLICATES, TaskData, load_rows, rows_artifact
+from experiments.tasks.instruction import (
+    ANSWERS,
+    Evaluation,
+    _given,
+    _kept,
+    _model,
+    _shares,
+    finish,
+    is_followed,
+    others,
+)
+from fac.backbone import ModelRef, load_tokenizer
+from fac.chat import as_chat, encode, encode_lesson, exchange
 from fac.data.corpus import write_examples
 from fac.data.examples import Example
-from fac.llm.base import Completion, Request, Sampling
+from fac.data.held_out import HeldOut
+from fac.llm.base import Completion, Request, Sampling, request_seed
 from fac.llm.openai import OpenAISettings
+from fac.llm.transformers import TransformersChat
 from fac.prompts import Prompts
 from fac.store import Artifact, Store
 from fac.synthesis.forms import INSTRUCTION, PAIR, QUERY, pair_of
 from fac.synthesis.two_step import Settings
 from fac.train.classifier import ClassifierSettings, fit_classifier, load_classifier
 from fac.train.reward import RewardSettings, fit_reward, load_reward
-from fac.train.sft import SftSettings, train_sft
+from fac.train.sft import SftSettings, as_trained, train_sft
 
 CLASSIFIER = ClassifierSettings(rank=2, epochs=2, learning_rate=1e-2, batch_size=4, gradient_accumulation=1)
 REWARD = RewardSettings(rank=2, epochs=2, learning_rate=1e-2, gradient_accumulation=1)
@@ -140,7 +153,7 @@ def test_a_reward_model_is_scored_on_the_test(preferences: tuple[Job, list[str]]
     expected, replicates = reward_eval.evaluate(load_reward(tmp_path / "made", job.model), test)
     assert TASKS["reward"].test(job, tmp_path / "made", tmp_path) == expected
     with np.load(tmp_path / REPLICATES) as kept:
-        assert set(kept) == set(replicates)
+        np.testing.assert_array_equal(kept["average"], replicates["average"])
 
 
 # Instruction following
@@ -180,20 +193,40 @@ def test_the_tuned_model_is_tested_or_the_base_model_in_the_same_template(told: 
     assert Path(tuned.path) == Path(untuned.path) == Path(job.model.path)
 
 
-def judged(job: Job, folder: Path, prefers: Callable[[str], bool]) -> dict[str, float]:
+def test_what_is_left_out_is_what_the_template_of_training_leaves_no_room_for(model: ModelRef, tmp_path: Path):
+    """Alpaca's is longer than the model's own, and `max_tokens` the paper's 2048 only by default."""
+    store, short, long = Store(tmp_path / "store"), lessons("see", 2), lessons("see the sea " * 9, 1)
+    own, alpaca = (load_tokenizer(as_trained(model, template)) for template in (None, "alpaca"))
+    chat = exchange(*json.loads(long[0]).values())
+    room = len(encode(alpaca, chat[:1], add_generation_prompt=True).ids)
+    assert any(encode_lesson(own, chat, max_tokens=room).trained)
+    settings = replace(SFT, epochs=1, max_tokens=room)
+    rows = rows_artifact(store, INSTRUCTION, [*short, *long])
+    job = Job("instruction", "fac", 43, store.root, model, settings, rows, seed_rows=rows)
+    TASKS["instruction"].train(job, tmp_path)
+    assert json.loads((tmp_path / "left_out.json").read_text()) == 1
+
+
+def judged(
+    job: Job, folder: Path, prefers: Callable[[str], bool], asked: list[dict] | None = None, both_orders: bool = False
+) -> dict[str, float]:
     """Test the untrained model against reference answers that say REFERENCE, before a judge with a rule.
 
-    `prefers(prompt)`: whether the judge prefers the reference.
+    `prefers(prompt)`: whether the judge prefers the reference. What it is asked goes to `asked`.
     """
 
     def verdict(body: dict) -> str:
+        if asked is not None:
+            asked.append(body)
         prompt = body["messages"][0]["content"]
+        if "no verdict" in prompt:
+            return "I cannot say."
         first = prompt.partition("First answer:")[2].partition("Second answer:")[0]
         return "[[first]]" if ("REFERENCE" in first) == prefers(prompt) else "[[second]]"
 
     store = Store(job.store)
     rows = [json.loads(row) for row in load_rows([job.test])]
-    evaluation = Evaluation(prompts="paper/instruction", answer_tokens=8, judge_tokens=16, both_orders=False)
+    evaluation = Evaluation(prompts="paper/instruction", answer_tokens=8, judge_tokens=16, both_orders=both_orders)
     others = {
         "reference": _given(store, [{**row, "output": "REFERENCE"} for row in rows]),
         "evaluation": _kept(store, evaluation),
@@ -219,6 +252,44 @@ def test_the_win_rate_is_that_of_the_model_that_is_tested(
         assert kept["win_rate"].mean() == pytest.approx(rate, abs=0.05)
 
 
+@pytest.mark.parametrize("both_orders", [False, True])
+def test_the_judge_is_asked_as_the_evaluation_says(told: tuple[Job, list[str]], tmp_path: Path, both_orders: bool):
+    """In one order or both, within the judge's tokens, about answers within the answers' tokens."""
+    asked: list[dict] = []
+    judged(told[0], tmp_path / "scores", lambda prompt: False, asked, both_orders)
+    assert len(asked) == 4 * (1 + both_orders)
+    assert {(body["max_tokens"], body["temperature"]) for body in asked} == {(16, 0.0)}
+    replies = [json.loads(line) for line in (tmp_path / "scores" / "replies.jsonl").read_text().splitlines()]
+    assert {reply["reply"]["completion_tokens"] for reply in replies} == {8}
+
+
+def test_what_stands_beside_the_win_rate(told: tuple[Job, list[str]], tmp_path: Path):
+    """Of wins 1, 1, 1, 0: the standard error of their mean, in the win rate's unit; and answers without a verdict."""
+    found = judged(told[0], tmp_path / "scores", lambda prompt: "see 0" in prompt)
+    assert found["standard_error"] == pytest.approx(np.std([1, 1, 1, 0], ddof=1) / 2)
+    rows = [json.dumps({"instruction": text, "output": "so"}) for text in ("no verdict", "see 1", "see 2", "see 3")]
+    job = replace(told[0], test=rows_artifact(Store(told[0].store), INSTRUCTION, rows))
+    found = judged(job, tmp_path / "draws", lambda prompt: False)
+    assert (found["win_rate"], found["unreadable"]) == (0.875, 0.25)
+    assert (found["judgements_cut"], found["judgements_refused"]) == (0.0, 0.0)
+
+
+def test_judgements_that_were_cut_are_counted_as_that():
+    assert _shares(Answers(total=8, unreadable=4, cut=2, refused=1)) == {
+        "unreadable": 0.5, "judgements_cut": 0.25, "judgements_refused": 0.125,
+    }  # fmt: skip
+
+
+def test_in_the_lab_the_reference_is_the_instruct_model_s_own_greedy_answer(told: tuple[Job, list[str]]):
+    job, _ = told
+    store, asked = Store(job.store), [json.loads(row)["instruction"] for row in load_rows([job.test])]
+    data = TaskData(job.test, job.test, (), job.test, [], [], job.test, HeldOut())
+    held = json.loads((others(store, data, job.model)["reference"].path / ANSWERS).read_text())
+    requests = [Request(str(i), as_chat(text), 0) for i, text in enumerate(asked)]
+    replies = TransformersChat(job.model).chat(requests, Sampling(temperature=0.0, max_new_tokens=60))
+    assert held == [reply.text for reply in replies]
+
+
 def test_rules_are_those_of_the_answers_that_are_tested(told: tuple[Job, list[str]], tmp_path: Path):
     """Each instruction asks for REFERENCE at the start, which the reference says and the model does not."""
     job, _ = told
@@ -227,6 +298,8 @@ def test_rules_are_those_of_the_answers_that_are_tested(told: tuple[Job, list[st
     job = replace(job, test=rows_artifact(Store(job.store), INSTRUCTION, rows))
     found = judged(job, tmp_path / "scores", lambda prompt: False)
     assert (found["followed"], found["reference_followed"]) == (0.0, 1.0)
+    with np.load(tmp_path / "scores" / REPLICATES) as kept:
+        assert (kept["followed"].max(), kept["reference_followed"].min()) == (0.0, 1.0)
 
 
 def test_all_rules_and_all_subjects_count():
@@ -249,7 +322,7 @@ class Writer:
     identity, batch = "capitals", 8
 
     def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        self.sampling = sampling
+        self.sampling, self.seeds = sampling, [request.seed for request in requests]
         return [Completion(request.messages[0]["content"].upper(), 1, 1, True) for request in requests]
 
 
@@ -259,9 +332,10 @@ def test_rows_without_an_answer_are_answered_and_others_left_alone(
 ):
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts" / "answer.jinja").write_text("{{ instruction }}!")
-    writer, settings = Writer(), Settings(answers=answers, temperature=0.8)
+    writer, settings = Writer(), Settings(answers=answers, temperature=0.8, seed=43)
     rows = [json.dumps({"instruction": text, "output": out}) for text, out in (("a", ""), ("b", "given"), ("c", ""))]
     found = finish(Store(tmp_path / "store"), rows, writer, Prompts(tmp_path / "prompts"), settings)  # type: ignore[arg-type]
     assert [json.loads(row)["output"] for row in found] == ["A!", "given", "C!"]
     assert [json.loads(row)["instruction"] for row in found] == ["a", "b", "c"]
-    assert writer.sampling.temperature == temperature
+    assert (writer.sampling.temperature, writer.sampling.max_new_tokens) == (temperature, settings.max_new_tokens)
+    assert writer.seeds == [request_seed(43, i) for i in range(2)]
