@@ -43,6 +43,9 @@ class TestResampled:
         assert np.array_equal(resampled([0, 1, 1, 0], 50), resampled([0, 1, 1, 0], 50))
         assert not np.array_equal(resampled([0, 1, 1, 0], 50), resampled([0, 1, 1, 0], 50, seed=1))
 
+    def test_a_thousand_draws_where_none_are_named(self):
+        assert resampled([0, 1]).shape == (1000, 2)
+
     def test_a_stratum_of_one_is_always_drawn(self):
         assert (resampled([0, 1, 1], 20)[:, 0] == 1).all()
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -25,7 +26,7 @@ from eval.steering import (
 from fac.data.choices import read_choices
 from fac.data.source import Source
 from fac.errors import FacError
-from fac.train.steering import letter_probabilities
+from fac.train.steering import SteeringVector, letter_probabilities
 
 
 @st.composite
@@ -73,7 +74,7 @@ def test_a_tie_is_not_right():
 
 def test_scr_is_the_difference_of_the_ends():
     assert scr({-1.0: 0.25, 0.0: 0.9, 1.0: 0.75}) == 0.5
-    assert {-1.0, 1.0} <= set(MULTIPLIERS)
+    assert MULTIPLIERS == (-1.0, -0.5, 0.0, 0.5, 1.0)  # paper 4.5
 
 
 @pytest.mark.parametrize("robust", [{1.0: 0.5}, {-1.0: 0.5, 0.5: 1.0}])
@@ -97,6 +98,22 @@ def test_every_item_is_asked_in_both_orders_and_kept(tmp_path):
     again = Answers.load(tmp_path)
     assert all(np.array_equal(value, vars(again)[name]) for name, value in vars(asked).items())
     assert score(again) == score(asked)
+
+
+@pytest.mark.parametrize("positions", ["all", "after_prompt"])
+def test_the_vector_is_added_as_it_is_told_in_both_orders(tmp_path, positions):
+    folder = tiny_model(tmp_path / "model")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    write_caa(tmp_path, "refusal")
+    items = read_choices(Source(tmp_path / "test" / "refusal" / "test_dataset_ab.json"))
+    vector = SteeringVector(torch.randn(64, generator=torch.Generator().manual_seed(1)), 2, "refusal", "answer", 1, "")
+    found = evaluate(model, tokenizer, items, vector, -0.7, positions)
+    for order, choices in enumerate([items, [item.swapped() for item in items]]):
+        alone = letter_probabilities(model, tokenizer, choices, vector, -0.7, positions)
+        np.testing.assert_allclose(found.p[order], alone.p, atol=1e-5)
+    assert np.abs(found.p[0] - found.p[1]).max() > 1e-3
+    assert score(found).mass == pytest.approx(found.mass.mean())
+    assert found.mass[0].mean() != pytest.approx(found.mass.mean(), rel=1e-3)
 
 
 def test_replicates_are_the_scores_of_the_drawn_questions():

@@ -177,6 +177,13 @@ def test_below_its_budget_a_method_asks_again_until_it_has_it(material_at, metho
     assert never.counts.added == never.counts.kept > have
 
 
+@pytest.mark.parametrize("method", WRITING)
+def test_where_nothing_is_missing_nothing_is_asked(material_at, method):
+    writer = Echo(reply=fresh)
+    outcome = method(material_at(writer=writer, settings=replace(SETTINGS, top_up=3), missing=[])[0])
+    assert (outcome.rows, outcome.counts, writer.asked) == ([], Counts(budget=10**6), [])
+
+
 def test_what_was_written_in_a_later_round_repeats_what_was_written_in_an_earlier_one(material_at):
     same = replace(SETTINGS, top_up=2)
     outcome = fac_one_step(material_at(writer=Echo(reply=lambda seed: sentences(4, 1)[seed % 4]), settings=same)[0])

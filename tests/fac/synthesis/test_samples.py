@@ -62,6 +62,7 @@ def test_a_text_of_the_test_is_not_kept_however_active_it_is():
         sample(row="a b c", g=0.1),
         sample(row="", g=0.0),
     ]
+    samples = [replace(s, reply=f"Sure! {s.row}") for s in samples]  # whatever stands around it
     judged = verify(samples, [0.5], lambda row: row == "a b c")
     assert [s.why for s in judged] == [HELD_OUT, "", HELD_OUT, UNREADABLE]
     assert (count(judged).in_the_test, count(judged).kept) == (2, 1)

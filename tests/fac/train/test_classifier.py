@@ -163,6 +163,14 @@ def test_long_chats_lose_their_end(trained):
     assert classifier.scores([long], max_tokens=64) != classifier.scores([long])
 
 
+def test_scoring_cuts_chats_where_training_did(trained):
+    """Unless it is told otherwise."""
+    short = dataclasses.replace(trained["lora"], settings=dataclasses.replace(QUICK, max_tokens=64))
+    long = as_chat("Write a short letter. " * 30)
+    assert short.scores([long]) == trained["lora"].scores([long], max_tokens=64)
+    assert short.scores([long]) != trained["lora"].scores([long])
+
+
 def test_training_cuts_chats_at_max_tokens(models):
     endings = [([{"role": "user", "content": chat[0]["content"] + " please" * 20}], label) for chat, label in EXAMPLES]
     short = dataclasses.replace(QUICK, max_tokens=8)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -76,10 +77,9 @@ def test_what_comes_back_is_the_adapter_on_its_base(models, trained, family):
     assert (logits - untrained).abs().max() > 1
 
 
-def test_the_loss_is_that_of_the_replies_tokens(models, tmp_path):
-    """The first loss, from logits and labels: the mean over the tokens of all chats, however they are batched."""
-    tokenizer = load_tokenizer(ModelRef(str(models["llama"])))
-    base = AutoModelForCausalLM.from_pretrained(models["llama"], dtype=torch.float32).eval()
+def losses_by_hand(folder, base):
+    """Sum of the losses of each of CHATS, and how many of its tokens are trained on."""
+    tokenizer = load_tokenizer(ModelRef(str(folder)))
     sums, counts = [], []
     for row in lessons(tokenizer, CHATS, 512):
         labels = torch.tensor(row["labels"][1:])
@@ -88,11 +88,40 @@ def test_the_loss_is_that_of_the_replies_tokens(models, tmp_path):
         kept = labels != IGNORED
         sums.append(torch.nn.functional.cross_entropy(logits[kept], labels[kept], reduction="sum").item())
         counts.append(int(kept.sum()))
+    return sums, counts
+
+
+def test_the_loss_is_that_of_the_replies_tokens(models, tmp_path):
+    """The first loss, from logits and labels: the mean over the tokens of all chats, however they are batched."""
+    base = AutoModelForCausalLM.from_pretrained(models["llama"], dtype=torch.float32).eval()
+    sums, counts = losses_by_hand(models["llama"], base)
     by_token = sum(sums) / sum(counts)
     by_chat = sum(s / c for s, c in zip(sums, counts, strict=True)) / len(sums)
     assert abs(by_token - by_chat) > 0.01  # so that the test can tell them apart
     log = train_sft(ModelRef(str(models["llama"])), CHATS, SHORT, 0, tmp_path)
     assert log.losses == [pytest.approx(by_token, abs=1e-4)]
+
+
+@pytest.mark.parametrize(("dtype", "float64"), [("bfloat16", False), ("auto", True)])
+def test_a_cpu_computes_in_float32_with_weights_of_any_dtype_or_in_float64(models, tmp_path, dtype, float64):
+    base: Any = AutoModelForCausalLM.from_pretrained(models["llama"], dtype=torch.float32).eval()
+    base = base.double() if float64 else base.bfloat16().float()
+    sums, counts = losses_by_hand(models["llama"], base)
+    ref = ModelRef(str(models["llama"]), dtype=dtype)
+    log = train_sft(ref, CHATS, replace(SHORT, float64=float64), 0, tmp_path)
+    assert log.losses == [pytest.approx(sum(sums) / sum(counts), abs=1e-5 if float64 else 3e-4)]
+    (kind,) = {weight.dtype for weight in load_file(tmp_path / "adapter_model.safetensors").values()}
+    assert kind == (torch.float64 if float64 else torch.float32)
+
+
+def test_the_adapter_is_as_the_settings_say(models, tmp_path):
+    ref, settings = ModelRef(str(models["llama"])), replace(SHORT, rank=2, alpha=6, dropout=0.25, epochs=2)
+    log = train_sft(ref, CHATS, settings, 0, tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (2, 6, 0.25)
+    stiff = train_sft(ref, CHATS, replace(settings, clip=1e-12), 0, tmp_path / "stiff")  # far below AdamW's epsilon
+    assert stiff.losses[1] == pytest.approx(stiff.losses[0], abs=1e-3)
+    assert log.losses[1] < log.losses[0] - 0.01
 
 
 def test_accumulated_batches_are_one_large_batch(models, tmp_path):

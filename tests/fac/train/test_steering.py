@@ -18,11 +18,12 @@ from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from fac.backbone import Backbone, ModelRef
-from fac.chat import as_chat
+from fac.chat import as_chat, encode
 from fac.data.choices import POLARITY, read_choices
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.train.steering import (
+    SENTENCES,
     SteeringVector,
     caa_vector,
     equalise,
@@ -31,6 +32,7 @@ from fac.train.steering import (
     letter_probabilities,
     open_answer,
     prompt_vector,
+    residual_norm,
     steered,
 )
 
@@ -260,6 +262,17 @@ def test_the_vector_of_prompts_is_read_at_their_end(backbone, model, tokenizer):
     differences = [last_residual(model, a, LAYER) - last_residual(model, b, LAYER) for a, b in ends]
     torch.testing.assert_close(vector.direction, torch.stack(differences).mean(dim=0).float(), atol=1e-5, rtol=1e-4)
     assert vector.method == "prompt"
+
+
+@torch.no_grad()
+def test_how_long_a_residual_is_is_the_mean_over_what_users_say(backbone, model, tokenizer):
+    """Not over the template's tokens, of which the first is many times as long; every token counts alike."""
+    lengths = []
+    for sentence in SENTENCES:
+        ids, content = encode(tokenizer, as_chat(sentence))
+        states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states[LAYER][0]
+        lengths += [float(state.norm()) for state, own in zip(states, content, strict=True) if own]
+    assert residual_norm(backbone) == pytest.approx(sum(lengths) / len(lengths), rel=1e-5)
 
 
 def test_no_pairs_no_vector(backbone):
