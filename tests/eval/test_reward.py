@@ -29,6 +29,7 @@ def test_rewardbench_has_its_2985_pairs_and_four_sections():
     assert list(SECTIONS) == ["chat", "chat_hard", "safety", "reasoning"]
     code = sum(n for subset, n in SECTIONS["reasoning"].items() if subset.startswith("hep-"))
     assert counts["math-prm"] == code
+    assert (counts["xstest-should-refuse"], counts["xstest-should-respond"]) == (250, 154)  # as its own table has them
 
 
 def test_sections_by_hand():
@@ -86,6 +87,38 @@ def test_what_cannot_be_judged_is_said_in_one_sentence():
     for bad in (np.nan, np.inf):
         with pytest.raises(FacError, match=r"not finite .* train\.learning_rate"):
             section_accuracies([pair("chat")] * 2, [0, bad], [0, 0])
+
+
+def test_a_model_is_judged_by_its_own_rewards_and_draws_are_of_each_subset(tmp_path):
+    """Subsets of unlike sizes and weights, against the model's own scores, one side at a time."""
+    sizes = {"math-prm": 9, "hep-go": 3, "donotanswer": 4, "own": 2}
+    pairs = [
+        Pair(as_chat(f"why {name} {n}"), f"so it is {n * 7}", f"no {n} it is not", name)
+        for name, size in sizes.items()
+        for n in range(size)
+    ]
+    model, _ = fit_reward(ModelRef(str(tiny_model(tmp_path))), pairs, RewardSettings("head", epochs=1), seed=0)
+    found, replicates = evaluate(model, iter(pairs), batch_size=5)
+    chosen, rejected = (model.rewards([getattr(p, side) for p in pairs]) for side in ("chosen_chat", "rejected_chat"))
+    names, right = np.array([p.subset for p in pairs]), chosen > rejected
+    shares = {name: right[names == name].mean() for name in sizes}
+    assert 0.1 < right.mean() < 0.9
+    assert right.mean() != pytest.approx(0.5)
+    reasoning = (984 * shares["math-prm"] + 164 * shares["hep-go"]) / 1148
+    assert found == pytest.approx(
+        {
+            "reasoning": reasoning,
+            "safety": shares["donotanswer"],
+            "own": shares["own"],
+            "average": (reasoning + shares["donotanswer"] + shares["own"]) / 3,
+            **{f"subset/{name}": shares[name] for name in ("math-prm", "hep-go", "donotanswer")},
+            "n": 18,
+        }
+    )
+    for draw, counts in enumerate(resampled(names)[:9]):
+        again = np.repeat(np.arange(18), counts)
+        drawn = section_accuracies([pairs[i] for i in again], chosen[again], rejected[again])
+        assert replicates["average"][draw] == pytest.approx(drawn["average"])
 
 
 def test_a_model_is_judged_on_real_pairs(tmp_path, real_data):

@@ -99,7 +99,7 @@ def test_a_model_that_moved_since_training_is_scored_where_it_is_now(tmp_path: P
     assert TASKS[task].test(replace(job, model=moved), tmp_path / "made", tmp_path) == right
 
 
-def test_answers_are_those_of_the_pinned_commit_tuned_or_not(hub: None, tmp_path: Path):
+def test_answers_are_those_of_the_pinned_commit_tuned_or_not(versions: Mapping[str, Path], hub: None, tmp_path: Path):
     store = Store(tmp_path / "store")
     rows = [f'{{"instruction": "say {n}", "output": "so it is {n}"}}' for n in range(4)]
     data = rows_artifact(store, INSTRUCTION, rows)
@@ -109,3 +109,5 @@ def test_answers_are_those_of_the_pinned_commit_tuned_or_not(hub: None, tmp_path
     TASKS["instruction"].train(job, tmp_path / "made")
     for model in (_model(job, tmp_path / "made"), _model(replace(job, untrained=True), tmp_path / "made")):
         assert (model.path, model.revision) == (NAME, PINNED)
+    moved = replace(job, model=ModelRef(str(versions[PINNED])))
+    assert _model(moved, tmp_path / "made").path == str(versions[PINNED])
