@@ -85,6 +85,19 @@ class TestNestedMean:
         assert found.spread["generation"] == pytest.approx(2.0, rel=0.1)
         assert found.spread["seed"] == pytest.approx(1.0, rel=0.05)
 
+    def test_the_levels_are_those_of_the_mean_squares(self):
+        """Of the nested analysis of variance, each less the one below it, over what it is repeated."""
+        values = design(np.random.default_rng(5), worlds=3, generations=2, seeds=4, world=3.0, generation=2.0)
+        table = np.array([[[values[w, g, s] for s in range(4)] for g in range(2)] for w in range(3)])
+        cells, means = table.mean(axis=2), table.mean(axis=(1, 2))
+        of_seeds = ((table - cells[:, :, None]) ** 2).sum() / (3 * 2 * 3)
+        of_generations = 4 * ((cells - means[:, None]) ** 2).sum() / 3
+        of_worlds = 2 * 4 * ((means - table.mean()) ** 2).sum() / 2
+        variances = of_seeds, (of_generations - of_seeds) / 4, (of_worlds - of_generations) / 8
+        assert min(variances) > 0.4
+        found = nested_mean(values).spread
+        assert [found[name] ** 2 for name in ("seed", "generation", "world")] == pytest.approx(variances)
+
     @pytest.mark.parametrize("shares", [(1.0, 1.0, 1.0), (0.0, 1.0, 2.0), (3.0, 0.1, 0.1)])
     def test_holds_the_truth_in_95_of_100_whatever_the_levels_shares_are(self, shares):
         rng = np.random.default_rng(2)

@@ -166,11 +166,31 @@ def test_rare_features_are_not_tested_and_do_not_cost_power():
     assert associated(Pooled.from_dense(rare), labels, alike(labels), min_active=4, fdr=0.05).relevant.all()
 
 
+def test_what_is_too_rare_to_be_tested_is_no_comparison():
+    dense, labels = planted()
+    rare = np.zeros((len(dense), 3000), dtype=np.float32)
+    rare[np.flatnonzero(labels)[:4]] = 9.0
+    got = associated(Pooled.from_dense(np.hstack([dense, rare])), labels, alike(labels), fdr=0.2)
+    tested = np.arange(3300) < 300
+    assert ((dense > 0).sum(axis=0) >= 5).all()
+    among = false_discovery_control(got.p_values[tested]) <= 0.2
+    assert among.tolist() != (false_discovery_control(got.p_values)[tested] <= 0.2).tolist()
+    np.testing.assert_array_equal(got.relevant, np.append(among, [False] * 3000))
+
+
 def test_benjamini_hochberg_runs_over_the_tested_features():
     dense, labels = planted()
     for fdr in (0.001, 0.05, 0.5):
         got = associated(Pooled.from_dense(dense), labels, alike(labels), fdr=fdr, min_active=1)
         np.testing.assert_array_equal(got.relevant, false_discovery_control(got.p_values) <= fdr)
+
+
+def test_one_in_a_hundred_may_be_false_where_nothing_is_said():
+    dense, labels = planted(seed=3, linked=60)
+    pooled = Pooled.from_dense(dense)
+    told, bolder = (associated(pooled, labels, alike(labels), fdr=fdr, min_active=5).relevant for fdr in (0.01, 0.05))
+    np.testing.assert_array_equal(associated(pooled, labels, alike(labels)).relevant, told)
+    assert told.sum() < bolder.sum()
 
 
 def test_reads_from_disk(tmp_path):

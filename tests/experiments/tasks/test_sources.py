@@ -32,6 +32,7 @@ from fac.store import Artifact, Store
 from fac.train.sft import SftSettings
 
 COUNTS = {"toxicity": {"seed": 8637, "safe": 1000, "toxic": 200}, "reward": {"seed": 4000}}
+COMMON = ("anchor", "seed", "human", "test")
 HUMAN = "annotations.toxicity.majority_human"
 
 
@@ -118,6 +119,27 @@ def test_the_test_and_the_validation_set_are_left_out_whichever_is_scored(toxic:
     for one, other in ((tested.anchor, chosen.anchor), (tested.seed, chosen.seed), (tested.base, chosen.base)):
         assert one == other
     assert tested.human_rows == chosen.human_rows
+
+
+@pytest.mark.parametrize("test", ["test", "validation"])
+def test_other_tasks_too_are_scored_on_the_set_that_is_named(tmp_path: Path, test: str):
+    """And what people wrote is without the seed's rows."""
+    held = {
+        name: [{"instruction": f"{name} {n}", "output": "so"} for n in range(4)] for name in (*COMMON, "validation")
+    }
+    held["human"] += held["seed"]
+    values = {"data": {name: write(tmp_path / f"{name}.jsonl", rows) for name, rows in held.items()}}
+    data = drawn(values, tmp_path, task="instruction", test=test)
+    asked = {
+        "test": load_rows([data.test]),
+        "seed": load_rows([data.seed]),
+        "known": load_rows([data.known]),
+        "human": data.human_rows,
+        "anchor": load_rows([data.anchor]),
+    }
+    found = {role: {json.loads(row)["instruction"].split()[0] for row in rows} for role, rows in asked.items()}
+    expected = {"test": {test}, "seed": {"seed"}, "known": {"seed"}, "human": {"human"}, "anchor": {"anchor"}}
+    assert found == expected
 
 
 def test_labelled_texts_may_be_the_validation_s_where_the_test_is_scored(toxic: dict[str, Any], tmp_path: Path):

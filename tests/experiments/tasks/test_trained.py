@@ -274,6 +274,14 @@ def test_what_stands_beside_the_win_rate(told: tuple[Job, list[str]], tmp_path: 
     assert (found["judgements_cut"], found["judgements_refused"]) == (0.0, 0.0)
 
 
+def test_the_minimal_length_control_is_a_fraction_too(told: tuple[Job, list[str]], tmp_path: Path):
+    rows = [json.dumps({"instruction": f"see {n} " * (1 + n % 3), "output": "so"}) for n in range(20)]
+    job = replace(told[0], test=rows_artifact(Store(told[0].store), INSTRUCTION, rows))
+    found = judged(job, tmp_path / "scores", lambda prompt: any(f"see {n} " in prompt for n in range(0, 20, 4)))
+    assert found["win_rate"] == 0.75
+    assert found["minimal_length_control"] == pytest.approx(0.75, abs=0.2)
+
+
 def test_judgements_that_were_cut_are_counted_as_that():
     assert _shares(Answers(total=8, unreadable=4, cut=2, refused=1)) == {
         "unreadable": 0.5, "judgements_cut": 0.25, "judgements_refused": 0.125,
