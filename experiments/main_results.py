@@ -38,7 +38,7 @@ from fac.prompts import Prompts
 from fac.sae import SaeRef, TrainSettings
 from fac.sae.recipe import RecipeSettings
 from fac.store import Artifact, Store
-from fac.synthesis.methods import METHODS, Material, Outcome
+from fac.synthesis.methods import METHODS, Material, Outcome, finished
 from fac.synthesis.two_step import Settings
 
 BASE = "base"  # the row of the model as it is, for tasks that can test it
@@ -280,12 +280,11 @@ def write_row(store: Store, name: str, material: Material, plan: TaskPlan, mined
     if name == "full" and plan.full == "all":
         material = replace(material, budget=len(material.human_rows))
     outcome = METHODS[name](material)
-    added = None
-    if outcome.rows:
-        rows = outcome.rows
-        if plan.task.finish:
-            rows = plan.task.finish(store, rows, writer, plan.prompts, plan.synthesis)
-        added = rows_artifact(store, plan.task.form, rows)
+    rows = outcome.rows
+    if rows and plan.task.finish:
+        read = plan.task.finish(store, rows, writer, plan.prompts, plan.synthesis)
+        outcome, rows = finished(outcome, [why for _, why in read]), [row for row, _ in read if row]
+    added = rows_artifact(store, plan.task.form, rows) if rows else None
     return coverage_of(mined.shop, mined.gap, Row(name, outcome, added))
 
 

@@ -26,8 +26,8 @@ VERSIONS: Mapping[str, int] = {
     "sae_quality": 3,
     "diversity": 2,
     # writing
-    "write": 2,
-    "answers": 2,
+    "write": 3,
+    "answers": 3,
     # training and testing
     "classifier": 2,
     "reward": 2,

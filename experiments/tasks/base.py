@@ -26,6 +26,7 @@ from fac.llm.base import ChatModel
 from fac.prompts import Prompts
 from fac.store import Artifact, Store
 from fac.synthesis.forms import Form
+from fac.synthesis.replies import Read
 from fac.synthesis.two_step import Settings
 
 ROWS = "rows.jsonl"
@@ -80,7 +81,8 @@ class Task:
     also: Mapping[str, str] = field(default_factory=dict)  # further metrics that the table shows, with their titles
     from_base: bool = False  # trains the base model, not the instruct model
     untrained: bool = False  # the model can be tested as it is, without training: the row "base"
-    finish: Callable[[Store, Sequence[str], ChatModel, Prompts, Settings], list[str]] | None = None  # of written rows
+    # Written rows as they are trained on, in order, or why one cannot be.
+    finish: Callable[[Store, Sequence[str], ChatModel, Prompts, Settings], list[Read]] | None = None
     others: Callable[[Store, TaskData, ModelRef], dict[str, Artifact]] | None = None  # what the test needs besides
     roles: tuple[str, ...] = ROLES  # the data sets that it needs
     may_have: tuple[str, ...] = ("validation",)  # those that it can do without

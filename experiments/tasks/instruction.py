@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from eval.judging import Answers, annotate
 from eval.statistics import resampled, resampled_means
@@ -28,15 +29,16 @@ from fac.data.source import Source
 from fac.errors import FacError
 from fac.lab.world.grammar import names_in
 from fac.lab.world.instructions import Rule
-from fac.llm.base import ChatModel, Request, Sampling, ask, request_seed
+from fac.llm.base import ChatModel, Completion, Request, Sampling, ask, request_seed
 from fac.llm.transformers import TransformersChat
 from fac.prompts import Prompts
 from fac.store import Artifact, Store
 from fac.synthesis.forms import INSTRUCTION
+from fac.synthesis.replies import Read, read_answer
 from fac.synthesis.two_step import Settings
 from fac.train.sft import SftSettings
 
-ANSWERS = "answers.json"
+ANSWERS, COMPLETIONS = "answers.json", "completions.json"
 JUDGE_SEED = 0
 JUDGE_TOKENS = "tasks.instruction.evaluation.judge_tokens"
 EVALUATION, IFEVAL = "evaluation.json", "ifeval.jsonl"
@@ -89,7 +91,8 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
     settings = _evaluation(job)
     rows = [json.loads(row) for row in load_rows([job.test])]
     model = TransformersChat(_model(job, trained))
-    answers = answer(model, [row["instruction"] for row in rows], greedy(settings.answer_tokens), folder)
+    given = answer(model, [row["instruction"] for row in rows], greedy(settings.answer_tokens), folder)
+    answers = [completion.text for completion in given]
     reference = json.loads((job.others["reference"].path / ANSWERS).read_text())
     compared = [
         {"instruction": row["instruction"], "output_1": theirs, "output_2": ours,
@@ -151,11 +154,13 @@ def _benchmarks(job: Job, settings: Evaluation, trained: Path) -> dict[str, floa
     return {f"{task}/{metric}": value for task, metrics in measured.items() for metric, value in metrics.items()}
 
 
-def answer(model: ChatModel, instructions: Sequence[str], sampling: Sampling, folder: Path, seed: int = 0) -> list[str]:
+def answer(
+    model: ChatModel, instructions: Sequence[str], sampling: Sampling, folder: Path, seed: int = 0
+) -> list[Completion]:
     """Answers in order; what is done is kept in `folder`, where a killed run continues."""
     requests = [Request(str(i), as_chat(text), request_seed(seed, i)) for i, text in enumerate(instructions)]
     replies = ask(model, requests, sampling, folder / "replies.jsonl", "answering instructions")
-    return [replies[request.id].text for request in requests]
+    return [replies[request.id] for request in requests]
 
 
 def greedy(tokens: int) -> Sampling:
@@ -168,22 +173,31 @@ def is_followed(row: dict, answer: str) -> bool:
     return all(rule.holds(answer) for rule in rules) and set(row["subjects"]) <= names_in(answer)
 
 
-def finish(store: Store, rows: Sequence[str], writer: ChatModel, prompts: Prompts, settings: Settings) -> list[str]:
+def finish(store: Store, rows: Sequence[str], writer: ChatModel, prompts: Prompts, settings: Settings) -> list[Read]:
     """Rows with the writer's answer where there is none yet (paper section 5: step b of the synthesis prompt).
 
-    Drawn as everything is that the writer writes, or greedily (`synthesis.answers`).
+    Drawn as everything is that the writer writes, or greedily (`synthesis.answers`). A row whose answer is refused, cut
+    off or empty is none.
     """
-    open_rows = [json.loads(row) for row in rows if not json.loads(row)["output"]]
-    if not open_rows:
-        return list(rows)
-    instructions = [row["instruction"] for row in open_rows]
+    told = [json.loads(row) for row in rows]
+    instructions = [row["instruction"] for row in told if not row["output"]]
+    if not instructions:
+        return [Read(row) for row in rows]
     asked = [prompts.render("answer", instruction=instruction) for instruction in instructions]
     drawn = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
     sampling = drawn if settings.answers == "drawn" else greedy(settings.max_new_tokens)
     found = answered(store, writer, asked, sampling, settings.seed)
-    answers = dict(zip(instructions, json.loads((found.path / ANSWERS).read_text()), strict=True))
-    done = [{**row, "output": row["output"] or answers[row["instruction"]]} for row in map(json.loads, rows)]
-    return [json.dumps(row) for row in done]
+    replies = [Completion(**reply) for reply in json.loads((found.path / COMPLETIONS).read_text())]
+    answers = dict(zip(instructions, replies, strict=True))
+
+    def done(row: dict[str, Any]) -> Read:
+        if row["output"]:
+            return Read(json.dumps(row))
+        reply = answers[row["instruction"]]
+        why = read_answer(reply, prompts.rules)
+        return Read("", why) if why else Read(json.dumps({**row, "output": reply.text}))
+
+    return [done(row) for row in told]
 
 
 def others(store: Store, data: TaskData, model: ModelRef) -> dict[str, Artifact]:
@@ -205,7 +219,9 @@ def answered(
     """A model's answers, through the store."""
 
     def build(folder: Path) -> None:
-        (folder / ANSWERS).write_text(json.dumps(answer(model, instructions, sampling, folder, seed)))
+        replies = answer(model, instructions, sampling, folder, seed)
+        (folder / COMPLETIONS).write_text(json.dumps([asdict(reply) for reply in replies]))
+        (folder / ANSWERS).write_text(json.dumps([reply.text for reply in replies]))
 
     params = {"model": model.identity, "instructions": instructions, "sampling": sampling, "seed": seed}
     return store.stage("answers", build, params=params, resumable=True)

@@ -41,6 +41,7 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "”": "”", "„": "“", "«": "
 _INSTRUCTION = re.compile(r"<instruction>(.*?)(?:</instruction>|\Z)", re.IGNORECASE | re.DOTALL)
 _COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)  # a string, or a comma too many
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_NOTHING = " \t\r\n.…"  # blanks, and the dots that stand for a text in a prompt
 _WORDS = (3, 60)  # the released prompts ask for 5-60; three only catches debris in the lab
 _LONGEST = 600  # words of an instruction between marks: it may hold the text that it is about
 
@@ -251,9 +252,9 @@ def _are_characters(text: str) -> bool:
 
 
 def _strings(found: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, str] | None:
-    """The values of `keys`; None unless all are texts and not empty."""
+    """The values of `keys`; None unless all are texts and neither empty nor the "..." of a prompt."""
     values = {key: found.get(key) for key in keys}
-    texts = {key: value.strip() for key, value in values.items() if isinstance(value, str) and value.strip()}
+    texts = {key: value.strip() for key, value in values.items() if isinstance(value, str) and value.strip(_NOTHING)}
     try:
         check_characters("".join(texts.values()))
     except Malformed:

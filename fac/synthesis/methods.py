@@ -15,7 +15,7 @@ import numpy as np
 
 from fac.data.held_out import HeldOut
 from fac.synthesis.forms import asked
-from fac.synthesis.samples import REFUSAL, Counts, Sample, choose, count, draw, verify
+from fac.synthesis.samples import CUT_OFF, REFUSAL, UNREADABLE, Counts, Sample, choose, count, draw, verify
 from fac.synthesis.two_step import Desk, Written, one_sided, step_one, step_two
 
 
@@ -84,6 +84,21 @@ def fac(material: Material) -> Outcome:
 METHODS: dict[str, Callable[[Material], Outcome]] = {
     method.__name__: method for method in (baseline, seed_twice, full, random_features, fac_one_step, fac)
 }
+
+
+def finished(outcome: Outcome, why: Sequence[str]) -> Outcome:
+    """What is left where some rows could not be finished: `why` has, in order, "" or a reason for every row."""
+    kept = [not reason for reason in why]
+    counts = replace(
+        outcome.counts,
+        added=sum(kept),
+        answers_refused=why.count(REFUSAL),
+        answers_cut_off=why.count(CUT_OFF),
+        answers_empty=why.count(UNREADABLE),
+    )
+    rows = [row for row, keep in zip(outcome.rows, kept, strict=True) if keep]
+    chosen = [sample for sample, keep in zip(outcome.chosen, kept, strict=True) if keep] if outcome.chosen else []
+    return replace(outcome, rows=rows, chosen=chosen, counts=counts)
 
 
 def _drawn(material: Material, rows: Sequence[str]) -> Outcome:

@@ -82,6 +82,9 @@ class Counts:
     refused_candidates: int = 0
     one_sided: int = 0  # features without a second text to contrast with
     rounds: int = 0  # rounds of further requests
+    answers_refused: int = 0  # of written instructions, which are not added without an answer
+    answers_cut_off: int = 0
+    answers_empty: int = 0
 
     def __str__(self) -> str:
         """One line: "312 of 428 samples kept (refused 12.1 %, ...), 200 of 200 added; ..."."""
@@ -93,7 +96,11 @@ class Counts:
             line += f", after {self.rounds} more round{'s' if self.rounds > 1 else ''} of requests"
         if self.candidates:
             line += f"; {self.candidates} candidates before, {self.refused_candidates} refused"
-        return line + (f"; {self.one_sided} features without a contrast" if self.one_sided else "")
+        if self.one_sided:
+            line += f"; {self.one_sided} features without a contrast"
+        answers = {name: getattr(self, f"answers_{name.replace(' ', '_')}") for name in ("refused", "cut off", "empty")}
+        told = ", ".join(f"{n} {name}" for name, n in answers.items() if n)
+        return line + (f"; left out for their answers: {told}" if told else "")
 
 
 LOST = ("refused", "unreadable", "cut_off", "in_the_test", "repeated", "inactive")  # of Counts, in the order of REASONS

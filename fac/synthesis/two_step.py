@@ -183,7 +183,7 @@ def _write(
         for request in requests:
             feature, attempt = map(int, request.id.split("-"))
             reply = replies[request.id]
-            row, why = read_reply(desk.form, reply, desk.prompts.rules)
+            row, why = read_reply(desk.form, reply, desk.prompts.rules, request.messages[0]["content"])
             samples.append(
                 Sample(feature, step, attempt, row, reply.raw, desk.prompts.digest(role), desk.writer.identity,
                        request.seed, why=why)

@@ -343,7 +343,41 @@ def test_rows_without_an_answer_are_answered_and_others_left_alone(
     writer, settings = Writer(), Settings(answers=answers, temperature=0.8, seed=43)
     rows = [json.dumps({"instruction": text, "output": out}) for text, out in (("a", ""), ("b", "given"), ("c", ""))]
     found = finish(Store(tmp_path / "store"), rows, writer, Prompts(tmp_path / "prompts"), settings)  # type: ignore[arg-type]
-    assert [json.loads(row)["output"] for row in found] == ["A!", "given", "C!"]
-    assert [json.loads(row)["instruction"] for row in found] == ["a", "b", "c"]
+    assert [json.loads(row)["output"] for row, _ in found] == ["A!", "given", "C!"]
+    assert [json.loads(row)["instruction"] for row, _ in found] == ["a", "b", "c"]
     assert (writer.sampling.temperature, writer.sampling.max_new_tokens) == (temperature, settings.max_new_tokens)
     assert writer.seeds == [request_seed(43, i) for i in range(2)]
+
+
+class Moody(Writer):
+    """Answers in the ways in which writers fail to; the prompt says in which."""
+
+    def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        ways = {
+            "refuses": Completion("I'm sorry, but I can't help with that.\nAnything else?", 1, 1, True),
+            "refuses in German": Completion("Ich kann dir dabei leider nicht helfen.", 1, 1, True),
+            "is filtered": Completion("The first step", 1, 1, True, refused=True),
+            "is cut": Completion("The first step is", 1, 1, False),
+            "thinks": Completion("<think>so</think>", 1, 1, True),
+            "thinks on": Completion("<think>so", 1, 1, False),
+            "answers": Completion("<think>I can't</think>Fine.\nI can't help with that, she said.", 1, 1, True),
+        }
+        return [ways[request.messages[0]["content"].partition("\n")[0]] for request in requests]
+
+
+def test_an_instruction_whose_answer_is_refused_cut_or_empty_is_none(tmp_path: Path):
+    whys = {
+        "refuses": "refusal",
+        "refuses in German": "refusal",
+        "is filtered": "refusal",
+        "is cut": "cut off",
+        "thinks": "unreadable",
+        "thinks on": "cut off",
+        "answers": "",
+    }
+    rows = [json.dumps({"instruction": way, "output": ""}) for way in whys]
+    prompts = Prompts("paper/instruction")
+    found = finish(Store(tmp_path / "store"), rows, Moody(), prompts, Settings())  # type: ignore[arg-type]
+    assert [why for _, why in found] == list(whys.values())
+    assert [row for row, _ in found][:-1] == [""] * 6
+    assert json.loads(found[-1].row)["output"] == "Fine.\nI can't help with that, she said."

@@ -345,7 +345,10 @@ def test_no_reply_is_too_broken_to_be_read(reply: str):
 @given(
     before=st.text(max_size=60),
     values=st.fixed_dictionaries(
-        {key: st.text(min_size=1, max_size=30).map(str.strip).filter(bool) for key in PAIR_ROW}
+        {
+            key: st.text(min_size=1, max_size=30).map(str.strip).filter(lambda text: text.strip(" \t\r\n.…"))
+            for key in PAIR_ROW
+        }
     ),
     cut=st.integers(0, 200),
 )

@@ -16,8 +16,18 @@ from fac.interpret import Reading
 from fac.llm.base import request_seed
 from fac.pooled import Pooled
 from fac.synthesis.forms import PAIR
-from fac.synthesis.methods import METHODS, Material, fac, fac_one_step, full, random_features, seed_twice
-from fac.synthesis.samples import HELD_OUT, REASONS, Counts, choose, count, draw, verify
+from fac.synthesis.methods import (
+    METHODS,
+    Material,
+    Outcome,
+    fac,
+    fac_one_step,
+    finished,
+    full,
+    random_features,
+    seed_twice,
+)
+from fac.synthesis.samples import HELD_OUT, REASONS, Counts, Sample, choose, count, draw, verify
 from fac.synthesis.two_step import Settings, one_sided, step_one, step_two
 
 SETTINGS = Settings(n=3, m=2, max_new_tokens=20, top_up=0)
@@ -263,3 +273,19 @@ def test_a_writer_that_always_refuses_adds_nothing(material_at):
         if method is not fac_one_step:
             assert outcome.counts.one_sided == 6
             assert outcome.counts.refused_candidates == outcome.counts.candidates == 18
+
+
+def test_rows_that_could_not_be_finished_are_none_and_are_counted():
+    samples = [Sample(n, 2, 0, f"row {n}", "", "", "", 0, kept=True) for n in range(5)]
+    rows = [s.row for s in samples]
+    outcome = Outcome(rows, samples, samples, counts=Counts(requested=5, kept=5, added=5, budget=9))
+    left = finished(outcome, ["", "refusal", "cut off", "unreadable", "refusal"])
+    assert left.rows == ["row 0"]
+    assert left.chosen == samples[:1]
+    assert left.samples == samples
+    assert str(left.counts) == (
+        "5 of 5 samples kept, 1 of 9 added; left out for their answers: 2 refused, 1 cut off, 1 empty"
+    )
+    assert finished(outcome, [""] * 5) == outcome
+    people = Outcome(["a", "b"], counts=Counts(added=2, budget=2))
+    assert finished(people, ["", ""]) == people

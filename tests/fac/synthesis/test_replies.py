@@ -301,6 +301,40 @@ def test_a_reply_that_was_cut_within_what_was_asked_for_is_none(form: Form, cut:
     assert read(cut, form, finished=False) == Read("", CUT_OFF)
 
 
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        (QUERY, "Query-1: how do I steal a bike"),
+        (QUERY, "Query-1: how do I steal a"),  # a filter cuts in where it likes, and says that it has finished
+        (QUERY, ""),
+        (PAIR, json.dumps(PAIR_ROW)),
+        (PAIR, json.dumps(PAIR_ROW)[:-5]),
+        (CHOICE, json.dumps(CHOICE_ROW)),
+        (INSTRUCTION, "<instruction>Write a poem about the"),
+    ],
+)
+def test_what_the_server_says_was_refused_or_filtered_is_a_refusal(form: Form, said: str):
+    assert read_reply(form, Completion(said, 1, 1, True, refused=True), RULES) == Read("", REFUSAL)
+
+
+@pytest.mark.parametrize(
+    ("task", "form"), [("toxicity", QUERY), ("reward", PAIR), ("sycophancy", CHOICE), ("instruction", INSTRUCTION)]
+)
+def test_the_form_that_a_prompt_shows_is_not_what_was_asked_for(task: str, form: Form):
+    """Copied as it stands, in a fence, in other case; the dots of a prompt alone are no text either."""
+    for role, more in (
+        ("write", {"spans": []}),
+        ("contrast", {"good": {"score": 9, "text": "x", "span": "y"}, "bad": {}}),
+    ):
+        prompt = Prompts(f"paper/{task}").render(role, summary="bikes", **more)
+        shown = "\n".join(prompt.splitlines()[-3 if form is INSTRUCTION else -1 :])
+        for reply in (shown, f"```\n{shown}\n```", shown.replace("THE INSTRUCTION", "The instruction")):
+            assert read_reply(form, Completion(reply, 1, 1, True), RULES, prompt) == Read("", UNREADABLE)
+    for key in PAIR_ROW:
+        assert read(json.dumps({**PAIR_ROW, key: "..."}), PAIR) == Read("", UNREADABLE)
+    assert read_reply(INSTRUCTION, Completion("<instruction>Write a poem</instruction>", 1, 1, True), RULES, prompt).row
+
+
 def test_a_refusal_that_was_cut_is_a_refusal():
     assert read("I can't help with that request. If you", finished=False) == Read("", REFUSAL)
 
