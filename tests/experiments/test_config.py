@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hydra
 import pytest
+from omegaconf import OmegaConf
 
 from experiments import config
 from experiments.lab import _Plan
@@ -230,3 +231,15 @@ def test_a_pinned_revision_is_asked_of_its_own_model_only():
         found = config.base_ref(compose("scale=paper", f"model.base={base}"))
         assert found is not None
         assert (found.path, len(found.revision or "")) == (base, length)
+
+
+def test_the_lab_trains_one_classifier_in_both_of_its_experiments():
+    """Two homes for one setting (conf/scale and conf/tasks): what one of them forgets is another number."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        alone, task = (hydra.compose("config", [f"experiment={name}"]) for name in ("lab", "main_results"))
+    own = OmegaConf.to_container(alone.train, resolve=True)
+    shared = OmegaConf.to_container(task.tasks.toxicity.train, resolve=True)
+    assert isinstance(own, dict)
+    assert {name: value for name, value in own.items() if name != "seeds"} == shared
+    for name in ("toxicity", "reward", "instruction"):
+        assert task.tasks[name].train.float64, name
