@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.tasks import TASKS
-from experiments.tasks.base import load_rows, rows_artifact
+from experiments.tasks.base import Protocol, load_rows, rows_artifact, trained_on
 from experiments.tasks.data import draw_world, lab_data
 from fac.data.corpus import Corpus
 from fac.lab.world.corpora import ROLES, Sizes, draw_corpus, known_concepts
@@ -15,6 +15,7 @@ from fac.lab.world.tasks import TaskSizes, draw_rows
 from fac.store import Artifact, Store
 from fac.synthesis.forms import PAIR, QUERY, asked
 
+PROTOCOLS: tuple[Protocol, ...] = ("added", "alone")
 SIZES = Sizes(anchor=30, safe=20, seed=20, human=20, labelled=20, validation=20, test=20, known=8)
 TASK_SIZES = TaskSizes(anchor=12, seed=6, human=5, validation=4, test=7, known=3)
 
@@ -93,6 +94,26 @@ def test_what_the_grammar_writes_twice_is_scored_once(store: Store, task: str, s
         f"{task}: {len(scored)} different rows are scored of {len(drawn)} that were drawn for the test"
     ]
     assert lab_data(store, TASKS[task], 1, SIZES if task == "toxicity" else TASK_SIZES).losses == []
+
+
+def test_each_test_of_the_lab_is_its_own_in_one_store(store: Store):
+    """Of each set and world the texts are scored that differ: one after the other, each finds its own."""
+    for seed in (1, 2):
+        for test in ("test", "validation"):
+            expected = list(dict.fromkeys(example.text for example in draw_corpus(test, seed, SIZES)))
+            assert texts(lab_data(store, TASKS["toxicity"], seed, SIZES, test).test) == expected
+
+
+@pytest.mark.parametrize("task", ["toxicity", "sycophancy"])
+def test_what_a_method_adds_is_added_to_the_seed_s_rows_or_stands_alone(store: Store, task: str):
+    """Toxicity's safe texts are trained on either way: without them there would be one class."""
+    data = lab_data(store, TASKS[task], 1, SIZES if task == "toxicity" else TASK_SIZES)
+    added = rows_artifact(store, TASKS[task].form, ["a row"] if task == "toxicity" else data.human_rows)
+    assert len(data.base) == (1 if task == "toxicity" else 0)
+    assert trained_on(data, added, "added") == {"base": data.base, "seed_rows": data.seed, "added": added}
+    assert trained_on(data, added, "alone") == {"base": data.base, "seed_rows": None, "added": added}
+    for protocol in PROTOCOLS:  # the baseline, which adds nothing, has the seed's rows
+        assert trained_on(data, None, protocol) == {"base": data.base, "seed_rows": data.seed, "added": None}
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -142,6 +142,19 @@ def test_other_tasks_too_are_scored_on_the_set_that_is_named(tmp_path: Path, tes
     assert found == expected
 
 
+def test_the_whole_test_is_left_out_though_a_part_of_it_is_scored(toxic: dict[str, Any], tmp_path: Path):
+    """Else what a row trains on would depend on which texts of the test the seed draws."""
+    folder = tmp_path / "data"
+    asked = [f"toxic {i}" for i in range(4)]
+    toxic["data"]["test"] = queries(folder, "test", asked, label=0)
+    toxic["sample"] |= {"test": 2, "toxic": 2}
+    data = drawn(toxic, tmp_path)
+    assert set(texts(data.test)) < set(asked)
+    assert all(text in data.held_out for text in asked)
+    assert set(texts(data.seed)) == {"toxic 4", "toxic 5"}
+    assert not set(asked) & set(data.human_rows)
+
+
 def test_labelled_texts_may_be_the_validation_s_where_the_test_is_scored(toxic: dict[str, Any], tmp_path: Path):
     validation = queries(tmp_path / "data", "validation", ["one", "two", "test two"], label=0)
     toxic["data"] |= {"validation": validation, "labelled": validation}
