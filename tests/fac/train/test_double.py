@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from support.models import tiny_model
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from fac.backbone import ModelRef
 from fac.chat import as_chat
@@ -17,9 +17,16 @@ EXAMPLES = [(as_chat(f"steal {i} cars"), 1) for i in range(12)] + [(as_chat(f"ba
 SETTINGS = ClassifierSettings(dropout=0.0, epochs=2, learning_rate=6e-3, batch_size=4, max_tokens=32, float64=True)
 
 
-def network(folder):
+def network(folder, theta=10000.0):
+    """With norms whose weights are not all one, as trained ones are."""
+    config = AutoConfig.from_pretrained(folder, num_labels=2)
+    config.rope_parameters = {"rope_type": "default", "rope_theta": theta}
     torch.manual_seed(0)
-    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, dtype=torch.float32).eval()
+    found = AutoModelForSequenceClassification.from_pretrained(folder, config=config, dtype=torch.float32).eval()
+    for name, parameter in found.named_parameters():
+        if "norm" in name:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    return found
 
 
 @torch.no_grad()
@@ -30,9 +37,20 @@ def states(model):
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
 def test_is_the_same_network(tmp_path, family):
     folder = tiny_model(tmp_path / family, family=family)
-    found, expected = states(in_double(network(folder))), states(network(folder))
-    assert found.dtype == torch.float64
-    assert torch.allclose(found.float(), expected, atol=2e-5)
+    for theta in (10000.0, 500.0):
+        found, expected = states(in_double(network(folder, theta))), states(network(folder, theta))
+        assert found.dtype == torch.float64
+        assert torch.allclose(found.float(), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
+def test_positions_are_rotated_in_float64(tmp_path, family):
+    """A cosine in float32 is another one on another CPU."""
+    rotary = in_double(network(tiny_model(tmp_path / family, family=family), 500.0)).base_model.rotary_emb
+    places = np.arange(900)
+    angles = places[:, None] * 500.0 ** -(np.arange(16) / 16)  # heads are 32 wide
+    for found, function in zip(rotary(torch.zeros(1), torch.tensor(places)[None]), (np.cos, np.sin), strict=True):
+        np.testing.assert_allclose(found[0].numpy(), np.tile(function(angles), 2), atol=1e-11)
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
