@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -34,9 +35,9 @@ def head() -> nn.Linear:
 
 def fitted(settings: ClassifierSettings, seed: int = 0) -> tuple[list[float], Tensor]:
     """Losses, and the head after them."""
-    model = Head(head())
-    log = train_head(model, items(), collate_hidden, settings, seed, None)
-    return log.losses, model.score.weight.detach()
+    score = head()
+    log = train_head(Head(score), items(), collate_hidden, settings, seed, None)
+    return log.losses, score.weight.detach()
 
 
 @pytest.mark.parametrize(
@@ -88,10 +89,10 @@ def test_batches_of_like_length_are_drawn_only_where_that_is_asked_for(tmp_path)
 def test_adapters_are_where_and_as_the_settings_say(tmp_path):
     ref, examples = ModelRef(str(tiny_model(tmp_path))), [(as_chat(text), i) for i, text in enumerate(("no", "yes"))]
     settings = ClassifierSettings(rank=3, alpha=5, dropout=0.25, target_modules=("q_proj", "up_proj"), epochs=1)
-    model: object = fit_classifier(ref, examples, settings, 0)[0].model
-    shapes = {name.split(".")[-4]: tuple(w.shape) for name, w in model.named_parameters() if "lora_A" in name}  # type: ignore[attr-defined]
+    model: Any = fit_classifier(ref, examples, settings, 0)[0].model
+    shapes = {name.split(".")[-4]: tuple(w.shape) for name, w in model.named_parameters() if "lora_A" in name}
     assert shapes == {"q_proj": (3, 64), "up_proj": (3, 64)}
-    lora = model.peft_config["default"]  # type: ignore[attr-defined]
+    lora = model.peft_config["default"]
     assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (3, 5, 0.25)
 
 
