@@ -21,8 +21,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +50,69 @@ class Artifact:
     path: Path
 
 
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One computation whose result the store keeps. Its key is known before it, or anything before it, has run.
+
+    `build(folder, *inputs)` writes the result under `folder` and reads the folders of the inputs, in their order;
+    `params` hold everything else that decides it (see `stage_key`). With `resumable`, `build` gets the folder as a
+    killed run left it.
+    """
+
+    name: str
+    build: Callable[..., object]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    inputs: tuple[Step, ...] = ()
+    resumable: bool = False
+
+    @cached_property
+    def key(self) -> str:
+        """Raises FacError where something that decides the step (a model, a data set) is not there."""
+        return stage_key(self.name, version_of(self.name), self.params, [step.key for step in self.inputs])
+
+    def detached(self) -> Step:
+        """The step with its inputs by key alone: what another process needs, if `build` can be pickled."""
+        return Step(
+            self.name, self.build, _plain(self.params, "params"), tuple(map(Stored, self.inputs)), self.resumable
+        )
+
+
+class Stored(Step):
+    """A step that is finished: its name and key, without the way to build it."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__(step.name, _not_here)
+        self.__dict__["key"] = step.key
+
+
+def _not_here(folder: Path) -> None:
+    raise AssertionError(f"{folder} was to be finished before")
+
+
+def missing(targets: Iterable[Step], store: Store) -> list[Step]:
+    """What `Store.get` of all targets would build, each once, in the order in which it would.
+
+    A finished step needs nothing before it. Raises FacError as `Step.key` does.
+    """
+    found: dict[tuple[str, str], Step] = {}
+    stored: set[tuple[str, str]] = set()
+
+    def visit(step: Step) -> None:
+        place = (step.name, step.key)
+        if place in found or place in stored:
+            return
+        if store.find(step):
+            stored.add(place)
+            return
+        for part in step.inputs:
+            visit(part)
+        found[place] = step
+
+    for target in targets:
+        visit(target)
+    return list(found.values())
+
+
 @dataclass(frozen=True)
 class StageEvent:
     """What happened to a stage. Costs are 0 for "started"; for "reused" they are those of the build it saved."""
@@ -73,8 +137,9 @@ class Origin:
 def stage_key(name: str, version: int, params: Mapping[str, Any], inputs: Sequence[Artifact | str]) -> str:
     """20 hex digits of SHA-256 over what decides a stage's output. Any change changes it, the order of keys does not.
 
-    `params` may hold None, booleans, numbers (numpy's too), strings, mappings with string keys, sequences and
-    dataclasses. Raises TypeError for anything else: a path, for one, says where data are, not which.
+    `params` may hold None, booleans, numbers (numpy's too), strings, mappings with string keys, sequences, dataclasses,
+    and objects with an `identity` (a value, or a method that gives it), which stands for them. Raises TypeError for
+    anything else: a path, for one, says where data are, not which.
     """
     keys = [part.key if isinstance(part, Artifact) else part for part in inputs]
     identity = [name, version, _plain(params, "params"), keys]
@@ -87,6 +152,27 @@ class Store:
     def __init__(self, root: Path, on_event: Callable[[StageEvent], None] | None = None) -> None:
         self.root = Path(root).absolute()
         self._on_event = on_event or (lambda _: None)
+
+    def find(self, step: Step) -> Path | None:
+        """The folder of a finished step; None if it is not finished. Touches nothing."""
+        path = self.root / step.name / step.key
+        return path if path.is_dir() else None
+
+    def get(self, step: Step) -> Path:
+        """The folder of a step, built now (after those of its inputs that are missing) if it is not finished.
+
+        Raises FacError if the disk is full or the store cannot be written; errors of `build` pass through.
+        """
+        artifact = Artifact(step.name, step.key, self.root / step.name / step.key)
+        if not artifact.path.is_dir():
+            for part in step.inputs:  # one at a time: what is loaded for one is given back before the next
+                self.get(part)
+        inputs = [Artifact(part.name, part.key, self.root / part.name / part.key) for part in step.inputs]
+
+        def build(folder: Path) -> None:
+            step.build(folder, *(part.path for part in inputs))
+
+        return self._finished(artifact, build, version_of(step.name), step.params, inputs, step.resumable).path
 
     def has(
         self,
@@ -122,7 +208,18 @@ class Store:
         params = params or {}
         version = version_of(name) if version is None else version
         key = stage_key(name, version, params, inputs)
-        artifact = Artifact(name, key, self.root / name / key)
+        return self._finished(Artifact(name, key, self.root / name / key), build, version, params, inputs, resumable)
+
+    def _finished(
+        self,
+        artifact: Artifact,
+        build: Callable[[Path], object],
+        version: int,
+        params: Mapping[str, Any],
+        inputs: Sequence[Artifact | str],
+        resumable: bool,
+    ) -> Artifact:
+        name, key = artifact.name, artifact.key
         if not artifact.path.is_dir():
             with self._clear_errors(), _locked(artifact):
                 if not artifact.path.is_dir():  # another process may have built it meanwhile
@@ -236,6 +333,8 @@ def _plain(value: Any, where: str) -> Any:
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if (identity := getattr(value, "identity", None)) is not None and not isinstance(value, type):
+        return _plain(identity() if callable(identity) else identity, where)
     if is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
