@@ -79,7 +79,7 @@ def replies(engine: ChatModel, count: int) -> dict[str, float]:
 def loop(engine: str, overrides: list[str]) -> tuple[dict[str, float], dict[str, float | None]]:
     """One run of the lab from an empty store: seconds of it and of its stages that ask an LLM; its table, by cell."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "experiments.run", "experiment=lab", f"llm={engine}", *overrides]
+        command = [sys.executable, "-m", "experiments.harness.cli", "experiment=lab", f"llm={engine}", *overrides]
         command += [f"out={folder}/out", f"paths.outputs={folder}", "tracking.enabled=false"]
         began = time.perf_counter()
         subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -4,7 +4,7 @@
 
 Runs `fac experiment=lab` once; then its classifiers again, same texts and seeds, with the instructions of an older CPU
 (other widths of vectors, so other partial sums). Prints the largest change that a seed's score makes. KEY=VALUE changes
-the run, such as train.seeds=[42,43].
+the run, such as seeds.training=[42,43].
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
 
 def lab_scores(folder: Path, overrides: list[str], environment: Mapping[str, str]) -> Scores:
     """AUPRC of every row, protocol and seed of one run of the lab in `folder`, in percent."""
-    command = [sys.executable, "-m", "experiments.run", "experiment=lab", *overrides]
+    command = [sys.executable, "-m", "experiments.harness.cli", "experiment=lab", *overrides]
     command += [f"out={folder}/out", f"paths.outputs={folder}", "tracking.enabled=false"]
     subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL, env=os.environ | environment)
     table = Table.from_json(Path(folder, "out", "table.json").read_text())

@@ -22,6 +22,7 @@ from fac.data.corpus import write_examples
 from fac.data.examples import Example, LoadReport
 from fac.data.held_out import HeldOut
 from fac.data.source import Source
+from fac.lab.world.tasks import TaskSizes
 from fac.llm.base import ChatModel
 from fac.prompts import Prompts
 from fac.store import Artifact, Store
@@ -87,6 +88,7 @@ class Task:
     roles: tuple[str, ...] = ROLES  # the data sets that it needs
     may_have: tuple[str, ...] = ("validation",)  # those that it can do without
     evaluation: type | None = None  # dataclass of how it is tested on data sets, where there is a choice
+    sizes: type = TaskSizes  # dataclass of how much of each role is drawn from the lab's world
 
 
 def trained_on(data: TaskData, added: Artifact | None, protocol: Protocol) -> dict[str, Any]:

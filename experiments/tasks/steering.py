@@ -40,11 +40,9 @@ class SteeringSettings:
         if self.contrast == "prompt" and not (self.cue and self.counter_cue):
             raise FacError("contrast=prompt needs cue and counter_cue: say what a user says to get either answer.")
         if self.norm is not None and not self.norm > 0:
-            raise FacError(
-                f"train.norm={self.norm} will not do: it is a share above 0, or null for vectors as they come."
-            )
+            raise FacError(f"norm={self.norm} will not do: it is a share above 0, or null for vectors as they come.")
         if self.pairs < 1:
-            raise FacError(f"train.pairs={self.pairs} will not do: set it to 1 or more.")
+            raise FacError(f"pairs={self.pairs} will not do: set it to 1 or more.")
 
 
 def train(job: Job, folder: Path) -> None:

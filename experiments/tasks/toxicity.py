@@ -12,6 +12,7 @@ from fac.data.corpus import Corpus
 from fac.data.examples import LoadReport, read_examples
 from fac.data.source import Source
 from fac.errors import FacError
+from fac.lab.world.corpora import Sizes
 from fac.synthesis.forms import QUERY
 from fac.train.classifier import ClassifierSettings
 
@@ -57,4 +58,5 @@ TASK = Task(
     read,
     roles=(*ROLES, "safe", "toxic"),
     may_have=("validation", "labelled"),
+    sizes=Sizes,
 )

@@ -78,7 +78,7 @@ class SequenceSettings:
 
     def __post_init__(self) -> None:
         if self.mode not in ("lora", "head"):
-            raise FacError(f"There is no training mode {self.mode!r}: set train.mode to 'lora' or 'head'.")
+            raise FacError(f"mode={self.mode} will not do: a training is lora or head.")
         object.__setattr__(self, "target_modules", tuple(self.target_modules))
 
 

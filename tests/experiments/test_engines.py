@@ -1,4 +1,4 @@
-"""experiments.engines: who is opened for what, and the lab's loop through each, with a key that must not leak."""
+"""The lab's loop through each engine, whatever a server does, with a key that must not leak."""
 
 import importlib.util
 import json
@@ -8,99 +8,20 @@ import subprocess
 import time
 from pathlib import Path
 
-import hydra
 import pytest
 from support.cli import COMMAND, environment, fac_here
 from support.openai_server import FaultyServer, by_rule
 from support.vllm_server import NAME, vllm_server
 
-from experiments import config
 from experiments.results import Table
-from experiments.run import CONF
-from fac.backbone import ModelRef
-from fac.errors import FacError
 from fac.lab import shipped
-from fac.llm.base import ChatModel
-from fac.llm.openai import OpenAIChat
-from fac.llm.transformers import TransformersChat
-from fac.llm.vllm import VllmChat
 
 KEY = "sk-planted-0c5d9e21f7"
+SIZES = {"anchor": 40, "safe": 40, "seed": 20, "human": 20, "labelled": 40, "validation": 20, "test": 60}
 REDUCED = (
-    "experiment=lab lab.anchor=40 lab.safe=40 lab.seed_positives=20 lab.human=20 lab.labelled=40 lab.validation=20 "
-    "lab.test=60 interpret.spans=2 synthesis.n=1 synthesis.m=1 synthesis.budget=12 train.seeds=[42] train.epochs=1 "
-    "experiment.rows=[baseline,fac] experiment.protocols=[added] workers=1 out=out"
-).split()
-MODEL = ModelRef(str(shipped("llama")))
-
-
-def engines(*overrides: str):
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return config.engines(hydra.compose("config", overrides=list(overrides)))
-
-
-def told(chat: ChatModel) -> tuple[type, str]:
-    return type(chat), chat.identity
-
-
-LLAMA_HERE = (TransformersChat, f"transformers:{MODEL.identity()}")
-MINI = (OpenAIChat, "openai:gpt-4o-mini-2024-07-18@https://api.openai.com/v1")
-
-
-def test_without_a_choice_the_model_writes_and_annotates_itself():
-    with engines().open(MODEL, print) as crew:
-        assert told(crew.writer) == LLAMA_HERE
-        assert all(annotator is crew.writer for annotator in crew.annotators.values())
-        assert crew.note == f"Written by {LLAMA_HERE[1]}, annotated by {LLAMA_HERE[1]}."
-
-
-def test_at_the_paper_s_scale_gpt_4o_mini_annotates_unless_another_is_chosen():
-    with engines("scale=paper").open(MODEL, print) as crew:
-        assert told(crew.writer) == LLAMA_HERE
-        assert {role: told(chat) for role, chat in crew.annotators.items()} == {
-            **dict.fromkeys(("explain", "verify", "judge"), MINI),
-            "compare": (OpenAIChat, "openai:gpt-4-1106-preview@https://api.openai.com/v1"),
-        }
-    with engines("scale=paper", "annotator=writer", "llm=vllm").open(MODEL, print) as crew:
-        assert told(crew.writer) == (VllmChat, f"vllm:{MODEL.identity()}/8192 tokens")
-        assert crew.annotators["judge"] is crew.writer
-
-
-def test_a_role_may_have_an_engine_of_its_own_and_an_engine_a_model_of_its_own():
-    mistral = ModelRef(str(shipped("mistral")))
-    chosen = engines("+llm@annotator.roles.judge=openai", "annotator=transformers", "annotator.path=lab:mistral")
-    with chosen.open(MODEL, print) as crew:
-        assert told(crew.writer) == LLAMA_HERE
-        assert told(crew.annotators["explain"]) == (TransformersChat, f"transformers:{mistral.identity()}")
-        assert crew.annotators["verify"] is crew.annotators["explain"]
-        assert told(crew.annotators["judge"]) == MINI
-        assert MINI[1] in crew.note
-
-
-def test_equal_engines_are_one():
-    with engines("llm=openai", "annotator=openai").open(MODEL, print) as crew:
-        assert crew.annotators["explain"] is crew.writer
-    with engines("llm=openai", "annotator=openai", "annotator.timeout=9").open(MODEL, print) as crew:
-        assert crew.annotators["explain"] is not crew.writer
-
-
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        (["llm.engine=vlm"], "There is no llm.engine=vlm: did you mean vllm"),
-        (["llm.batch=0"], "llm.batch=0 will not do: it must be above 0"),
-        (["llm=vllm", "llm.tensor_parallel_size=x"], "llm.tensor_parallel_size='x' will not do"),
-        (["llm=openai", "++llm.api_key=x"], "llm.api_key is no setting"),
-        (["+llm@annotator.roles.judg=openai"], "annotator.roles.judg is no role: did you mean judge"),
-        (["annotator=openai", f"annotator.key_env={KEY}"], "key_env is the NAME of an environment variable"),
-        (["annotator=openai", "annotator.model=other"], "The price of other is not known"),
-    ],
-)
-def test_a_wrong_engine_is_named(overrides: list[str], said: str):
-    with pytest.raises(FacError) as failure:
-        engines(*overrides)
-    assert said in str(failure.value)
-    assert KEY not in str(failure.value)
+    "experiment=lab interpret.spans=2 synthesis.n=1 synthesis.m=1 tasks.toxicity.budget=12 seeds.training=[42] "
+    "tasks.toxicity.train.epochs=1 experiment.methods=[baseline,fac] experiment.protocols=[added] workers=1 out=out"
+).split() + [f"tasks.toxicity.sizes.{role}={size}" for role, size in SIZES.items()]
 
 
 def test_a_missing_key_stops_the_run_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -109,12 +30,6 @@ def test_a_missing_key_stops_the_run_before_it_starts(tmp_path: Path, monkeypatc
         done = fac_here(f"experiment={experiment}", "annotator=openai", "out=out", cwd=tmp_path)
         assert "There is no key for https://api.openai.com/v1: export OPENAI_API_KEY=..." in done.failure
         assert not (tmp_path / "out").exists()
-
-
-def test_who_writes_in_cross_model_is_its_own_to_say(tmp_path: Path):
-    done = fac_here("experiment=cross_model", "experiment.sources=[llama]", "experiment.writers=[llama]",
-                    "experiment.trained=[llama]", "llm=openai", "out=out", cwd=tmp_path)  # fmt: skip
-    assert "experiment.writers of cross_model names the models that write" in done.failure
 
 
 def behind(url: str, name: str) -> list[str]:

@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 from hydra.core.global_hydra import GlobalHydra
 
-from experiments.run import main
+from experiments.harness.cli import main
 
 COMMAND = str(Path(sys.executable).with_name("fac"))
 

@@ -39,9 +39,10 @@ class Sizes:
 
     def __post_init__(self) -> None:
         if not 0 < self.known < len(harmful_concepts()):
-            raise FacError(f"lab.known={self.known} will not do: choose 1 to {len(harmful_concepts()) - 1} concepts.")
-        if min(getattr(self, role) for role in ROLES) < 1:
-            raise FacError("Every corpus of the lab needs at least one text: set the sizes under lab to 1 or more.")
+            raise FacError(f"known={self.known} will not do: choose 1 to {len(harmful_concepts()) - 1} concepts.")
+        for role in ROLES:
+            if (size := getattr(self, role)) < 1:
+                raise FacError(f"{role}={size} will not do: every corpus of the lab needs at least one text.")
 
 
 def known_concepts(seed: int, sizes: Sizes) -> tuple[Concept, ...]:

@@ -36,8 +36,9 @@ class TaskSizes:
     known: int = 8
 
     def __post_init__(self) -> None:
-        if min(getattr(self, role) for role in (*ROLES, "known")) < 1:
-            raise FacError("Every corpus of a lab task needs at least one row: set tasks.NAME.sizes to 1 or more.")
+        for role in (*ROLES, "known"):
+            if (size := getattr(self, role)) < 1:
+                raise FacError(f"{role}={size} will not do: every corpus of a lab task needs at least one row.")
 
 
 def themes_of(task: str) -> Sequence[Aspect | Theme | Constraint]:

@@ -1,0 +1,177 @@
+"""The `fac` command: configuration in, table out.
+
+    fac experiment=lab                                  the lab's toxicity table (make lab)
+    fac experiment=coverage data.anchor.path=A data.seed.path=B out=DIR
+    fac experiment=lab seeds.data=1 --cfg job --resolve the configuration, without running it
+    fac experiment=main_results dry_run=true            its plan, with what is in the store already
+    fac doctor experiment=main_results scale=paper      what it needs and what of that is missing here
+    fac experiments                                     which there are; likewise fac methods
+
+What an experiment does is its own module's to say (`experiments.harness.listing` finds it).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trl reports every training otherwise
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads must not burn the core that another process needs
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from experiments.harness.listing import experiment_lines, experiments, method_lines, register
+from experiments.harness.overrides import (
+    CONF,
+    as_written,
+    composed,
+    given_keys,
+    is_sweep,
+    own_folders,
+    quoted,
+    with_experiment,
+)
+from experiments.hub import reach_hub
+from fac.errors import FacError
+
+if TYPE_CHECKING:
+    from experiments.harness.config import RunConfig
+
+# Options after which the overrides are not those of one run of our own configuration.
+LEFT_TO_HYDRA = (
+    *("-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion"),
+    *("-cp", "-cn", "-cd", "--config-", "--experimental-rerun"),
+)
+LISTS = {"experiments": experiment_lines, "methods": method_lines}
+
+
+def main() -> None:
+    """Entry point of the console script. Exit status: 0 done, 1 a failure said in a sentence, 130 interrupted.
+
+    `fac doctor` exits with 1 if something is missing.
+    """
+    said = logging.StreamHandler()
+    said.setLevel(logging.WARNING)  # of the handler: Hydra sets the root logger's to INFO in a sweep
+    logging.basicConfig(handlers=[said], level=logging.WARNING, format="fac: %(message)s")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning)
+    try:
+        command, arguments = (sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
+        if command in LISTS:
+            print(_listed(command, arguments))
+        elif command == "doctor":
+            sys.exit(_doctor(arguments))
+        else:
+            sys.argv[1:] = _prepared(sys.argv[1:])
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)()
+    except FacError as error:
+        _stop(str(error))
+    except KeyboardInterrupt:
+        print("\nfac: stopped; run the same command again and it continues where it stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _job(cfg: DictConfig) -> None:
+    # Hydra prints a traceback for what passes through it, so failures are said here.
+    in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+    job = f"job {HydraConfig.get().job.num}: " if in_sweep else ""
+    try:
+        if cfg.dry_run or cfg.scale == "paper":
+            reach_hub()
+        _quiet_transformers()
+        from experiments.harness.config import RunConfig, options_of
+
+        overrides = as_written(HydraConfig.get().overrides)  # type: ignore[arg-type]
+        given = given_keys([*overrides["task"], *overrides["hydra"]])
+        _run(RunConfig(as_written(cfg), given, options_of(cfg)))
+    except FacError as error:
+        _stop(f"{job}{error}")
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _stop(
+            f"{job}{error.strerror}{f': {error.filename}' if error.filename else ''}; mend that and run again: "
+            f"everything finished is kept."
+        )
+
+
+def _run(run: RunConfig) -> None:
+    """Plan the experiment, refuse settings that it did not read, then print the plan or run it."""
+    experiment = experiments()[run.name]
+    plan = experiment.plan(run)
+    run.check_read()
+    if run.dry_run:
+        print(plan)
+        return
+    print(f"results: {run.out}")
+
+
+def _doctor(settings: list[str]) -> int:
+    """Print what the configuration needs, line by line; 1 if something is missing."""
+    for option in settings:
+        if option.startswith("-"):
+            raise FacError(f"fac doctor takes settings only, such as scale=paper: leave out {option}.")
+    online = reach_hub()
+    _quiet_transformers()
+    from experiments.harness.config import read_config
+
+    return _examine(read_config([quoted(setting, sweep=False) for setting in settings]), online)
+
+
+def _examine(run: RunConfig, online: bool) -> int:
+    raise NotImplementedError("the doctor asks the plan")
+
+
+def _listed(command: str, arguments: list[str]) -> str:
+    if arguments:
+        raise FacError(f"fac {command} lists them all: leave out {' '.join(arguments)}.")
+    return LISTS[command]()
+
+
+def _quiet_transformers() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _prepared(arguments: list[str]) -> list[str]:
+    """The arguments as Hydra is to get them. Wrong ones are said in sentences of ours, not in Hydra's ten lines."""
+    sweep = is_sweep(arguments)
+    arguments = [quoted(argument, sweep) for argument in arguments]
+    options = [a for a in arguments if a.startswith("-") and a not in ("-m", "--multirun")]
+    register()
+    if any(option.startswith(LEFT_TO_HYDRA) for option in options):
+        return with_experiment(arguments) if {"-h", "--help"} & {*options} else arguments
+    settings = [a for a in arguments if not a.startswith("-") and a not in ("job", "hydra", "all")]
+    rest = [a for a in arguments if a not in settings]
+    if sweep:
+        if not options:
+            settings, outs = own_folders(with_experiment(settings))
+            if len(outs) > 1:
+                print(f"{len(outs)} jobs, results: {', '.join(map(str, outs))}", file=sys.stderr)
+        return [*rest, *with_experiment(settings)]
+    if options:  # such as --cfg job, which shows values that are not set, too
+        composed(settings)
+    else:
+        from experiments.harness.config import read_config
+
+        read_config(settings)
+    return [*rest, *with_experiment(settings)]
+
+
+def _stop(message: str) -> None:
+    print(f"fac: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

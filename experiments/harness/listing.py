@@ -1,0 +1,133 @@
+"""The experiments that there are: every module of experiments/ that defines EXPERIMENT, without a list of their names.
+
+An EXPERIMENT is any object with a `name` and, where it has them:
+
+- `options`: a frozen dataclass of what can be set in the group `experiment`, with its defaults;
+- `settings`: other keys that it sets, over its scale's: {"seeds.training": (42, 43, 44, 45, 46)};
+- `data`: the roles of data sets of one's own that it reads: ("anchor", "seed"), or with what differs from
+  conf/data/source.yaml: {"corpus": {"path": None}} need not be given;
+- `defaults`: entries for its defaults list in Hydra: ({"override /tasks": "${scale}_heads"},).
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+import experiments as package
+from fac.errors import FacError
+from fac.settings import UNSET
+
+DEFINES = re.compile(r"^EXPERIMENT\b", re.MULTILINE)
+GROUP = "experiment"
+
+
+def experiments() -> dict[str, Any]:
+    """All experiments by name, sorted. Raises FacError for a module that cannot be imported, and for a name twice."""
+    found: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for info in pkgutil.iter_modules(package.__path__):
+        if info.ispkg or not _defines_experiment(info):
+            continue
+        module = f"{package.__name__}.{info.name}"
+        try:
+            experiment = importlib.import_module(module).EXPERIMENT
+        except Exception as error:  # whatever a module of one's own raises
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise FacError(f"The experiment {module} cannot be imported ({reason}): correct it.") from error
+        if experiment.name in found:
+            raise FacError(f"{places[experiment.name]} and {module} are both called {experiment.name}: rename one.")
+        found[experiment.name], places[experiment.name] = experiment, module
+    return dict(sorted(found.items()))
+
+
+def register() -> dict[str, Any]:
+    """Make every experiment an option of Hydra's group `experiment`; returns them by name."""
+    found = experiments()
+    for name, experiment in found.items():
+        ConfigStore.instance().store(name, node_of(experiment), group=GROUP, package="_global_")
+    return found
+
+
+def node_of(experiment: Any) -> dict[str, Any]:
+    """What choosing an experiment adds to the configuration, as a config file would say it."""
+    data = getattr(experiment, "data", None) or {}
+    roles = data if isinstance(data, Mapping) else {role: {} for role in data}
+    sources = [{f"/data@data.{role}": "source"} for role in roles]
+    node: dict[str, Any] = {"defaults": [*sources, "_self_", *(getattr(experiment, "defaults", None) or ())]}
+    node[GROUP] = {"name": experiment.name, **_defaults_of(getattr(experiment, "options", None))}
+    changed = {**(getattr(experiment, "settings", None) or {})}
+    for key, value in [*((f"data.{role}", values) for role, values in roles.items() if values), *changed.items()]:
+        *groups, last = key.split(".")
+        place = node
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[last] = plain(value)
+    return node
+
+
+def plain(value: Any) -> Any:
+    """A value as a configuration file holds it: lists for tuples, texts for paths."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(inner) for inner in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
+
+
+def experiment_lines() -> str:
+    """One line for each experiment: its name and what it is."""
+    return _lines({name: summary(experiment) for name, experiment in experiments().items()})
+
+
+def method_lines() -> str:
+    """One line for each method of synthesis: its name and what it is."""
+    from fac.synthesis.methods import METHODS
+
+    return _lines({name: summary(method) for name, method in METHODS.items()})
+
+
+def summary(thing: Any) -> str:
+    """What an experiment or method is: its `help`, its `title`, or the first line of its own docstring."""
+    told = getattr(thing, "help", None) or getattr(thing, "title", None)
+    if told is None:
+        told = thing.__doc__ if callable(thing) else getattr(thing, "__dict__", {}).get("__doc__")
+    return str(told or "").strip().partition("\n")[0]
+
+
+def _defines_experiment(info: pkgutil.ModuleInfo) -> bool:
+    """Whether a module defines EXPERIMENT, without importing it: what lies beside the experiments may be heavy."""
+    spec = info.module_finder.find_spec(info.name, None)  # type: ignore[call-arg]
+    origin = spec.origin if spec else None
+    return origin is not None and origin.endswith(".py") and bool(DEFINES.search(Path(origin).read_text("utf-8")))
+
+
+def _defaults_of(options: type | None) -> dict[str, Any]:
+    if options is None:
+        return {}
+    values: dict[str, Any] = {}
+    for field in fields(options):
+        if field.default is not MISSING:
+            values[field.name] = plain(field.default)
+        elif field.default_factory is not MISSING:
+            values[field.name] = plain(field.default_factory())
+        else:
+            values[field.name] = UNSET
+    return values
+
+
+def _lines(told: Mapping[str, str]) -> str:
+    width = max(map(len, told), default=0)
+    return "\n".join(f"{name:{width}}  {text}".rstrip() for name, text in told.items())
