@@ -21,7 +21,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -57,7 +57,8 @@ class Step:
 
     `build(folder, *inputs)` writes the result under `folder` and reads the folders of the inputs, in their order;
     `params` hold everything else that decides it (see `stage_key`). With `resumable`, `build` gets the folder as a
-    killed run left it.
+    killed run left it. `parallel` steps may run in another process, so that their `build` can be pickled, and need
+    nothing but the folders of their inputs.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Step:
     params: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[Step, ...] = ()
     resumable: bool = False
+    parallel: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -72,10 +74,9 @@ class Step:
         return stage_key(self.name, version_of(self.name), self.params, [step.key for step in self.inputs])
 
     def detached(self) -> Step:
-        """The step with its inputs by key alone: what another process needs, if `build` can be pickled."""
-        return Step(
-            self.name, self.build, _plain(self.params, "params"), tuple(map(Stored, self.inputs)), self.resumable
-        )
+        """The step with its inputs by key alone: what another process needs."""
+        inputs = tuple(map(Stored, self.inputs))
+        return replace(self, params=_plain(self.params, "params"), inputs=inputs)
 
 
 class Stored(Step):
