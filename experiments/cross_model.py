@@ -31,8 +31,8 @@ from experiments.main_results import (
     task_plans,
     write_row,
 )
-from experiments.report import Page
-from experiments.results import Cell, Table, observed, paired, paper_table, provenance, versions
+from experiments.harness.report import Page
+from experiments.harness.results import Cell, Table, observed, paired, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks.data import Sources, task_data
 from fac.errors import FacError

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments import lab_truth
-from experiments.report import Feature, Figure, Page, Sample, Series, Span
-from experiments.results import Cell, Table, measured, paper_table
+from experiments.harness.report import Feature, Figure, Page, Sample, Series, Span
+from experiments.harness.results import Cell, Table, measured, paper_table
 from experiments.session import Session
 from fac.coverage import Fac, bootstrap, counts, covered_missing, fac_ratio, overlap, own_counts, rarefaction
 from fac.interpret import reading_note

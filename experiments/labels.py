@@ -14,7 +14,7 @@ import yaml
 
 from experiments import config
 from experiments.engines import Engines
-from experiments.results import LAB_LABEL, REPOSITORY, PaperNumber, paper_table
+from experiments.harness.results import LAB_LABEL, REPOSITORY, PaperNumber, paper_table
 from experiments.tasks.base import Task
 from experiments.tasks.data import Origin, Sources, origin_of
 from fac.backbone import ModelRef

@@ -22,8 +22,8 @@ from experiments.cells import Cells, Scored, default_workers, percent_cell, trac
 from experiments.engines import COMPARE, Crew, Engines, Judge
 from experiments.job import Job
 from experiments.lab_page import Row, budget_note, coverage_of
-from experiments.report import Figure, Page, Series
-from experiments.results import Cell, Table, measured, observed, paired, provenance, versions
+from experiments.harness.report import Figure, Page, Series
+from experiments.harness.results import Cell, Table, measured, observed, paired, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS, Task
 from experiments.tasks.base import PLAIN, Protocol, TaskData, rows_artifact, trained_on

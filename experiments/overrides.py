@@ -221,7 +221,7 @@ def _name(overrides: Sequence[Override], configs: Sequence[DictConfig]) -> str |
 def _check_results(cfg: DictConfig, out: Path) -> None:
     """Raise FacError if `out` holds the table of another configuration."""
     from experiments.config import plain
-    from experiments.results import config_hash
+    from experiments.harness.results import config_hash
 
     file = out / "table.json"
     kept = HASH.search(file.read_text(encoding="utf-8")) if file.is_file() else None

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from experiments import results, unread
 from experiments.config import plain, value
-from experiments.report import Page, render
-from experiments.tracking import Tracker, flatten
+from experiments.harness.report import Page, render
+from experiments.harness.tracking import Tracker, flatten
 from experiments.walk import NotStored, current_walk
 from fac.sae.recipe import OnStep
 from fac.store import StageEvent, Store

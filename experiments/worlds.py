@@ -21,8 +21,8 @@ from eval.statistics import Estimate, holm, nested_mean, verdict
 from experiments import config, labels
 from experiments.cells import Cells, Scored, default_workers, track
 from experiments.main_results import ROW_NAMES, TaskPlan, Tools, task_plans, write_column
-from experiments.report import Page
-from experiments.results import Cell, Table, provenance, versions
+from experiments.harness.report import Page
+from experiments.harness.results import Cell, Table, provenance, versions
 from experiments.session import Session
 from experiments.tasks.data import task_data
 from experiments.walk import current_walk

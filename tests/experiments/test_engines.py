@@ -15,7 +15,7 @@ from support.openai_server import FaultyServer, by_rule
 from support.vllm_server import NAME, vllm_server
 
 from experiments import config
-from experiments.results import Table
+from experiments.harness.results import Table
 from experiments.run import CONF
 from fac.backbone import ModelRef
 from fac.errors import FacError

@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import QuotedString
 
 from experiments.config import plain
 from experiments.overrides import composed, own_folders, parsed, quoted
-from experiments.results import config_hash
+from experiments.harness.results import config_hash
 from fac.errors import FacError
 
 ODD = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.results import Table
+from experiments.harness.results import Table
 
 
 @dataclass(frozen=True)
