@@ -39,6 +39,7 @@ class InterpretSettings:
     judge: Literal["llm", "statistical"] = "llm"  # the paper's, or fac.relevance on a labelled sample
     verified: bool = False  # also require that the explanation passed verification, as the released code does
     fdr: float = 0.01  # false discovery rate of the statistical judge
+    seed: int = 42  # of the requests
     # What makes a relevant feature of the anchor missing: no seed text activates it (eq. 6), or, as in the released
     # code, the LLM does not find it relevant from its spans in the seed data (none: not relevant).
     missing: Literal["activation", "annotation"] = "activation"
@@ -136,7 +137,6 @@ def interpretations(
     annotators: Mapping[str, ChatModel],
     prompts: Prompts,
     settings: InterpretSettings,
-    seed: int,
 ) -> Step:
     """Every feature that the texts activate explained, verified (if that counts) and judged (`load_readings`)."""
     asked = {role: annotators[role] for role in settings.roles}
@@ -148,9 +148,9 @@ def interpretations(
         "span_tokens": settings.span_tokens,
         "span_end": encoder.settings.span_end,
         "sampling": sampling,
-        "seed": seed,
+        "seed": settings.seed,
     }
-    build = partial(_interpret, encoder, asked, prompts, settings, sampling, seed)
+    build = partial(_interpret, encoder, asked, prompts, settings, sampling)
     return Step("interpret", build, params, (features, corpus), resumable=True)
 
 
@@ -160,7 +160,6 @@ def _interpret(
     prompts: Prompts,
     settings: InterpretSettings,
     sampling: Sampling,
-    seed: int,
     folder: Path,
     features: Path,
     corpus: Path,
@@ -169,7 +168,7 @@ def _interpret(
     alive = np.flatnonzero(measured.pooled.maxima() > 0).tolist()
     found = encoder.spans(Corpus.load(corpus), measured.tops, alive, settings.spans, settings.span_tokens)
     spans = {feature: [" ".join(span.text.split()) for span in strongest] for feature, strongest in found.items()}
-    read_features(annotators, prompts, spans, sampling, seed, folder)
+    read_features(annotators, prompts, spans, sampling, settings.seed, folder)
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,6 @@ def mine(
     prompts: Prompts,
     settings: InterpretSettings,
     thresholds: Thresholds,
-    annotation_seed: int,
     labelled: Step | None = None,
 ) -> Mining:
     """From two corpora to the features that the seed misses; the statistical judge needs texts that are `labelled`.
@@ -203,7 +201,7 @@ def mine(
     measured, known = encoder.features(anchor), encoder.features(seed)
 
     def explained(features: Step, corpus: Step, how: InterpretSettings) -> Step:
-        return interpretations(encoder, features, corpus, annotators, prompts, how, annotation_seed)
+        return interpretations(encoder, features, corpus, annotators, prompts, how)
 
     told = explained(measured, anchor, settings)
     inputs = {"anchor": measured, "seed": known, "interpretations": told}
