@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -106,11 +106,8 @@ def on_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def run(targets: Iterable[Step], store: Store, workers: Workers, record: Callable[[StageEvent], None]) -> None:
-    """Build what the targets need: in their order here, but for the steps that may run in parallel.
-
-    `record` gets the events of the workers; those of this process go to the store's own.
-    """
+def advance(targets: Iterable[Step], store: Store, workers: Workers) -> None:
+    """Build what the targets need, in their order, but for steps that may run in parallel: those are submitted."""
     submitted: set[tuple[str, str]] = set()
     for target in targets:
         chain = []
@@ -123,8 +120,6 @@ def run(targets: Iterable[Step], store: Store, workers: Workers, record: Callabl
         if not places <= submitted:  # what another chain builds as well is waited for
             submitted |= places
             workers.submit(chain)
-    for event in workers.results():
-        record(event)
 
 
 def _start_worker(parent: int) -> None:

@@ -8,20 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from fac.llm.engines import Judge, LLMs
 
 from experiments.harness.config import RunConfig
 from experiments.harness.experiment import BASE, Trial
 from experiments.tasks import TASKS
-from experiments.tasks.base import Task, TaskSteps, test_step, train_step
+from experiments.tasks.base import Task, TaskSteps, scores_step, train_step
 from experiments.tasks.sources import task_steps
 from fac.encoder import FeatureEncoder
 from fac.gap import Mining, mine
 from fac.llm.base import ChatModel
-from fac.llm.engines import COMPARE, Judge, LLMs
 from fac.model_ref import ModelRef
 from fac.prompts import Prompts
 from fac.store import Step
@@ -163,5 +162,5 @@ class Graph:
         if task.references is not None:
             references = task.references(data, trained_model.ref, config.evaluation)
             judge = Judge(run.llms, trained_model.ref) if config.evaluation is not None else trained_model.ref
-        scores = test_step(task, model, config.train, steps.trained, data.test, references, judge)
+        scores = scores_step(task, model, config.train, steps.trained, data.test, references, judge)
         return replace(steps, scores=scores)

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from fac.data.schemas import Schema
+from fac.llm.engines import Judge
+from fac.synthesis.settings import Settings
 
 from eval.statistics import Replicates
 from fac.data.examples import LoadReport
-from fac.data.schemas import Schema
 from fac.data.source import Source
 from fac.llm.base import ChatModel
-from fac.llm.engines import Judge
 from fac.model_ref import ModelRef
 from fac.prompts import Prompts
 from fac.store import Step
-from fac.synthesis.settings import Settings
 
 METRICS, REPLICATES = "metrics.json", "replicates.npz"
 ROLES = ("anchor", "seed", "human", "test")
@@ -139,14 +139,14 @@ def _train(task: str, training: Training, fixed: int, names: Sequence[str], fold
     TASKS[task].train(replace(training, fixed=parts[:fixed], **named), folder)
 
 
-def test_step(
+def scores_step(
     task: Task,
     model: ModelRef,
     settings: Any,
     trained: Step | None,
     test: Step,
     references: Mapping[str, Step],
-    judge: ModelRef | Judge | None = None,
+    judge: ModelRef | Judge | None,
 ) -> Step:
     """Test what was trained, or the model as it is (`load_metrics`)."""
     names = sorted(references)

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from experiments.harness.backends import Workers, default_workers, run
+from experiments.harness.backends import Workers, advance, default_workers
 from fac.errors import FacError
 from fac.store import StageEvent, Step, Store, missing
 
@@ -36,7 +36,8 @@ def in_order(*targets: Step, store: Store, wait: bool = False) -> list[StageEven
     events: list[StageEvent] = []
     kept = Store(store.root, events.append)
     with Workers(store.root, 2, wait) as workers:
-        run(targets, kept, workers, events.append)
+        advance(targets, kept, workers)
+        events += workers.results()
     return events
 
 
