@@ -97,8 +97,11 @@ class Experiment:
     name: str
     title: str
     plan: Callable[[RunConfig, Graph], Plan]
-    options: type | None = None  # dataclass of `experiment.*`
+    options: type | None = None  # dataclass of what can be set as experiment.KEY, with its defaults
     paper: str | None = None  # the table or figure of the paper that it makes
+    data: Sequence[str] | Mapping[str, Mapping[str, Any]] = ()  # roles of data sets of one's own that it reads
+    settings: Mapping[str, Any] = field(default_factory=dict)  # other keys that it sets, over its scale's
+    defaults: Sequence[Mapping[str, str]] = ()  # entries for its defaults list in Hydra
 
 
 def grid(run: RunConfig, **axes: Any) -> list[Trial]:
@@ -132,6 +135,25 @@ def grid(run: RunConfig, **axes: Any) -> list[Trial]:
         held["settings"] = tuple(sorted(held["settings"].items()))
         trials[Trial(**held)] = None
     return list(trials)
+
+
+def possible(run: RunConfig, trials: Iterable[Trial]) -> list[Trial]:
+    """The trials that can be: a model is tested untrained by tasks that can, once, since nothing of it is drawn.
+
+    The seed's examples in place of the seed's examples are the baseline, so "seed_twice" needs the protocol "added".
+    """
+    from experiments.tasks import TASKS
+
+    first: dict[tuple[object, ...], Trial] = {}
+    for trial in trials:
+        protocol = trial.setting(f"tasks.{trial.task}.protocol") or run.tasks[trial.task].protocol
+        if trial.method == "seed_twice" and protocol == "alone":
+            continue
+        if trial.method != BASE:
+            first[trial,] = trial
+        elif TASKS[trial.task].untrained and trial.seed is not None:
+            first.setdefault((trial.task, BASE, trial.trained, trial.data_seed, trial.test), trial)
+    return list(first.values())
 
 
 def known_order() -> list[str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from experiments.harness.experiment import Record, Trial
 from experiments.harness.paper_numbers import PaperNumber
 from experiments.harness.report import Figure, Series
-from experiments.harness.results import Cell, measured, observed, paired
+from experiments.harness.results import Cell, Table, measured, observed, paired
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,17 @@ def correlation(
     return float(pearsonr(first, second).statistic), float(spearmanr(first, second).statistic), len(pairs)
 
 
-def names_of(columns: Iterable[Column], titles: Mapping[str, str]) -> dict[str, str]:
-    """How rows and columns are printed, for `Table.names`."""
-    return {**titles, **{column.name: column.title for column in columns}}
+def bars(table: Table, rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
+    """Columns of a table as lines over its rows, in their order."""
+    series = []
+    for column in columns:
+        found = [table.cell(row, column) for row in rows]
+        series.append(
+            Series(table.name(column), list(range(len(rows))), [cell.mean if cell else 0.0 for cell in found])
+        )
+    return Figure(title, "method, in the table's order", "percent", series)
+
+
+def names_of(columns: Iterable[Column]) -> dict[str, str]:
+    """How columns are printed, for `Table.names`."""
+    return {column.name: column.title for column in columns}
