@@ -20,7 +20,16 @@ from experiments import config, lab_page, labels, parity
 from experiments.cells import Cells, Scored, default_workers, percent_cell, track
 from experiments.job import Job
 from experiments.lab_page import Findings, Row, budget_note, coverage_of
-from experiments.harness.results import PaperNumber, Table, measured, observed, paired, paper_table, provenance, versions
+from experiments.harness.results import (
+    PaperNumber,
+    Table,
+    measured,
+    observed,
+    paired,
+    paper_table,
+    provenance,
+    versions,
+)
 from experiments.session import Session
 from experiments.tasks import TASKS
 from experiments.tasks.base import Protocol, TaskData, rows_artifact, trained_on

@@ -6,14 +6,13 @@ fac -m experiment=main_results model=lab_llama,lab_mistral,lab_qwen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from experiments.harness import labels
 from experiments.harness.config import RunConfig
-from experiments.harness.experiment import Experiment, Plan, Record, grid, possible
+from experiments.harness.experiment import Experiment, Plan, Results, grid, possible
 from experiments.harness.graph import Graph
 from experiments.harness.report import Page
 from experiments.harness.tables import (
@@ -47,9 +46,10 @@ def plan(run: RunConfig, graph: Graph) -> Plan:
     return Plan(possible(run, trials), partial(page, run))
 
 
-def page(run: RunConfig, records: Sequence[Record]) -> Page:
+def page(run: RunConfig, results: Results) -> Page:
     """The table, every metric behind it, and what was written."""
     options: Options = run.experiment
+    records = results.records
     kinds = {name: labels.kind_of(run, name, [run.model.name]) for name in options.tasks}
     columns = []
     for name in options.tasks:

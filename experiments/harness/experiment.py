@@ -10,6 +10,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fac.store import Step
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from experiments.harness.config import RunConfig
-    from experiments.harness.graph import Graph
+    from experiments.harness.graph import Graph, TrialSteps
     from experiments.harness.report import Page
+    from fac.store import Store
 
 BASE = "base"  # the method of a model that is tested as it is, untrained
 Settings = tuple[tuple[str, Any], ...]  # dotted keys of the configuration, and their values
@@ -81,12 +83,28 @@ def _frozen(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class Results:
+    """What a plan came to, once all is built."""
+
+    records: Sequence[Record]  # in the order of the trials
+    trials: Mapping[Trial, TrialSteps]
+    store: Store
+
+    def folder(self, step: Step) -> Path:
+        """Where a finished step lies."""
+        return self.store.root / step.name / step.key
+
+    def first(self, **fields_: Any) -> TrialSteps:
+        """The steps of the first trial with these values."""
+        return self.trials[next(matching(self.records, **fields_)).trial]
+
+
+@dataclass(frozen=True)
 class Plan:
     """What an experiment needs, and what it makes of it."""
 
     trials: Sequence[Trial]
-    # What is shown, once all is built: from the records in the order of the trials, and what `steps` built.
-    page: Callable[[Sequence[Record]], Page]
+    page: Callable[[Results], Page]
     steps: Sequence[Step] = ()  # that the page reads beside those of the trials
 
 

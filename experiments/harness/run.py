@@ -15,7 +15,7 @@ from experiments.harness import plan as plans
 from experiments.harness import records
 from experiments.harness.backends import Workers, advance, on_gpu
 from experiments.harness.config import RunConfig
-from experiments.harness.experiment import Experiment, Plan, Trial
+from experiments.harness.experiment import Experiment, Plan, Results, Trial
 from experiments.harness.graph import Graph, TrialSteps
 from experiments.harness.session import Session, store_of
 from fac.errors import FacError
@@ -69,7 +69,7 @@ def execute(experiment: Experiment, run: RunConfig) -> Path:
         with Session.open(run) as session, Workers(session.store.root, run.workers) as workers:
             _build(laid, graph, session, workers)
             found = [session.tracked(records.record_of(t, steps, session.store)) for t, steps in laid.trials.items()]
-            page = laid.plan.page(found)
+            page = laid.plan.page(Results(found, laid.trials, session.store))
             places = [(step.name, step.key) for steps in laid.trials.values() for _, step in steps.named()]
             places += [(step.name, step.key) for step in laid.plan.steps]
             texts = {"records.json": records.dump(found)} if found else {}
