@@ -31,8 +31,12 @@ from experiments.tasks import TASKS
 from fac.errors import FacError
 
 PAPER_ROW = {  # rows of Table 3, by names of conf/model
-    **{"lab_llama": "llama", "lab_mistral": "mistral", "lab_qwen": "qwen"},
-    **{"llama31_8b": "llama", "mistral_7b": "mistral", "qwen2_7b": "qwen"},
+    "lab_llama": "llama",
+    "lab_mistral": "mistral",
+    "lab_qwen": "qwen",
+    "llama31_8b": "llama",
+    "mistral_7b": "mistral",
+    "qwen2_7b": "qwen",
 }
 
 

@@ -223,6 +223,22 @@ def mine(
     return Mining(encoder, anchor, seed, measured, known, told, missing)
 
 
+def missing_as_relevant_to(
+    encoder: FeatureEncoder, anchor: Step, seed: Step, relevant: Step, thresholds: Thresholds
+) -> Step:
+    """What the seed misses by this encoder, of the features that another step of mining found relevant.
+
+    The two have the same SAE and differ in how activations are read, such as with Top-K on and off.
+    """
+    inputs = (encoder.features(anchor), encoder.features(seed), relevant)
+    return Step("missing", partial(_find_of, thresholds), {"thresholds": thresholds, "inputs": "relevant"}, inputs)
+
+
+def _find_of(thresholds: Thresholds, folder: Path, anchor: Path, seed: Path, relevant: Path) -> None:
+    found = MissingFeatures.load(relevant).relevant
+    find_missing(CorpusFeatures.load(anchor), CorpusFeatures.load(seed), found, thresholds).save(folder)
+
+
 def _find_missing(
     names: Sequence[str], settings: InterpretSettings, thresholds: Thresholds, folder: Path, *inputs: Path
 ) -> None:

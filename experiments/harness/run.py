@@ -6,7 +6,7 @@ The same plan is printed by dry_run=true and looked at by the doctor.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -72,8 +72,9 @@ def execute(experiment: Experiment, run: RunConfig) -> Path:
             page = laid.plan.page(Results(found, laid.trials, session.store))
             places = [(step.name, step.key) for steps in laid.trials.values() for _, step in steps.named()]
             places += [(step.name, step.key) for step in laid.plan.steps]
-            texts = {"records.json": records.dump(found)} if found else {}
-            return session.finish(page, places, texts)
+            if found:
+                page = replace(page, files={**page.files, "records.json": records.dump(found)})
+            return session.finish(page, places)
 
 
 def _build(laid: LaidOut, graph: Graph, session: Session, workers: Workers) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -124,17 +124,17 @@ class Session:
             table.append(StepTime(name, len(built), reused, round(seconds, 1), round(cpu, 1)))
         return table
 
-    def finish(self, page: Page, steps: Iterable[tuple[str, str]], texts: Mapping[str, str] | None = None) -> Path:
+    def finish(self, page: Page, steps: Iterable[tuple[str, str]]) -> Path:
         """Write the results to the run's folder and hand them to the tracker; returns the folder.
 
-        The page's first table is table.json and table.md, the others are named after themselves; `texts` are more
-        files, by name. `steps` (name, key) are those that the numbers come from.
+        The page's first table is table.json and table.md, the others are named after themselves. `steps` (name, key)
+        are those that the numbers come from.
         """
         times = self.times()
         origins = self.store.origins(steps)
         tables = [table.computed_by(origins) for table in page.tables]
         page = replace(page, tables=tables, stage_seconds=[(t.name, t.seconds) for t in times])
-        written = {"config.yaml": yaml.safe_dump(dict(self.run.values), sort_keys=False), **(texts or {})}
+        written = {"config.yaml": yaml.safe_dump(dict(self.run.values), sort_keys=False), **page.files}
         named = [*((table.experiment, table) for table in page.tables[1:]), ("table", page.tables[0])]
         written["report.html"] = render(page)
         written |= {f"{name}.md": table.to_markdown() for name, table in named}
@@ -162,8 +162,3 @@ def store_of(run: RunConfig, session: Session | None = None) -> Store:
     """The store of a run; what happens in it is told to the session."""
     root = Path(run.paths.store).expanduser()
     return Store(root, None if session is None else session.record)
-
-
-def step_places(records: Sequence[Record], steps: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """(name, key) of all steps that records and a page come from, for `Session.finish`."""
-    return [*steps, *(place for record in records for place in record.steps.items())]

@@ -5,7 +5,7 @@ pivot(records, rows=[...], columns=[Column("auprc", "Toxicity AUPRC", metric("au
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
