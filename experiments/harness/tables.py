@@ -152,10 +152,15 @@ def paper_column(run: RunConfig, task: Task, test: str, kind: labels.Kind) -> Ca
     return lambda method: labels.table_1(task, method, run.tasks[task.name].train)
 
 
-def task_notes(run: RunConfig, records: Sequence[Record], tasks: Iterable[str]) -> list[str]:
-    """What a table over tasks must say: protocols, budgets that were not reached, who wrote, what was left out."""
+def task_notes(
+    run: RunConfig, records: Sequence[Record], tasks: Iterable[str], protocols: Iterable[str] = ()
+) -> list[str]:
+    """What a table over tasks must say: protocols, budgets that were not reached, who wrote, what was left out.
+
+    `protocols` are those of the tasks where none are named.
+    """
     tasks = list(tasks)
-    protocols = dict.fromkeys(run.tasks[name].protocol for name in tasks)
+    protocols = list(protocols) or dict.fromkeys(run.tasks[name].protocol for name in tasks)
     notes = ["; ".join(PROTOCOLS[protocol] for protocol in protocols) + ". Differences are paired by seed."]
     notes.append(COVERAGE_NOTE)
     notes += filter(None, (budget_note(run, records, name) for name in tasks))
