@@ -33,8 +33,8 @@ from eval.alpaca import (
 from eval.judging import Answers, annotate, paired_outputs
 from experiments import config, labels
 from experiments.engines import COMPARE
-from experiments.report import Page
-from experiments.results import Cell, Scale, Table, observed, paper_table, provenance, versions
+from experiments.harness.report import Page
+from experiments.harness.results import Cell, Scale, Table, observed, paper_table, provenance, versions
 from experiments.session import Session
 from fac.data.files import content_digest
 from fac.errors import FacError

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from eval.statistics import Replicates
 from experiments.job import Job
-from experiments.results import Cell, PaperNumber, measured
+from experiments.harness.results import Cell, PaperNumber, measured
 from experiments.session import Session
 from experiments.tasks import TASKS
 from experiments.tasks.base import load_replicates

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from experiments import unread
 from experiments.engines import ANNOTATORS, KINDS, Engine, Engines
-from experiments.results import REPOSITORY
+from experiments.harness.results import REPOSITORY
 from fac.backbone import ModelRef
 from fac.data.source import Source
 from fac.errors import FacError, closest

@@ -20,8 +20,8 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from experiments import config, labels, parity
-from experiments.report import Feature, Figure, Page, Series, Span
-from experiments.results import Cell, Table, observed, provenance, versions
+from experiments.harness.report import Feature, Figure, Page, Series, Span
+from experiments.harness.results import Cell, Table, observed, provenance, versions
 from experiments.session import Session
 from fac.coverage import bootstrap, counts, fac_ratio, rarefaction
 from fac.data.examples import LoadReport, left_out

@@ -1,183 +1,168 @@
-"""What the lab's page shows beside the main table: coverage by threshold, the gap, the ground truth, features, samples.
-
-Knows: how the findings of `experiments.lab` become tables, figures and facts. Does not know: how they were computed.
-"""
+"""What the lab's page shows beside its table: coverage by threshold, what is missing, the ground truth, samples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from experiments import lab_truth
-from experiments.report import Feature, Figure, Page, Sample, Series, Span
-from experiments.results import Cell, Table, measured, paper_table
-from experiments.session import Session
-from fac.coverage import Fac, bootstrap, counts, covered_missing, fac_ratio, overlap, own_counts, rarefaction
-from fac.interpret import reading_note
-from fac.lab.world.corpora import Sizes
-from fac.pipeline import Gap, Workshop, measure
-from fac.pooled import Pooled
-from fac.store import Artifact
-from fac.synthesis.methods import Outcome
-from fac.synthesis.samples import write_samples
-from fac.synthesis.two_step import written_for
+from experiments.harness import labels
+from experiments.harness.config import RunConfig
+from experiments.harness.experiment import Results, matching
+from experiments.harness.graph import TrialSteps
+from experiments.harness.paper_numbers import paper_table
+from experiments.harness.report import Figure, Page, Series, parts
+from experiments.harness.results import Cell, Table, observed
+from experiments.harness.tables import TITLES, found_missing, table, written
+from fac.coverage import Fac, bootstrap, fac_ratio, overlap
+from fac.data.corpus import Corpus
+from fac.encoder import CorpusFeatures
+from fac.gap import MissingFeatures
+from fac.interpret import Interpretation, load_interpretations
+from fac.store import Step
+from fac.synthesis.generate import SAMPLES, Generated
 
-FEATURES_SHOWN, SAMPLES_SHOWN = 40, 60
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method: what it wrote, the texts it adds, and how much of the gap they cover."""
-
-    name: str
-    outcome: Outcome
-    added: Artifact | None
-    any: Fac | None = None  # missing features activated by any added text
-    own: Fac | None = None  # ... by a text written for that feature
-    ratio: Fac | None = None  # |F(Q)| / |F(P)|, Q = seed data and added texts
+TASK = "toxicity"
+NOTE = (
+    "Written by a small language model to train detectors of harmful requests; labels say what the sample was written "
+    "for, not what it is."
+)
 
 
 @dataclass(frozen=True)
-class Findings:
-    """Everything the page shows."""
+class Lab:
+    """What the page is made of."""
 
-    sizes: Sizes
-    world_seed: int
-    gap: Gap
-    official: Gap  # the same with Top-K off
-    rows: Sequence[Row]
-    table: Table
-    statistical: NDArray[np.bool_]  # F by the statistical judge
-    session: Session
-    shop: Workshop
-    beside: bool  # whether the paper's numbers may stand beside these
+    run: RunConfig
+    results: Results
+    kind: labels.Kind
+    steps: Mapping[str, TrialSteps]  # by method
+    missing: MissingFeatures
+    official: MissingFeatures  # the same with Top-K off
+    statistical: MissingFeatures  # F by the statistical judge
+    anchor: CorpusFeatures
+    official_anchor: CorpusFeatures
+    anchor_texts: Corpus
+    seed_texts: Corpus
+    told: Mapping[int, Interpretation]
+    generated: Mapping[str, Generated]  # by method that writes
+    added: Mapping[str, Path]  # features of what a method adds, by method
+
+    @property
+    def schema(self) -> Any:
+        from experiments.tasks import TASKS
+
+        return TASKS[TASK].schema
 
 
-def finish(found: Findings) -> Path:
-    """Write tables, samples and page to the run's folder; returns the folder."""
-    session, gap = found.session, found.gap
-    covered = coverage_by_threshold(found)
-    missing = missing_by_threshold(found)
-    by_name = {row.name: row for row in found.rows}
-    files = []
-    for row in found.rows:
-        if row.outcome.samples:
-            files.append(session.out / f"samples-{row.name}.jsonl")
-            write_samples(row.outcome.samples, files[-1])
-    page = Page(
-        title=found.table.title,
+def loaded(run: RunConfig, results: Results, kind: labels.Kind, diagnostics: Mapping[str, Step]) -> Lab:
+    """Read what the steps hold."""
+    from experiments.tasks import TASKS
+
+    steps = {record.trial.method: results.trials[record.trial] for record in reversed(results.records)}
+    one = next(iter(steps.values()))
+    assert one.mining is not None
+    mining, folder, schema = one.mining, results.folder, TASKS[TASK].schema
+    official = diagnostics["official"]
+    writing = {name: held for name, held in steps.items() if held.synthesis is not None}
+    return Lab(
+        run,
+        results,
+        kind,
+        steps,
+        MissingFeatures.load(folder(mining.missing)),
+        MissingFeatures.load(folder(official)),
+        MissingFeatures.load(folder(diagnostics["statistical"])),
+        CorpusFeatures.load(folder(mining.anchor_features)),
+        CorpusFeatures.load(folder(official.inputs[0])),
+        Corpus.load(folder(one.data.anchor)),
+        Corpus.load(folder(one.data.seed)),
+        load_interpretations(folder(mining.interpretations)),
+        {name: Generated.load(schema, folder(held.synthesis)) for name, held in writing.items() if held.synthesis},
+        {name: folder(mining.encoder.features(held.added)) for name, held in writing.items() if held.added},
+    )
+
+
+def page(run: RunConfig, results: Results, main: Table, kind: labels.Kind, diagnostics: Mapping[str, Step]) -> Page:
+    """The page with its tables, figures, facts, features and samples."""
+    lab = loaded(run, results, kind, diagnostics)
+    covered = coverage_by_threshold(lab)
+    fac = lab.generated.get("fac")
+    writers = {
+        name: held.synthesis for name, held in lab.steps.items() if held.synthesis and lab.generated[name].samples
+    }
+    return Page(
+        title=main.title,
         subtitle="FAC Synthesis on the written world: which features the seed data miss, what was written for them, "
         "and what a classifier gains.",
-        tables=[found.table, covered, missing],
-        facts=_facts(found),
-        figures=_figures(found, covered),
-        truth=_truth(found),
-        features=_features(found, by_name.get("fac")),
-        samples=_samples(by_name.get("fac")),
-        sample_note="Written by a small language model to train detectors of harmful requests; labels say what the "
-        "sample was written for, not what it is.",
+        tables=[main, covered, missing_by_threshold(lab)],
+        facts=_facts(lab),
+        figures=[figure for figure in _figures(lab, main, covered) if figure.series],
+        truth=_truth(lab),
+        features=parts.missing_features(lab.missing, lab.told, lab.anchor, fac, lab.schema),
+        samples=parts.samples(fac),
+        sample_note=NOTE,
+        files={f"samples-{name}.jsonl": (results.folder(step) / SAMPLES).read_text() for name, step in writers.items()},
     )
-    metrics = {f"fac/{row.name}": row.any.binary for row in found.rows if row.any}
-    metrics |= {f"auprc/{c.row}/{c.column}": c.mean for c in found.table.cells if c.column.startswith("auprc")}
-    return session.finish(page, {**metrics, "missing": int(gap.missing().sum())}, files)
 
 
-def coverage_of(shop: Workshop, gap: Gap, row: Row) -> Row:
-    """How much of the gap the texts that a row adds cover, at the threshold synthesis used."""
-    cut, missing = gap.grid.cuts[gap.at : gap.at + 1], gap.missing()
-    anchor, mean = gap.anchor_counts[gap.at], gap.anchor_mean
-    seen = gap.seed_counts[gap.at].copy()
-    if row.added is None:
-        return replace(
-            row, any=covered_missing(missing, 0 * seen, anchor, mean), ratio=fac_ratio(anchor, seen, gap.relevant, mean)
-        )
-    pooled = measure(shop, row.added).pooled
-    added = counts(pooled, cut)[0]
-    row = replace(
-        row,
-        any=covered_missing(missing, added, anchor, mean),
-        ratio=fac_ratio(anchor, seen + added, gap.relevant, mean),
-    )
-    if not row.outcome.chosen:
-        return row
-    own = own_counts(pooled, written_for(row.outcome.chosen), cut)[0]
-    return replace(row, own=covered_missing(missing, own, anchor, mean))
-
-
-def budget_note(title: str, budget: int, rows: Sequence[Row], names: Mapping[str, str]) -> str:
-    """Which methods added other numbers of rows than the budget, which is the same for all; "" if none did."""
-    odd = [row for row in rows if row.added is not None and len(row.outcome.rows) != budget]
-    told = [f"{names.get(row.name, row.name)} added {len(row.outcome.rows):,}" for row in odd]
-    return f"{title}: the budget is {budget:,} rows; {', '.join(told)}." if told else ""
-
-
-def coverage_by_threshold(found: Findings) -> Table:
+def coverage_by_threshold(lab: Lab) -> Table:
     """Table 10's analogue: share of F_miss covered above every threshold, one step against two, own and any sample."""
-    by_name = {row.name: row.outcome for row in found.rows}
-    variants: dict[str, tuple[Pooled, NDArray[np.int64]]] = {}
+    thresholds = [str(threshold) for threshold in lab.missing.grid.thresholds]
+    beside = labels.stands_beside(lab.kind, lab.run.model.name, lab.run.experiment.test)
+    printed = {"fac_one_step": "one_step", "fac": "two_step"}
+    cells: list[Cell] = []
     names = {}
-    one, two = by_name.get("fac_one_step"), by_name.get("fac")
-    if one and one.written:
-        attempts = np.array([s.attempt for s in one.written.samples])
-        late = np.flatnonzero(attempts >= attempts.max() + 1 - _per_feature(two or one))
-        features = np.array([s.feature for s in one.written.samples])
-        variants["one_step"] = one.written.pooled.take(late), features[late]
-        variants["one_step_all"] = one.written.pooled, features
-        names |= {"one_step": "One step, as many samples as step 2", "one_step_all": "One step, as many requests"}
-    if two and two.written:
-        variants["two_step"] = two.written.pooled, two.written.written_for
-        names["two_step"] = "Two steps"
-    gap, cells = found.gap, []
-    missing, seed = gap.missing(), 0
-    columns = [str(t) for t in gap.grid.thresholds]
-    for name, (pooled, owners) in variants.items():
-        for kind, tally in (
-            ("any", counts(pooled, gap.grid.cuts)),
-            ("own", own_counts(pooled, owners, gap.grid.cuts)),
-        ):
-            for column, row in zip(columns, tally, strict=True):
-                share = 100 * float((row[missing] > 0).mean())
-                printed = kind == "any" and found.beside
-                paper = paper_table("table10").get(f"{name}@{column}", "toxicity") if printed else None
-                cells.append(measured(f"{name}_{kind}", column, {seed: share}, paper=paper))
-    return _side_table(
-        found,
+    for method, row in printed.items():
+        for kind in ("any", "own"):
+            record = next(matching(lab.results.records, method=method), None)
+            shares = record.coverage if record else {}
+            held = {t: shares[t][f"written_{kind}"] for t in thresholds if f"written_{kind}" in shares.get(t, {})}
+            for threshold, share in held.items():
+                paper = paper_table("table10").get(f"{row}@{threshold}", TASK) if beside and kind == "any" else None
+                cells.append(observed(f"{row}_{kind}", threshold, 100 * share, paper=paper))
+            names[f"{row}_{kind}"] = f"{TITLES[method]}, {kind} sample"
+    rows = list(dict.fromkeys(cell.row for cell in cells))
+    chosen, count = lab.missing.grid.thresholds[lab.missing.chosen], int(lab.missing.missing().sum())
+    return table(
+        lab.run,
         "coverage_by_threshold",
         "Share of the missing features covered, by threshold δ",
-        [f"{name}_{kind}" for name in variants for kind in ("any", "own")],
-        columns,
+        rows,
+        thresholds,
         cells,
-        {f"{n}_{kind}": f"{label}, {kind} sample" for n, label in names.items() for kind in ("any", "own")},
+        names,
         [
-            f"Missing features: the {int(missing.sum())} of the threshold used for synthesis "
-            f"({gap.grid.thresholds[gap.at]}), at every column. All samples written count, kept or not.",
+            f"Missing features: the {count} of the threshold used for synthesis ({chosen}), at every column. All "
+            "samples of the last step's first round count, kept or not: as many requests for each method.",
             "Columns with ×max are relative to each feature's maximum on the anchor; absolute ones are the paper's, "
             "whose units (and so whose percentages) are those of another SAE.",
         ],
+        [lab.kind],
     )
 
 
-def missing_by_threshold(found: Findings) -> Table:
+def missing_by_threshold(lab: Lab) -> Table:
     """Size of F_miss at every threshold under both rules, and what it finds of the truly missing concepts."""
     cells: list[Cell] = []
-    for rule, gap in (("paper", found.gap), ("official", found.official)):
-        match = lab_truth.match_features(gap.anchor, gap.grid.cuts[gap.at])
-        for index, threshold in enumerate(gap.grid.thresholds):
-            row = str(threshold)
-            truth = lab_truth.missing_concepts(gap, match, index, found.world_seed, found.sizes)
-            finer = lab_truth.missing_wordings(gap, match, index)
+    for rule, found, anchor in (
+        ("paper", lab.missing, lab.anchor),
+        ("official", lab.official, lab.official_anchor),
+    ):
+        match = lab_truth.match_features(lab.anchor_texts, anchor, found.thresholds)
+        for index, threshold in enumerate(found.grid.thresholds):
+            truth = lab_truth.missing_concepts(found, match, index, lab.run.seeds.data, lab.run.tasks[TASK].sizes)
+            finer = lab_truth.missing_wordings(found, match, index, lab.seed_texts)
             numbers = {
-                "missing": (float(gap.missing(index).sum()), "count"),
+                "missing": (float(found.missing(index).sum()), "count"),
                 "precision": (100 * truth.precision, "percent"),
                 "recall": (100 * truth.recall, "percent"),
                 "wording_precision": (100 * finer.precision, "percent"),
                 "wording_recall": (100 * finer.recall, "percent"),
             }
-            cells += [measured(row, f"{rule}_{k}", {found.world_seed: v}, unit=u) for k, (v, u) in numbers.items()]
+            cells += [observed(str(threshold), f"{rule}_{k}", v, unit=unit) for k, (v, unit) in numbers.items()]
     kinds = {
         "missing": "missing features",
         "precision": "concept precision",
@@ -186,11 +171,11 @@ def missing_by_threshold(found: Findings) -> Table:
         "wording_recall": "wording recall",
     }
     rules = {"paper": "Top-K kept", "official": "Top-K off"}
-    return _side_table(
-        found,
+    return table(
+        lab.run,
         "missing_by_threshold",
         "What is missing, by threshold δ and rule",
-        [str(t) for t in found.gap.grid.thresholds],
+        [str(threshold) for threshold in lab.missing.grid.thresholds],
         [f"{rule}_{kind}" for rule in rules for kind in kinds],
         cells,
         {f"{rule}_{kind}": f"{label}, {text}" for rule, label in rules.items() for kind, text in kinds.items()},
@@ -200,182 +185,90 @@ def missing_by_threshold(found: Findings) -> Table:
             "lack some of its wordings, which costs concept precision but is no error.",
             "Top-K off is the released code's rule: every positive pre-activation counts.",
         ],
+        [lab.kind],
     )
 
 
-def _side_table(
-    found: Findings,
-    experiment: str,
-    title: str,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    cells: Sequence[Cell],
-    names: dict[str, str],
-    notes: Sequence[str],
-) -> Table:
-    main = found.table
-    return Table(
-        experiment, main.scale, title, tuple(rows), tuple(columns), tuple(cells), main.config_hash, main.versions,
-        tuple(notes), names, main.provenance, main.label,
-    )  # fmt: skip
-
-
-def _facts(found: Findings) -> list[tuple[str, str]]:
-    gap = found.gap
+def _facts(lab: Lab) -> list[tuple[str, str]]:
+    found, records = lab.missing, lab.results.records
+    at = found.anchor_counts[found.chosen]
+    seed = fac_ratio(at, found.seed_counts[found.chosen], found.relevant, found.anchor_mean)
     facts = [
-        ("Threshold used", str(gap.grid.thresholds[gap.at])),
-        ("Features active on the anchor", str(int((gap.anchor_counts[gap.at] > 0).sum()))),
-        ("of them relevant, |F(P)|", str(int(gap.active().sum()))),
-        ("missing from the seed data, |F_miss|", str(int(gap.missing().sum()))),
+        ("Threshold used", str(found.grid.thresholds[found.chosen])),
+        ("Features active on the anchor", str(int((at > 0).sum()))),
+        *found_missing(records),
+        ("FAC ratio of the seed data, binary / frequency / magnitude", _three(seed)),
     ]
-    seed_ratio = fac_ratio(gap.anchor_counts[gap.at], gap.seed_counts[gap.at], gap.relevant, gap.anchor_mean)
-    facts.append(("FAC ratio of the seed data, binary / frequency / magnitude", _three(seed_ratio)))
-    for row in found.rows:
-        if row.name in ("fac_one_step", "fac") and row.any and row.own and row.added:
-            interval = bootstrap(
-                measure(found.shop, row.added).pooled, gap.cut, anchor=gap.active(), missing=gap.missing(),
-                relevant=gap.relevant,
-            ).covered_missing  # fmt: skip
-            label = found.table.name(row.name)
-            facts += [
-                (
-                    f"{label}: missing features covered by its training texts, binary / frequency / magnitude",
-                    _three(row.any),
-                ),
-                (
-                    f"{label}: 95 % bootstrap interval over texts",
-                    f"{100 * interval.low:.1f} – {100 * interval.high:.1f} %",
-                ),
-            ]
-    facts += [
-        (f"{found.table.name(row.name)}: written", str(row.outcome.counts)) for row in found.rows if row.outcome.samples
-    ]
-    agree = overlap(found.statistical & (gap.anchor_counts[gap.at] > 0), gap.active())
-    facts.append(("Statistical judge against LLM judge, Jaccard of F", f"{agree.jaccard:.2f}"))
-    facts.append(("Features read by the annotator", reading_note(gap.readings.values())))
-    return facts
+    for method in (name for name in ("fac_one_step", "fac") if name in lab.added):
+        pooled = CorpusFeatures.load(lab.added[method]).pooled
+        interval = bootstrap(
+            pooled, found.thresholds, anchor=found.active(), missing=found.missing(), relevant=found.relevant
+        ).covered_missing
+        shares = next(matching(records, method=method)).coverage["chosen"]
+        weights = " / ".join(f"{100 * shares[f'any{end}']:.1f}" for end in ("", "_frequency", "_magnitude"))
+        facts += [
+            (f"{TITLES[method]}: missing features covered by its training texts, binary / frequency / magnitude",
+             f"{weights} %"),
+            (f"{TITLES[method]}: 95 % bootstrap interval over texts",
+             f"{100 * interval.low:.1f} – {100 * interval.high:.1f} %"),
+        ]  # fmt: skip
+    agree = overlap(lab.statistical.relevant & (at > 0), found.active())
+    return [*facts, *written(records), ("Statistical judge against LLM judge, Jaccard of F", f"{agree.jaccard:.2f}")]
 
 
 def _three(value: Fac) -> str:
     return f"{100 * value.binary:.1f} / {100 * value.frequency:.1f} / {100 * value.magnitude:.1f} %"
 
 
-def _figures(found: Findings, covered: Table) -> list[Figure]:
-    gap = found.gap
-    relative = [t for t in gap.grid.thresholds if t.relative]
-    lines = []
+def _figures(lab: Lab, main: Table, covered: Table) -> Sequence[Figure]:
+    relative = [threshold.value for threshold in lab.missing.grid.thresholds if threshold.relative]
+    lines = {}
     for row in covered.rows:
-        cells = [covered.cell(row, str(t)) for t in relative]
-        lines.append(Series(covered.name(row), [t.value for t in relative], [c.mean for c in cells if c],
-                            dashed=row.endswith("_any")))  # fmt: skip
-    curves = []
-    for row in found.rows:
-        if row.added is None:
-            continue
-        pooled = measure(found.shop, row.added).pooled
-        tally = counts(pooled, gap.grid.cuts[gap.at : gap.at + 1])[0][gap.missing()]
-        sizes = np.unique(np.linspace(0, pooled.n_texts, 21).astype(int))
-        share = 100 * rarefaction(tally, pooled.n_texts, sizes) / gap.missing().sum()
-        curves.append(Series(found.table.name(row.name), sizes.tolist(), share.tolist()))
-    scatter = []
-    for row in found.rows:
-        cell = found.table.cell(row.name, "auprc_added")
-        if cell and row.any:
-            name, spread = found.table.name(row.name), cell.std or 0.0
-            bars = [cell.mean - spread], [cell.mean + spread]
-            scatter.append(Series(name, [100 * row.any.binary], [cell.mean], *bars, line=False))
-    sizes_missing = [
-        Series(
-            label, [t.value for t in relative], [float(g.missing(g.grid.thresholds.index(t)).sum()) for t in relative]
-        )
-        for label, g in (("Top-K kept", gap), ("Top-K off", found.official))
+        held = {column: cell.mean for column in covered.columns if (cell := covered.cell(row, column))}
+        lines[covered.name(row)] = held
+    added = {TITLES[method]: folder for method, folder in lab.added.items()}
+    return [
+        parts.covered_figure(lines, relative, dashed="any sample"),
+        parts.rarefaction_figure(lab.missing, added),
+        _scatter(main),
+        parts.missing_figure({"Top-K kept": lab.missing, "Top-K off": lab.official}),
     ]
-    share, features = "δ as a share of the feature's anchor maximum", "features"
-    solid = "Dashed: by any sample; solid: by the feature's own samples."
-    drawn = "Expected share of the missing features that a random part of the added texts activates."
-    bars = "One point per row; bars are one standard deviation over classifier seeds."
-    figures = [
-        Figure("Missing features covered", share, "% of F_miss", lines, solid),
-        Figure("Coverage by number of texts (rarefaction)", "texts", "% of F_miss", curves, drawn),
-        Figure("Coverage and performance", "% of F_miss covered", "AUPRC, added (%)", scatter, bars),
-        Figure("Missing features by threshold", share, features, sizes_missing),
-    ]
-    return [figure for figure in figures if figure.series]
 
 
-def _truth(found: Findings) -> list[tuple[str, str]]:
-    gap = found.gap
-    match = lab_truth.match_features(gap.anchor, gap.cut)
-    concepts = lab_truth.missing_concepts(gap, match, gap.at, found.world_seed, found.sizes)
-    finer = lab_truth.missing_wordings(gap, match, gap.at)
-    relevance = lab_truth.relevance_quality(gap, match)
-    detected, total = lab_truth.features_as_wordings(gap, match)
+def _scatter(main: Table) -> Figure:
+    """Coverage and performance, a point for each method."""
+    points = []
+    for row in main.rows:
+        score, share = main.cell(row, "auprc_added"), main.cell(row, "fac_any")
+        if score and share:
+            spread = score.std or 0.0
+            bar = [score.mean - spread], [score.mean + spread]
+            points.append(Series(main.name(row), [share.mean], [score.mean], *bar, line=False))
+    caption = "One point per row; bars are one standard deviation over classifier seeds."
+    return Figure("Coverage and performance", "% of F_miss covered", "AUPRC, added (%)", points, caption)
+
+
+def _truth(lab: Lab) -> list[tuple[str, str]]:
+    found = lab.missing
+    match = lab_truth.match_features(lab.anchor_texts, lab.anchor, found.thresholds)
+    sizes = lab.run.tasks[TASK].sizes
+    concepts = lab_truth.missing_concepts(found, match, found.chosen, lab.run.seeds.data, sizes)
+    finer = lab_truth.missing_wordings(found, match, found.chosen, lab.seed_texts)
+    relevance = lab_truth.relevance_quality(found, match)
+    detected, total = lab_truth.features_as_wordings(found, match)
     rows = [
-        ("Missing concepts: precision, recall", f"{concepts.precision:.2f}, {concepts.recall:.2f} "
-         f"({concepts.found} found, {concepts.true} truly missing)"),
-        ("Missing wordings: precision, recall", f"{finer.precision:.2f}, {finer.recall:.2f} "
-         f"({finer.found} found, {finer.true} truly missing)"),
+        ("Missing concepts: precision, recall", _quality(concepts)),
+        ("Missing wordings: precision, recall", _quality(finer)),
         ("Relevant features (LLM judge): precision, recall", f"{relevance.precision:.2f}, {relevance.recall:.2f}"),
         ("Wordings that one feature detects (F1 > 0.8)", f"{detected} of {total}"),
-    ]  # fmt: skip
-    for row in found.rows:
-        if row.outcome.samples:
-            made = lab_truth.check_texts([s.row for s in row.outcome.chosen])
-            rows.append((f"{found.table.name(row.name)}: training texts valid / harmful / with two requests",
-                         f"{made.valid:.2f} / {made.harmful:.2f} / {made.two_requests:.2f}"))  # fmt: skip
+    ]
+    for method, generated in lab.generated.items():
+        if generated.chosen:
+            made = lab_truth.check_texts([sample.text for sample in generated.chosen])
+            told = f"{made.valid:.2f} / {made.harmful:.2f} / {made.two_requests:.2f}"
+            rows.append((f"{TITLES[method]}: training texts valid / harmful / with two requests", told))
     return rows
 
 
-def _features(found: Findings, fac: Row | None) -> list[Feature]:
-    gap = found.gap
-    cut = gap.grid.cuts[gap.at : gap.at + 1]
-    any_, own = np.zeros(len(gap.relevant), bool), np.zeros(len(gap.relevant), bool)
-    if fac and fac.outcome.written:
-        written = fac.outcome.written
-        any_ = counts(written.pooled, cut)[0] > 0
-        own = own_counts(written.pooled, written.written_for, cut)[0] > 0
-    missing = np.flatnonzero(gap.missing())
-    ranked = missing[np.argsort(-gap.anchor_counts[gap.at][missing], kind="stable")][:FEATURES_SHOWN]
-    return [
-        Feature(
-            id=int(f),
-            explanation=gap.readings[f].explanation if f in gap.readings else "",
-            verdict=gap.readings[f].verification if f in gap.readings else "",
-            relevance=gap.readings[f].relevance if f in gap.readings else "",
-            spans=feature_spans(gap, int(f)),
-            anchor_count=int(gap.anchor_counts[gap.at][f]),
-            seed_count=int(gap.seed_counts[gap.at][f]),
-            covered_own=bool(own[f]) if fac else None,
-            covered_any=bool(any_[f]) if fac else None,
-        )
-        for f in ranked.tolist()
-    ]
-
-
-def feature_spans(gap: Gap, feature: int) -> list[Span]:
-    """The spans that the annotator read, as stored with its readings; the activating word is the last."""
-    reading = gap.readings.get(feature)
-    if reading is None:
-        return []
-    values = gap.anchor.tops.values[feature]
-    return [
-        Span(text, text.rfind(" ") + 1, len(text), float(value))
-        for text, value in zip(reading.spans, values, strict=False)
-    ]
-
-
-def _samples(fac: Row | None) -> list[Sample]:
-    if fac is None:
-        return []
-    chosen = [Sample(s.feature, s.step, s.text, s.g, s.span, True) for s in fac.outcome.chosen]
-    dropped = [
-        Sample(s.feature, s.step, s.text or s.reply, s.g, s.span, False, s.why)
-        for s in fac.outcome.samples
-        if not s.kept
-    ]
-    return [*chosen[: SAMPLES_SHOWN // 2], *dropped[: SAMPLES_SHOWN // 2]]
-
-
-def _per_feature(outcome: Outcome) -> int:
-    """Requests per feature in the first round of a method's last step."""
-    return len({s.attempt for s in outcome.written.samples}) if outcome.written else 0
+def _quality(found: lab_truth.Found) -> str:
+    return f"{found.precision:.2f}, {found.recall:.2f} ({found.found} found, {found.true} truly missing)"

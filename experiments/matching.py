@@ -22,8 +22,8 @@ from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
 from experiments import config, labels
-from experiments.report import Figure, Page, Series
-from experiments.results import Cell, Table, observed, provenance, versions
+from experiments.harness.report import Figure, Page, Series
+from experiments.harness.results import Cell, Table, observed, provenance, versions
 from experiments.session import Session
 from experiments.tasks.data import draw_world
 from fac.coverage import overlap

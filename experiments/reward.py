@@ -18,8 +18,8 @@ from pydantic import PositiveInt
 from experiments import config, labels
 from experiments.cells import Cells, Scored, default_workers, percent_cell, track
 from experiments.job import Job
-from experiments.report import Page
-from experiments.results import Table, paper_table, provenance, versions
+from experiments.harness.report import Page
+from experiments.harness.results import Table, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS
 from experiments.tasks.base import load_rows, rows_artifact, write_rows

@@ -20,8 +20,8 @@ from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
 from experiments import config, labels
-from experiments.report import Figure, Page, Series
-from experiments.results import Cell, Table, measured, observed, paper_table, provenance, versions
+from experiments.harness.report import Figure, Page, Series
+from experiments.harness.results import Cell, Table, measured, observed, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks.data import source_of
 from fac.data.corpus import Corpus

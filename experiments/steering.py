@@ -25,8 +25,8 @@ from transformers import PreTrainedTokenizerBase
 
 from eval.steering import Answers, evaluate, replicates, score, scr
 from experiments import config, labels
-from experiments.report import Figure, Page, Series
-from experiments.results import Cell, PaperNumber, Table, measured, paper_table, provenance, versions
+from experiments.harness.report import Figure, Page, Series
+from experiments.harness.results import Cell, PaperNumber, Table, measured, paper_table, provenance, versions
 from experiments.session import Session
 from fac.backbone import (
     Backbone,

@@ -21,10 +21,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Any, Literal
 
 import numpy as np
@@ -56,7 +57,8 @@ class Step:
 
     `build(folder, *inputs)` writes the result under `folder` and reads the folders of the inputs, in their order;
     `params` hold everything else that decides it (see `stage_key`). With `resumable`, `build` gets the folder as a
-    killed run left it.
+    killed run left it. `parallel` steps may run in another process, so that their `build` can be pickled, and need
+    nothing but the folders of their inputs.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Step:
     params: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[Step, ...] = ()
     resumable: bool = False
+    parallel: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -71,10 +74,9 @@ class Step:
         return stage_key(self.name, version_of(self.name), self.params, [step.key for step in self.inputs])
 
     def detached(self) -> Step:
-        """The step with its inputs by key alone: what another process needs, if `build` can be pickled."""
-        return Step(
-            self.name, self.build, _plain(self.params, "params"), tuple(map(Stored, self.inputs)), self.resumable
-        )
+        """The step with its inputs by key alone: what another process needs."""
+        inputs = tuple(map(Stored, self.inputs))
+        return replace(self, params=_plain(self.params, "params"), inputs=inputs)
 
 
 class Stored(Step):
@@ -138,8 +140,9 @@ def stage_key(name: str, version: int, params: Mapping[str, Any], inputs: Sequen
     """20 hex digits of SHA-256 over what decides a stage's output. Any change changes it, the order of keys does not.
 
     `params` may hold None, booleans, numbers (numpy's too), strings, mappings with string keys, sequences, dataclasses,
-    and objects with an `identity` (a value, or a method that gives it), which stands for them. Raises TypeError for
-    anything else: a path, for one, says where data are, not which.
+    objects with an `identity` (a value, or a method that gives it), which stands for them, and functions without
+    arguments, for which their value stands: what has to be looked up is looked up when a key is asked for. Raises
+    TypeError for anything else: a path, for one, says where data are, not which.
     """
     keys = [part.key if isinstance(part, Artifact) else part for part in inputs]
     identity = [name, version, _plain(params, "params"), keys]
@@ -335,6 +338,8 @@ def _plain(value: Any, where: str) -> Any:
         return value
     if (identity := getattr(value, "identity", None)) is not None and not isinstance(value, type):
         return _plain(identity() if callable(identity) else identity, where)
+    if isinstance(value, (FunctionType, MethodType, partial)):
+        return _plain(value(), where)
     if is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):

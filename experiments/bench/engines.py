@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.results import REPOSITORY, Table, provenance, versions
+from experiments.harness.results import REPOSITORY, Table, provenance, versions
 from fac.backbone import ModelRef
 from fac.jsonl import write_json_atomic
 from fac.lab import shipped

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.results import REPOSITORY, Table, provenance, versions
+from experiments.harness.results import REPOSITORY, Table, provenance, versions
 from fac.jsonl import write_json_atomic
 
 RETRAINED = ("classifier", "scores")  # done again; what was measured and written stays

@@ -28,6 +28,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from experiments.harness.hub import reach_hub
 from experiments.harness.listing import experiment_lines, experiments, method_lines, register
 from experiments.harness.overrides import (
     CONF,
@@ -39,7 +40,6 @@ from experiments.harness.overrides import (
     quoted,
     with_experiment,
 )
-from experiments.hub import reach_hub
 from fac.errors import FacError
 
 if TYPE_CHECKING:

@@ -37,8 +37,8 @@ from fac.data.mixture import Part
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.features import FeatureSettings
+from fac.gap import InterpretSettings, Thresholds
 from fac.llm.engines import LLMConfig
-from fac.pipeline import ReadSettings, Thresholds
 from fac.sae import SaeRef, TrainSettings
 from fac.sae.checkpoint import SUFFIXES
 from fac.sae.recipe import RecipeSettings
@@ -158,7 +158,7 @@ class RunConfig:
         return self._noted("features")
 
     @property
-    def interpret(self) -> ReadSettings:
+    def interpret(self) -> InterpretSettings:
         """The group `interpret`, with seeds.annotation as its seed."""
         self._note("seeds.annotation")
         return self._noted("interpret")

@@ -347,7 +347,7 @@ def _name(overrides: Sequence[Override], configs: Sequence[DictConfig]) -> str |
 
 def _check_results(cfg: DictConfig, out: Path) -> None:
     """Raise FacError if `out` holds the table of another configuration."""
-    from experiments.results import config_hash  # which loads heavy libraries
+    from experiments.harness.outputs import config_hash  # which loads heavy libraries
 
     file = out / "table.json"
     kept = HASH.search(file.read_text(encoding="utf-8")) if file.is_file() else None

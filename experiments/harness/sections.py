@@ -16,11 +16,11 @@ from fac.data.mixture import Part
 from fac.data.source import HUB_ONLY, Source
 from fac.errors import FacError, closest
 from fac.features import FeatureSettings
+from fac.gap import InterpretSettings, Thresholds
 from fac.lab import shipped
 from fac.lab.world.tasks import TaskSizes, known_themes
 from fac.llm.engines import ANNOTATORS, KINDS, Engine, LLMConfig
 from fac.model_ref import ModelRef
-from fac.pipeline import ReadSettings, Thresholds
 from fac.sae import TrainSettings
 from fac.sae.recipe import RecipeSettings
 from fac.settings import Problems, SettingsError, checked, is_unset, not_set, typed
@@ -179,14 +179,16 @@ def features_of(values: Mapping[str, Any]) -> FeatureSettings:
     return settings
 
 
-def interpret_of(values: Mapping[str, Any], seed: Any) -> ReadSettings:
+def interpret_of(values: Mapping[str, Any], seed: Any) -> InterpretSettings:
     """The group `interpret`; `seed` is seeds.annotation."""
-    return made(ReadSettings, _without_own(values, "interpret", {"seed": seed}), "interpret")
+    return made(InterpretSettings, _without_own(values, "interpret", {"seed": seed}), "interpret")
 
 
 def thresholds_of(values: Mapping[str, Any]) -> Thresholds:
-    default = values.get("default")
-    return made(Thresholds, {**values, **({} if default is None else {"default": str(default)})}, "thresholds")
+    kept = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    if kept.get("default") is not None:
+        kept["default"] = str(kept["default"])  # 0.5 is a number in a file
+    return made(Thresholds, kept, "thresholds")
 
 
 def synthesis_of(values: Mapping[str, Any], seed: Any, max_new_tokens: Any = 1) -> SynthesisSettings:

@@ -1,120 +1,192 @@
-"""What a task brings: how its rows are drawn, read, trained on and tested.
+"""What a task brings: how its examples are drawn, trained on and tested.
 
-A new task is a module that defines a `Task`, its line in `TASKS`, its prompts, and its settings in conf/tasks. Knows:
-the interface. Does not know: any task.
+A new task is a module that defines a `Task`, its line in `TASKS`, its prompts, and its settings in conf/tasks.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from fac.data.schemas import Schema
+from fac.llm.engines import Judge
+from fac.synthesis.settings import Settings
 
 from eval.statistics import Replicates
-from experiments.job import Job
-from fac.backbone import ModelRef
-from fac.data.corpus import write_examples
-from fac.data.examples import Example, LoadReport
-from fac.data.held_out import HeldOut
+from fac.data.examples import LoadReport
 from fac.data.source import Source
-from fac.lab.world.tasks import TaskSizes
 from fac.llm.base import ChatModel
+from fac.model_ref import ModelRef
 from fac.prompts import Prompts
-from fac.store import Artifact, Store
-from fac.synthesis.forms import Form
-from fac.synthesis.replies import Read
-from fac.synthesis.two_step import Settings
+from fac.store import Step
 
-ROWS = "rows.jsonl"
-REPLICATES = "replicates.npz"  # beside a cell's metrics: those of `Task.metric` and `Task.also` that have them
+METRICS, REPLICATES = "metrics.json", "replicates.npz"
 ROLES = ("anchor", "seed", "human", "test")
 
 Protocol = Literal["added", "alone"]
-"""Whether what a method writes is added to the seed's rows or stands in their place."""
+"""Whether what a method writes is added to the seed's examples or stands in their place."""
 
 PLAIN: Mapping[str, str] = {"n": "count", "pairs": "count", "norm": "norm"}
 """Metrics of a test that are no fractions, with their units."""
 
-Labelled = tuple[str, int | None]  # a row, and the label that its data set gives it
+Labelled = tuple[Any, int | None]  # an example of the task's schema, and the label that its data set gives it
 
 
 @dataclass(frozen=True)
-class TaskData:
-    """The data of one task."""
+class Training:
+    """What is trained. Folders hold examples (`fac.data.example_set`)."""
 
-    anchor: Artifact  # corpus that the relevant features are found on
-    known: Artifact  # corpus of the seed data: what training starts from, as the SAE reads it
-    base: tuple[Artifact, ...]  # what every row trains on beside the seed's rows or its own: toxicity's safe texts
-    seed: Artifact  # the seed's own rows, to train on
-    seed_rows: Sequence[str]  # ... and as texts
-    human_rows: Sequence[str]
-    test: Artifact
-    held_out: HeldOut  # what the test, the validation set and AlpacaEval ask
-    labelled: Artifact | None = None  # for the statistical judge
-    evaluation: Any = None  # how data sets are tested: the task's own dataclass
-    notes: Sequence[str] = ()  # what was read, and what was left out of it
-    losses: Sequence[str] = ()  # those of the notes that say that rows were left out: a table carries them
+    model: ModelRef
+    settings: Any  # the task's own dataclass
+    seed: int
+    fixed: tuple[Path, ...] = ()  # what every method trains on, such as toxicity's safe texts
+    seed_examples: Path | None = None  # the seed's own examples; None where they are not trained on
+    added: Path | None = None  # what the method adds; None where it adds nothing
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """All that is trained on, one after the other."""
+        return (*self.fixed, *(part for part in (self.seed_examples, self.added) if part is not None))
 
 
 @dataclass(frozen=True)
+class Testing:
+    """What is tested, on what."""
+
+    model: ModelRef
+    settings: Any  # those of the training
+    trained: Path | None  # None: the model as it is
+    test: Path
+    references: Mapping[str, Path] = field(default_factory=dict)  # what else the test needs
+    judge: ModelRef | Judge | None = None  # who is asked about answers, where the test asks
+
+
+@dataclass(frozen=True)
+class TaskSteps:
+    """The data of one task, as steps that end in sets of examples."""
+
+    draw: Step  # the examples of all roles, what was left out, and what nothing may be trained on
+    anchor: Step  # what the relevant features are found on
+    seed: Step  # the seed data as the SAE reads them
+    fixed: tuple[Step, ...]  # what every method trains on beside the seed's examples or its own
+    seed_examples: Step  # the seed's own examples, to train on
+    human: Step  # what people wrote about everything
+    test: Step
+    labelled: Step | None = None  # for the statistical judge
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
-    """One column of Table 1."""
+    """One task."""
 
     name: str
-    metric: str  # key of what `test` returns that the table shows
-    column: str  # of the paper's Table 1
-    title: str
-    form: Form
+    title: str  # such as "Toxicity"
+    metric: str  # key of what `test` returns that tables show
+    metric_title: str  # such as "AUPRC"
+    paper_column: str = ""  # of the paper's Table 1; "" where its number is of another kind
+    schema: Schema[Any]
     settings: type  # dataclass of the training settings
-    stage: str  # name of the training stage
-    train: Callable[[Job, Path], None]  # writes what was trained to the folder
-    # (job, trained, own folder) -> metrics, as fractions but for PLAIN
-    test: Callable[[Job, Path, Path], dict[str, float]]
-    read: Callable[[Source, LoadReport], Iterable[Labelled]]  # a data set as rows
+    sizes: type  # dataclass of the sizes in the lab's world
+    stage: str  # name of the training step
+    train: Callable[[Training, Path], None]  # writes what was trained to the folder
+    test: Callable[[Testing, Path], dict[str, float]]  # metrics, as fractions but for PLAIN; its log in the folder
+    read: Callable[[Source, LoadReport], Iterable[Labelled]]  # a data set as examples
+    drawn_in_lab: Callable[[str, int, Any], list[Labelled]]  # (role, world, sizes): examples of the lab's world
     unit: str = "percent"
-    note: str = ""  # printed below the table
-    note_on_data: str = ""  # ... in its place, where the rows come from data sets and not from the lab
-    also: Mapping[str, str] = field(default_factory=dict)  # further metrics that the table shows, with their titles
+    note: str = ""  # printed below a table
+    note_on_data: str = ""  # ... in its place, where the examples come from data sets and not from the lab
+    also: Mapping[str, str] = field(default_factory=dict)  # further metrics that tables show, with their titles
     from_base: bool = False  # trains the base model, not the instruct model
-    untrained: bool = False  # the model can be tested as it is, without training: the row "base"
-    # Written rows as they are trained on, in order, or why one cannot be.
-    finish: Callable[[Store, Sequence[str], ChatModel, Prompts, Settings], list[Read]] | None = None
-    others: Callable[[Store, TaskData, ModelRef], dict[str, Artifact]] | None = None  # what the test needs besides
+    untrained: bool = False  # the model can be tested as it is, without training: the method "base"
+    fixed: tuple[str, ...] = ()  # roles that every method trains on
+    seed_role: str = "seed"  # role of the seed's own examples
     roles: tuple[str, ...] = ROLES  # the data sets that it needs
     may_have: tuple[str, ...] = ("validation",)  # those that it can do without
+    # Written examples as they are trained on, where they need more than was written: a step like that of synthesis.
+    complete: Callable[[Step, ChatModel, Prompts, Settings], Step] | None = None
+    # What the test needs beside its examples; (data, model of the run, evaluation).
+    references: Callable[[TaskSteps, ModelRef, Any], dict[str, Step]] | None = None
     evaluation: type | None = None  # dataclass of how it is tested on data sets, where there is a choice
-    sizes: type = TaskSizes  # dataclass of how much of each role is drawn from the lab's world
 
 
-def trained_on(data: TaskData, added: Artifact | None, protocol: Protocol) -> dict[str, Any]:
-    """What a row trains on, by the names of Job's fields. A row that adds nothing has the seed's rows either way."""
-    alone = added is not None and protocol == "alone"
-    return {"base": data.base, "seed_rows": None if alone else data.seed, "added": added}
+def train_step(
+    task: Task,
+    model: ModelRef,
+    settings: Any,
+    seed: int,
+    fixed: Sequence[Step],
+    seed_examples: Step | None,
+    added: Step | None,
+) -> Step:
+    """Train a task's model on examples."""
+    parts = {"seed_examples": seed_examples, "added": added}
+    named = {name: step for name, step in parts.items() if step is not None}
+    decided = settings.identity() if hasattr(settings, "identity") else asdict(settings)
+    params = {"task": task.name, "model": model, "seed": seed, "trained_on": list(named), **decided}
+    build = partial(_train, task.name, Training(model, settings, seed), len(fixed), tuple(named))
+    return Step(task.stage, build, params, (*fixed, *named.values()), resumable=True, parallel=True)
 
 
-def rows_artifact(store: Store, form: Form, rows: Sequence[str]) -> Artifact:
-    """Rows of training data, and the chats of them that the SAE reads as a corpus, in one artifact."""
+def _train(task: str, training: Training, fixed: int, names: Sequence[str], folder: Path, *parts: Path) -> None:
+    from experiments.tasks import TASKS
 
-    digest = hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest()
-    return store.stage(
-        "rows", lambda folder: write_rows(form, rows, folder), params={"form": form.name, "sha256": digest}
-    )
+    named = dict(zip(names, parts[fixed:], strict=True))
+    TASKS[task].train(replace(training, fixed=parts[:fixed], **named), folder)
 
 
-def write_rows(form: Form, rows: Sequence[str], folder: Path) -> None:
-    """What `rows_artifact` holds."""
-    (folder / ROWS).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    chats = (chat for row in rows for chat in form.chats(row))
-    write_examples((Example(chat, 1, str(i)) for i, chat in enumerate(chats, start=1)), folder)
+def scores_step(
+    task: Task,
+    model: ModelRef,
+    settings: Any,
+    trained: Step | None,
+    test: Step,
+    references: Mapping[str, Step],
+    judge: ModelRef | Judge | None,
+) -> Step:
+    """Test what was trained, or the model as it is (`load_metrics`)."""
+    names = sorted(references)
+    params = {
+        "task": task.name,
+        "judge": judge if references else None,
+        # what was trained holds them; a model that is tested as it is does not
+        "untrained": None if trained is not None else {"model": model, "settings": asdict(settings)},
+    }
+    tested = () if trained is None else (trained,)
+    build = partial(_test, task.name, model, settings, judge, trained is not None, tuple(names))
+    inputs = (*tested, test, *(references[name] for name in names))
+    return Step("scores", build, params, inputs, resumable=True, parallel=True)
+
+
+def _test(
+    task: str,
+    model: ModelRef,
+    settings: Any,
+    judge: ModelRef | Judge | None,
+    is_trained: bool,
+    names: Sequence[str],
+    folder: Path,
+    *parts: Path,
+) -> None:
+    from experiments.tasks import TASKS
+
+    trained, (test, *others) = (parts[0], parts[1:]) if is_trained else (None, parts)
+    testing = Testing(model, settings, trained, test, dict(zip(names, others, strict=True)), judge)
+    metrics = TASKS[task].test(testing, folder)
+    (folder / METRICS).write_text(json.dumps(metrics), encoding="utf-8")
+
+
+def load_metrics(folder: Path) -> dict[str, float]:
+    """What a test found."""
+    return json.loads((folder / METRICS).read_text(encoding="utf-8"))
 
 
 def keep_replicates(folder: Path, replicates: Replicates) -> None:
-    """Bootstrap replicates of the metrics over the test's items, [draws] each; every cell has the same draws."""
+    """Bootstrap replicates of the metrics over the test's items, [draws] each; every trial has the same draws."""
     np.savez(folder / REPLICATES, **replicates)  # type: ignore[arg-type]
 
 
@@ -124,8 +196,3 @@ def load_replicates(folder: Path) -> Replicates:
         return {}
     with np.load(folder / REPLICATES) as held:
         return dict(held)
-
-
-def load_rows(artifacts: Iterable[Artifact]) -> list[str]:
-    """The rows of several artifacts, one after the other."""
-    return [json.loads(line) for part in artifacts for line in (part.path / ROWS).read_text().splitlines()]

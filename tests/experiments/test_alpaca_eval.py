@@ -14,7 +14,7 @@ from support.cli import COMMAND, environment, fac_here
 from support.openai_server import Answer, FaultyServer, completion
 
 from eval.alpaca import HUB_FILE, length_controlled, minimal_length_control, read_annotations
-from experiments.results import LAB_LABEL, Table
+from experiments.harness.results import LAB_LABEL, Table
 from fac.data.files import content_digest
 from fac.prompts import Prompts
 

@@ -15,7 +15,7 @@ from support.encoders import sentences
 from support.models import tiny_model
 
 from experiments import labels
-from experiments.results import LAB_LABEL, Table
+from experiments.harness.results import LAB_LABEL, Table
 from fac.pooled import Pooled
 
 WIDTH = 128

@@ -8,7 +8,7 @@ import pytest
 from support.cli import Finished, fac_here
 
 from experiments.dry_run import LAYOUTS, MEASURING
-from experiments.results import Table
+from experiments.harness.results import Table
 from experiments.run import CONF
 
 SIZES = {"anchor": 14, "safe": 20, "human": 10, "labelled": 100, "validation": 9, "test": 60, "known": 6}

@@ -13,7 +13,7 @@ from support.cli import COMMAND, environment, fac_here
 from support.openai_server import FaultyServer, by_rule
 from support.vllm_server import NAME, vllm_server
 
-from experiments.results import Table
+from experiments.harness.results import Table
 from fac.lab import shipped
 
 KEY = "sk-planted-0c5d9e21f7"

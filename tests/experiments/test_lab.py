@@ -11,7 +11,7 @@ import psutil
 import pytest
 from support.cli import Finished, fac_here, start_fac
 
-from experiments.results import Table, paper_table
+from experiments.harness.results import Table, paper_table
 from fac.synthesis.methods import METHODS
 
 REDUCED = (

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import config, labels
 from experiments.main_results import task_plans
-from experiments.results import LAB_LABEL, paper_table
+from experiments.harness.results import LAB_LABEL, paper_table
 from experiments.run import CONF
 from experiments.tasks import TASKS
 from fac.backbone import ModelRef

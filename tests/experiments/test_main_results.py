@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.cli import Finished, fac_here
 
-from experiments.results import Table
+from experiments.harness.results import Table
 from experiments.tasks import TASKS
 
 SMALL = "{anchor: 20, seed: 16, human: 10, validation: 10, test: 16, known: 3}"

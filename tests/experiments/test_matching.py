@@ -11,7 +11,7 @@ from support.cli import Finished, fac_here
 from support.encoders import WIDTH, sentences, train_sae
 from support.models import tiny_model
 
-from experiments.results import Table
+from experiments.harness.results import Table
 from fac.pooled import Pooled
 
 TEXTS, AT_LEAST, MIN_ACTIVE = 160, 0.5, 4

@@ -9,7 +9,7 @@ import pytest
 from support.cli import fac_here
 from support.openai_server import FaultyServer
 
-from experiments.results import Table
+from experiments.harness.results import Table
 
 SMALL = [
     "scale=paper",

@@ -14,7 +14,7 @@ from experiments import config
 from experiments.lab_page import Row
 from experiments.main_results import jobs_of, task_plans
 from experiments.parity import QUIRKS, notes, read_by
-from experiments.results import Table
+from experiments.harness.results import Table
 from experiments.run import CONF
 from experiments.tasks.base import TaskData
 from fac.backbone import ModelRef

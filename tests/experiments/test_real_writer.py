@@ -16,7 +16,7 @@ from support.cli import Finished, fac_here
 from support.openai_server import FaultyServer
 from support.real_writer import GOOD, RealWriter, Sent
 
-from experiments.results import Table
+from experiments.harness.results import Table
 from fac.llm.base import request_seed
 from fac.llm.openai import SEEDS
 from fac.prompts import ROOT

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.cli import fac_here
 
-from experiments.results import Table
+from experiments.harness.results import Table
 
 QUICK = [
     "experiment=reward",

@@ -12,7 +12,7 @@ from support.encoders import sentences
 from support.models import tiny_model
 
 from experiments.labels import OWN_LABEL
-from experiments.results import Table
+from experiments.harness.results import Table
 from experiments.run import CONF
 from experiments.sae import _parts
 from fac.backbone import Backbone, ModelRef

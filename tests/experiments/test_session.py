@@ -7,8 +7,8 @@ import hydra
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.report import Page
-from experiments.results import Table, measured
+from experiments.harness.report import Page
+from experiments.harness.results import Table, measured
 from experiments.run import CONF
 from experiments.session import Session, StageTime
 from fac.errors import FacError

@@ -17,7 +17,7 @@ from support.models import tiny_model
 from eval.steering import Answers, evaluate, score
 from experiments import config
 from experiments.labels import OWN_LABEL
-from experiments.results import Table
+from experiments.harness.results import Table
 from experiments.run import CONF
 from experiments.session import Session
 from experiments.steering import Settings, _behaviors, _table

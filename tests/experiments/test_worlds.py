@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.cli import fac_here
 
-from experiments.results import Table
+from experiments.harness.results import Table
 from experiments.worlds import cell_of, comparisons, sentence
 
 WORLDS, GENERATIONS, SEEDS = (0, 1, 2), (42, 43), (7, 8)

@@ -114,6 +114,19 @@ def test_what_cannot_be_known_is_said_when_the_key_is_asked_for(store):
         missing([step("b", "2", lost)], kept)
 
 
+def test_a_function_in_a_key_stands_for_its_value_and_is_called_when_the_key_is_asked_for():
+    called: list[str] = []
+
+    def looked_up(value: str) -> str:
+        called.append(value)
+        return value
+
+    later = Step("a", write, {"x": lambda: looked_up("abc"), "y": [partial(looked_up, "d")]})
+    assert called == []
+    assert later.key == Step("a", write, {"x": "abc", "y": ["d"]}).key
+    assert called == ["abc", "d"]
+
+
 @pytest.mark.parametrize("identity", ["abc", lambda: "abc"], ids=["a value", "a method"])
 def test_an_object_with_an_identity_stands_in_a_key_for_it(identity: str | Callable[[], str]):
     thing = type("Thing", (), {"identity": identity if isinstance(identity, str) else staticmethod(identity)})()

@@ -8,8 +8,8 @@ import pytest
 from hydra.core.override_parser.types import QuotedString
 
 from experiments.harness import overrides
+from experiments.harness.outputs import config_hash
 from experiments.harness.overrides import as_written, own_folders, parsed, quoted, resolved, with_experiment
-from experiments.results import config_hash
 from fac.errors import FacError
 from fac.settings import Problems
 

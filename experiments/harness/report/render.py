@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.report.chart import draw
-from experiments.report.page import Page
+from experiments.harness.report.chart import draw
+from experiments.harness.report.page import Page
 
 SHOWN_AT_ONCE = 8  # of features and of samples; the rest unfolds
 

@@ -7,28 +7,31 @@ scored on its own test set. Anything else is the user's own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from fac.llm.engines import LLMConfig
 
-from experiments import config
-from experiments.engines import Engines
-from experiments.results import LAB_LABEL, REPOSITORY, PaperNumber, paper_table
+from experiments.harness.config import CONF, RunConfig, read_config
+from experiments.harness.paper_numbers import PaperNumber, paper_table
+from experiments.harness.results import LAB_LABEL
+from experiments.harness.sections import TaskConfig
+from experiments.tasks import TASKS
 from experiments.tasks.base import Task
-from experiments.tasks.data import Origin, Sources, origin_of
-from fac.backbone import ModelRef
+from experiments.tasks.sources import sets_of
 from fac.data.files import content_digest
 from fac.data.source import Source
 from fac.lab import MODELS
+from fac.model_ref import ModelRef
 
 Kind = Literal["lab", "paper", "own"]
 OWN_LABEL = (
     "OWN DATA OR MODEL: neither the lab's nor the paper's setting, so the paper's numbers do not stand beside these"
 )
-TABLE_1_MODEL = "llama"  # a name of conf/model: Table 1 and its like are of LLaMA-3.1-8B-Instruct
-PAPER_TASKS = REPOSITORY / "conf" / "tasks" / "paper.yaml"
-PAPER_CORPUS = REPOSITORY / "conf" / "corpus" / "paper.yaml"
+TABLE_1_MODELS = ("llama31_8b", "lab_llama")  # names of conf/model: Table 1 and its like are of LLaMA-3.1-8B-Instruct
+PAPER_CORPUS = CONF / "corpus" / "paper.yaml"
 CAA_TESTS = {  # SHA-256 of the test files of github.com/nrimsky/CAA, which are on no hub
     "sycophancy": "96391f0468cadb5214c34dff9f614be6725699d9f395387f8a9b6ca630d9cb77",
     "survival-instinct": "750a96d7864c864b39168efed636cd79289bad6746024922a7367ccc171f951f",
@@ -52,15 +55,21 @@ def label(kinds: Iterable[Kind]) -> str:
     return OWN_LABEL if "own" in found else LAB_LABEL if "lab" in found else ""
 
 
-def kind_of(data: Kind, models: Mapping[str, ModelRef], engines: Engines | None = None) -> Kind:
+def kind_of(run: RunConfig, task: str, models: Iterable[str]) -> Kind:
+    """Whose the numbers are that models (names of conf/model) get on the test set of a task of this run."""
+    refs = {name: run.for_model(name).model.ref for name in models}
+    return kind(data_of(TASKS[task], run.tasks[task]), refs, run.llms)
+
+
+def kind(data: Kind, models: Mapping[str, ModelRef], llms: LLMConfig | None = None) -> Kind:
     """Whose the numbers are that models (by their names in conf/model) get on such data.
 
-    `engines` are who else takes part: another writer or annotator than the lab's models makes no number of the lab.
+    `llms` are who else takes part: another writer or annotator than the lab's models makes no number of the lab.
     """
     if data == "paper":
         return "paper" if all(ref.path == _papers_model(name) for name, ref in models.items()) else "own"
     if data == "lab":
-        others = (engines.writer, *engines.annotators.values()) if engines else ()
+        others = (llms.writer, *llms.annotators.values()) if llms else ()
         taking_part = [*models.values(), *(engine.model for engine in others if not engine.follows_run)]
         return "lab" if all(ref is not None and is_shipped(ref) for ref in taking_part) else "own"
     return "own"
@@ -71,27 +80,32 @@ def is_shipped(model: ModelRef) -> bool:
     return Path(model.path).resolve().is_relative_to(MODELS.resolve())
 
 
-def data_of(task: Task, origin: Origin) -> Kind:
+def data_of(task: Task, config: TaskConfig) -> Kind:
     """Whose the test set of a task is."""
-    if not isinstance(origin, Sources):
+    if config.sizes is not None:
         return "lab"
-    published = "test" not in origin.sample and is_published(task, list(origin.of("test").values()))
+    published = "test" not in config.sample and is_published(task, list(sets_of(config, "test").values()))
     return "paper" if published else "own"
 
 
 def is_published(task: Task, tests: list[Source]) -> bool:
-    """Whether the sources of a test are the paper's test set (conf/tasks/paper.yaml), whole.
+    """Whether the sources of a test are the paper's test set (conf/tasks/paper), whole.
 
     Other rows of the same data set may join it: how much of ToxicChat the paper takes is not known.
     """
     if task.name in BEHAVIORS:
         files = [file for test in tests for file in test.paths]
         return len(files) == 1 and tests[0].limit is None and is_caa_test(BEHAVIORS[task.name], files[0])
-    papers = origin_of(task, yaml.safe_load(PAPER_TASKS.read_text())[task.name])
-    assert isinstance(papers, Sources)
-    papers_test = papers.sets["test"]
-    same = all(getattr(tests[0], option) == getattr(papers_test, option) for option in AS_PUBLISHED)
-    return same and all(test.path == papers_test.path for test in tests)
+    papers = _papers_tests()[task.name]
+    same = all(getattr(tests[0], option) == getattr(papers, option) for option in AS_PUBLISHED)
+    return same and all(test.path == papers.path for test in tests)
+
+
+@cache
+def _papers_tests() -> dict[str, Source]:
+    """The test set of every task as the paper's scale has it."""
+    tasks = read_config(["scale=paper"]).tasks
+    return {name: config.data["test"] for name, config in tasks.items()}
 
 
 def is_papers_corpus(parts: Mapping[str, Source]) -> bool:
@@ -107,7 +121,7 @@ def is_caa_test(behavior: str, file: Path) -> bool:
 
 def stands_beside(kind: Kind, model: str, test: str = "test") -> bool:
     """Whether numbers of Table 1's model may stand beside those of the model of this name, scored on this set."""
-    return kind != "own" and test == "test" and model == TABLE_1_MODEL
+    return kind != "own" and test == "test" and model in TABLE_1_MODELS
 
 
 def table_1(task: Task, row: str, settings: Any = None) -> PaperNumber | None:
@@ -122,9 +136,10 @@ def table_1(task: Task, row: str, settings: Any = None) -> PaperNumber | None:
         return None
     if (task.name, row) == ("toxicity", "random_features"):
         return paper_table("table12").get(row, "auprc")
-    return paper_table("table1").get(row, task.column)
+    return paper_table("table1").get(row, task.paper_column)
 
 
 def _papers_model(name: str) -> str | None:
-    file = config.MODELS / f"{name}.yaml"
-    return yaml.safe_load(file.read_text()).get("at", {}).get("paper", {}).get("path") if file.is_file() else None
+    file = CONF / "model" / f"{name}.yaml"
+    found = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    return None if str(found.get("path")).startswith(("lab:", "???")) else found.get("path")

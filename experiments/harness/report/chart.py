@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from experiments.report.page import Figure, Series
+from experiments.harness.report.page import Figure, Series
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 46, 446, 30, 258  # the plotting area; the y label stands above it

@@ -4,7 +4,7 @@
 write the file. Knows: how results look. Does not know: where they come from.
 """
 
-from experiments.report.page import Feature, Figure, Page, Sample, Series, Span
-from experiments.report.render import render
+from experiments.harness.report.page import Feature, Figure, Page, Sample, Series, Span
+from experiments.harness.report.render import render
 
 __all__ = ["Feature", "Figure", "Page", "Sample", "Series", "Span", "render"]

@@ -21,7 +21,7 @@ from experiments.doctor.base import Finding, checked, name_of
 from experiments.doctor.hub import cached, on_hub
 from experiments.doctor.needs import Encoder, Shape
 from experiments.engines import COMPARE, Engine
-from experiments.results import REPOSITORY
+from experiments.harness.results import REPOSITORY
 from experiments.tasks import TASKS
 from fac import model_weights
 from fac.backbone import ModelRef, default_device, load_config, load_tokenizer

@@ -1,17 +1,11 @@
-"""Which ways of the released code a run copied: the notes below its table.
-
-Knows: the switches of conf/parity and what each does, in words. Does not know: how they do it (fac.features,
-fac.pipeline, fac.synthesis).
-"""
+"""Which ways of the released code a run copied: the notes below its table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from omegaconf import DictConfig
-
-from experiments.config import plain
+from experiments.harness.config import RunConfig
 from experiments.tasks.steering import SteeringSettings
 
 # key -> (is it on?, what it does); {} is the value
@@ -22,7 +16,7 @@ QUIRKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "features.span_end": (lambda end: end == "before", "spans end before the activating token"),
     "interpret.span_tokens": (lambda tokens: tokens == 10, "spans of {} tokens shown"),
     "interpret.verified": (bool, "relevant features need a verified explanation"),
-    "missing.rule": (lambda rule: rule == "annotation", "the seed side judged by annotation"),
+    "interpret.missing": (lambda rule: rule == "annotation", "the seed side judged by annotation"),
     "synthesis.pair": (lambda pair: pair == "official", "pairs of the best and the second best candidate"),
     "synthesis.summary": (lambda summary: summary == "analysis", "the writer reads the judge's analysis"),
     "synthesis.spans": (lambda spans: spans == 0, "no spans in the step-1 prompt"),
@@ -40,23 +34,17 @@ QUIRKS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def read_by(tasks: Iterable[str]) -> tuple[str, ...]:
-    """The keys of QUIRKS that an experiment on these tasks reads."""
-    own = tuple(f"tasks.{task}." for task in tasks)
-    return tuple(key for key in QUIRKS if not key.startswith("tasks.") or key.startswith(own))
-
-
-def notes(cfg: DictConfig, reads: Iterable[str], trained: Iterable[object] = ()) -> tuple[str, ...]:
-    """One note that names what was on of the keys that an experiment reads; none if nothing was.
-
-    `reads` are groups or whole keys of QUIRKS; `trained` are the training settings of the run's tasks.
-    """
-    read = tuple(reads)
+def notes(run: RunConfig, tasks: Iterable[str]) -> tuple[str, ...]:
+    """One note that names what was on, of a run that works on these tasks; none if nothing was."""
+    tasks = tuple(tasks)
+    read = [key for key in QUIRKS if not key.startswith("tasks.") or key.split(".")[1] in tasks]
     on = [
-        f"{says.format(held)} ({key})"
-        for key, (is_on, says) in QUIRKS.items()
-        if key.startswith(read) and is_on(held := plain(cfg, key))
+        f"{says.format(value)} ({key})"
+        for key in read
+        for is_on, says in [QUIRKS[key]]
+        if is_on(value := run.value(key))
     ]
+    trained = [run.tasks[task].train for task in tasks]
     if any(isinstance(settings, SteeringSettings) and settings.positions == "all" for settings in trained):
         on.append("steering vectors added at all positions (positions=all)")
     return (f"Ways of the released code that were on: {'; '.join(on)}.",) if on else ()

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.report import Feature, Figure, Page, Sample, Series, Span, render
-from experiments.report.chart import BOTTOM, LEFT, RIGHT, TOP, WIDTH, draw
-from experiments.report.render import SHOWN_AT_ONCE, duration
-from experiments.results import LAB_LABEL, Table, measured, paper_table
+from experiments.harness.paper_numbers import paper_table
+from experiments.harness.report import Feature, Figure, Page, Sample, Series, Span, render
+from experiments.harness.report.chart import BOTTOM, LEFT, RIGHT, TOP, WIDTH, draw
+from experiments.harness.report.render import SHOWN_AT_ONCE, duration
+from experiments.harness.results import LAB_LABEL, Table, measured
 
 VOID = {"meta", "img"}
 NASTY = "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\"> & \"q\""

@@ -1,14 +1,11 @@
-"""What can stand on a report page, as plain records. Every text is shown as it is: the renderer escapes it.
-
-Knows: the parts of a page. Does not know: HTML, or how the parts were computed.
-"""
+"""What can stand on a report page, as plain records. Every text is shown as it is: the renderer escapes it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from experiments.results import Table
+from experiments.harness.results import Table
 
 
 @dataclass(frozen=True)
@@ -88,6 +85,7 @@ class Page:
     samples: Sequence[Sample] = ()
     sample_note: str = ""  # such as a warning about what the samples say
     stage_seconds: Sequence[tuple[str, float]] = ()
+    files: Mapping[str, str] = field(default_factory=dict)  # more of the run's folder, by name: their text
 
     @property
     def labels(self) -> list[str]:

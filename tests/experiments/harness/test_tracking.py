@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from experiments.tracking import Tracker, flatten
+from experiments.harness.tracking import Tracker, flatten
 
 AWAY = "http://127.0.0.1:9"  # the discard port: refused at once
 

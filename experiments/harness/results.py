@@ -1,114 +1,30 @@
-"""What an experiment ends in: cells, tables, the paper's numbers beside them, and the four files of `out`.
-
-Knows: how a measured number is summarised over seeds, compared, printed, written and read back, and the numbers that
-the paper reports (`results/paper/*.yaml`). Does not know: how a number was measured, or how the HTML page looks
-(`experiments.report`).
-"""
+"""Cells and tables: how a measured number is summarised over seeds, compared, printed, written and read back."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
 import json
 import math
-import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.statistics import interval
+from experiments.harness.paper_numbers import PaperNumber
 from fac.errors import FacError
-from fac.provenance import DIRTY, REPOSITORY, commit_of_this_process, host
+from fac.provenance import DIRTY, commit_of_this_process, host
 from fac.provenance import versions as versions  # who writes a table names them, too
 from fac.store import Origin
 
-PAPER_TABLES = REPOSITORY / "results" / "paper"
 LAB_LABEL = "LAB RESULT: small models and a written world; compare shapes, not values"
-# Where and how fast a run went, not what it computed. The first group counts only at the top of the configuration.
-UNHASHED_GROUPS = frozenset({"dry_run", "hydra", "launcher", "out", "paths", "tracking"})
-UNHASHED_KEYS = frozenset({"device", "n_jobs", "num_workers", "workers"})
 # unit -> decimals of our numbers and of the paper's
 DECIMALS = {"percent": (1, 2), "points": (1, 2), "count": (1, 1), "seconds": (1, 1), "features": (2, 2), "loss": (4, 4)}
 
-Scale = Literal["lab", "paper"]
 STEPS = "steps"  # of a table's provenance
-
-
-@dataclass(frozen=True)
-class PaperNumber:
-    """A number printed in the paper, in the unit of its table."""
-
-    mean: float
-    std: float | None
-    source: str  # arXiv id and table, with "(sic: ...)" where the print contradicts itself
-
-
-@dataclass(frozen=True)
-class PaperTable:
-    """One table of the paper; `results/README.md` describes its file."""
-
-    name: str
-    title: str
-    source: str
-    units: Mapping[str, str]  # column -> unit
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    numbers: Mapping[tuple[str, str], PaperNumber]  # (row, column) -> number
-    names: Mapping[str, str]  # row or column -> the name to print
-    sic: Mapping[tuple[str, str], str]
-    note: str = ""
-
-    def get(self, row: str, column: str) -> PaperNumber | None:
-        """The reported number, or None where the paper has none."""
-        return self.numbers.get((row, column))
-
-
-def paper_table(name: str) -> PaperTable:
-    """Load `results/paper/<name>.yaml`, such as "table1" or "figure15".
-
-    Raises:
-        FacError: no such file; the message lists those there are.
-    """
-    import yaml
-
-    path = PAPER_TABLES / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in PAPER_TABLES.glob("*.yaml")))
-        raise FacError(f"No numbers of the paper are kept under the name {name!r}; there are {known}.")
-    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    sic = {_split(key): why for key, why in raw.get("sic", {}).items()}
-    numbers = {}
-    for row, cells in raw["rows"].items():
-        for column, value in cells.items():
-            mean, std = (value["mean"], value["std"]) if isinstance(value, dict) else (value, None)
-            why = sic.get((row, column))
-            source = f"{raw['source']} (sic: {why})" if why else raw["source"]
-            numbers[row, column] = PaperNumber(float(mean), None if std is None else float(std), source)
-    columns = tuple(raw["columns"])
-    unit = raw["unit"]
-    return PaperTable(
-        name=name,
-        title=raw["title"],
-        source=raw["source"],
-        units={column: unit[column] if isinstance(unit, dict) else unit for column in columns},
-        rows=tuple(raw["rows"]),
-        columns=columns,
-        numbers=numbers,
-        names=raw["names"],
-        sic=sic,
-        note=raw.get("note", ""),
-    )
-
-
-def _split(key: str) -> tuple[str, str]:
-    row, column = key.split("/")
-    return row, column
 
 
 @dataclass(frozen=True)
@@ -230,7 +146,7 @@ class Table:
     """The result of one experiment. Rows and columns are keys; `names` says how they are printed."""
 
     experiment: str
-    scale: Scale
+    scale: str
     title: str
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -425,64 +341,3 @@ def _short(commit: str | None) -> str:
     if commit is None:
         return "no checkout"
     return commit.removesuffix(DIRTY)[:7] + (DIRTY if commit.endswith(DIRTY) else "")
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """Twelve hex digits over a resolved configuration (plain containers).
-
-    Not in the hash: the groups `UNHASHED_GROUPS` at the top, the keys `UNHASHED_KEYS` anywhere, and the order of keys.
-    """
-    kept = {key: value for key, value in config.items() if key not in UNHASHED_GROUPS}
-    text = json.dumps(_without(kept, UNHASHED_KEYS), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _without(value: Any, keys: frozenset[str]) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without(item, keys) for key, item in value.items() if key not in keys}
-    if isinstance(value, list | tuple):
-        return [_without(item, keys) for item in value]
-    return value
-
-
-def check_writable(out: Path) -> None:
-    """Make `out` and try a small file in it, so that a wrong folder is found before hours of work.
-
-    Raises:
-        FacError: the folder cannot be written.
-    """
-    probe = out / f".probe.{os.getpid()}.tmp"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe.write_text("fac", encoding="utf-8")
-        probe.unlink()
-    except OSError as error:
-        raise _unwritable(out, error) from error
-
-
-def _unwritable(out: Path, error: OSError) -> FacError:
-    return FacError(
-        f"Results cannot be written to {out} ({error.strerror or error}); free some space or choose another folder "
-        "with out=DIR, and run again: everything computed is kept."
-    )
-
-
-def write_outputs(out: Path, texts: Mapping[str, str]) -> None:
-    """Write files to `out` by their names, in this order, each whole or not at all.
-
-    Raises:
-        FacError: the folder cannot be written (full disk, read-only, a file in the way).
-    """
-    drafts = {out / name: out / f".{name}.{os.getpid()}.tmp" for name in texts}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for path, draft in drafts.items():
-            draft.write_text(texts[path.name], encoding="utf-8")
-        for path, draft in drafts.items():
-            draft.replace(path)
-    except OSError as error:
-        raise _unwritable(out, error) from error
-    finally:
-        for draft in drafts.values():
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""What every experiment shares: configuration, steps, plan, run, records, views, doctor, report."""

@@ -1,0 +1,132 @@
+"""Where steps run: in this process one after the other, those that may (`Step.parallel`) in worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import TracebackType
+
+from tqdm import tqdm
+
+from fac.errors import FacError
+from fac.processes import die_with
+from fac.store import StageEvent, Step, Store, missing
+
+Events = tuple[StageEvent, ...]
+
+
+def build(root: Path, steps: Sequence[Step]) -> Events:
+    """Build steps one after the other in the store at `root`; what happened to them. Runs in a worker."""
+    events: list[StageEvent] = []
+    store = Store(root, events.append)
+    for step in steps:
+        store.get(step)
+    return tuple(events)
+
+
+class Workers:
+    """A pool of processes, one thread each, that works through chains of steps while the caller goes on.
+
+    Where a GPU does the work (`wait`) they start with `results`: the caller's encoder and writer, and a training do not
+    fit beside each other. Whoever asks for results has closed and released what it held.
+    """
+
+    def __init__(self, root: Path, workers: int | None, wait: bool | None = None) -> None:
+        self._root = root
+        self._workers, self._wait = workers or default_workers(), on_gpu() if wait is None else wait
+        self._waiting: list[list[Step]] = []
+        self._pool: ProcessPoolExecutor | None = None
+        self._futures: list[Future[Events]] = []
+
+    def submit(self, steps: Iterable[Step]) -> None:
+        """Build these steps one after the other, in a process; what they need beside each other is finished."""
+        chain = [step.detached() for step in steps]
+        if self._wait:
+            self._waiting.append(chain)
+        else:
+            self._futures.append(self._processes().submit(build, self._root, chain))
+
+    def results(self) -> Iterator[StageEvent]:
+        """What happened to the steps, as they come. Raises the errors of the steps."""
+        self._futures += [self._processes().submit(build, self._root, chain) for chain in self._waiting]
+        self._waiting = []
+        try:
+            with tqdm(total=len(self._futures), desc="training and testing", unit="cell") as bar:
+                for future in as_completed(self._futures):
+                    yield from future.result()
+                    bar.update()
+        except BrokenProcessPool:
+            raise FacError(
+                "A training process was killed (out of memory?): run again with fewer workers=N; what is done is kept."
+            ) from None
+
+    def _processes(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._workers, context, initializer=_start_worker, initargs=(os.getpid(),))
+        return self._pool
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is None:
+            return
+        if error is not None and not isinstance(error, Exception):  # a user who leaves does not wait for steps in hand
+            self._kill()
+        try:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        except KeyboardInterrupt:  # while waiting, after an error
+            self._kill()
+            self._pool.shutdown(wait=True)
+            raise
+
+    def _kill(self) -> None:
+        """End the workers: unfinished steps leave no output, and a long training goes on from its last checkpoint."""
+        assert self._pool is not None
+        for process in list((self._pool._processes or {}).values()):
+            process.kill()
+
+
+def default_workers() -> int:
+    """One process per core; one in all where a GPU does the work."""
+    return 1 if on_gpu() else len(os.sched_getaffinity(0))
+
+
+def on_gpu() -> bool:
+    """Whether a GPU does the work."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def advance(targets: Iterable[Step], store: Store, workers: Workers) -> None:
+    """Build what the targets need, in their order, but for steps that may run in parallel: those are submitted."""
+    submitted: set[tuple[str, str]] = set()
+    for target in targets:
+        chain = []
+        for step in missing([target], store):
+            if step.parallel:
+                chain.append(step)
+            else:
+                store.get(step)
+        places = {(step.name, step.key) for step in chain}
+        if not places <= submitted:  # what another chain builds as well is waited for
+            submitted |= places
+            workers.submit(chain)
+
+
+def _start_worker(parent: int) -> None:
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    die_with(parent)
+    torch.set_num_threads(1)  # the number of workers changes no result
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()

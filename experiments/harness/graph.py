@@ -1,0 +1,166 @@
+"""From trials to steps: which data, features, interpretations, samples, training and test a trial comes to.
+
+Nothing is loaded, read or written here; whatever must be looked up is looked up when a step's key is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any
+
+from fac.llm.engines import Judge, LLMs
+
+from experiments.harness.config import RunConfig
+from experiments.harness.experiment import BASE, Trial
+from experiments.tasks import TASKS
+from experiments.tasks.base import Task, TaskSteps, scores_step, train_step
+from experiments.tasks.sources import task_steps
+from fac.encoder import FeatureEncoder
+from fac.gap import Mining, mine
+from fac.llm.base import ChatModel
+from fac.model_ref import ModelRef
+from fac.prompts import Prompts
+from fac.store import Step
+from fac.synthesis.covered import coverage
+from fac.synthesis.generate import synthesis
+from fac.synthesis.methods import METHODS
+
+
+@dataclass(frozen=True)
+class TrialSteps:
+    """The steps of one trial; None where it does without."""
+
+    data: TaskSteps
+    mining: Mining | None
+    synthesis: Step | None  # what the method wrote
+    added: Step | None  # ... as it is trained on
+    coverage: Step | None
+    trained: Step | None
+    scores: Step | None
+
+    @property
+    def targets(self) -> list[Step]:
+        """What is built, in this order; the rest is built on the way."""
+        return [step for step in (self.coverage, self.scores) if step is not None]
+
+    def named(self) -> Iterator[tuple[str, Step]]:
+        """The steps by what they are to the trial, for its record."""
+        yield "draw", self.data.draw
+        if self.mining is not None:
+            yield "features", self.mining.anchor_features
+            yield "interpretations", self.mining.interpretations
+            yield "missing", self.mining.missing
+        for name in ("synthesis", "added", "coverage", "trained", "scores"):
+            if (step := getattr(self, name)) is not None:
+                yield name, step
+
+
+class Graph:
+    """The steps of the trials of one run. A context manager that closes the LLMs it opened."""
+
+    def __init__(self, run: RunConfig, say: Callable[[str], None]) -> None:
+        self.run = run
+        self._say = say
+        self._stack = ExitStack()
+        self._encoders: dict[Any, FeatureEncoder] = {}
+        self._llms: dict[Any, LLMs] = {}
+        self._trials: dict[Trial, TrialSteps] = {}
+
+    def __enter__(self) -> Graph:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def steps(self, trial: Trial) -> TrialSteps:
+        """The steps of a trial. Raises FacError for settings that cannot be."""
+        if trial not in self._trials:
+            self._trials[trial] = self._laid_out(trial)
+        return self._trials[trial]
+
+    def config_of(self, trial: Trial) -> RunConfig:
+        """The run's configuration with what the trial changes of it."""
+        return self.run.with_(dict(trial.settings))
+
+    def encoder(self, run: RunConfig, anchor: Step | None = None) -> FeatureEncoder:
+        """The features of a run's model and SAE, one for all that measure with the same; `anchor` trains an SAE."""
+        texts = anchor if run.values["sae"]["train"] is not None else None
+        key = (run.model.ref, run.sae, run.sae_layer, run.features, id(texts))
+        if key not in self._encoders:
+            self._encoders[key] = FeatureEncoder(run.model.ref, run.sae, run.sae_layer, run.features, texts)
+        return self._encoders[key]
+
+    def llms(self, run: RunConfig, model: ModelRef) -> LLMs:
+        """Who writes and annotates in a run on `model`; each loads or starts with its first request."""
+        key = (run.llms.writer, tuple(run.llms.annotators.items()), model)
+        if key not in self._llms:
+            self._llms[key] = self._stack.enter_context(run.llms.open(model, self._say))
+        return self._llms[key]
+
+    def release(self) -> None:
+        """Give back the memory of everything that measures."""
+        for encoder in self._encoders.values():
+            encoder.release()
+
+    def data(self, run: RunConfig, task: str, data_seed: int, test: str) -> TaskSteps:
+        """The data of a task."""
+        return task_steps(TASKS[task], run.tasks[task], data_seed, test)
+
+    def mining(self, run: RunConfig, task: Task, data: TaskSteps) -> Mining:
+        """What the seed data of a task miss, by the features of the run's model."""
+        annotators = self.llms(run, run.model.ref).annotators
+        prompts = Prompts(run.tasks[task.name].prompts)
+        encoder = self.encoder(run, data.anchor)
+        return mine(encoder, data.anchor, data.seed, annotators, prompts, run.interpret, run.thresholds, data.labelled)
+
+    def _laid_out(self, trial: Trial) -> TrialSteps:
+        run, task = self.config_of(trial), TASKS[trial.task]
+        config = run.tasks[task.name]
+        data = self.data(run, task.name, trial.data_seed, trial.test)
+        trained_model = run.for_model(trial.trained).model
+        if trial.method == BASE:
+            return self._tested(run, trial, task, data, TrialSteps(data, None, None, None, None, None, None))
+        mined = run.for_model(trial.features_of)
+        mining = self.mining(mined, task, data)
+        written = added = None
+        if METHODS[trial.method].adds:
+            writer = self.llms(run, run.for_model(trial.writer).model.ref).writer
+            written = added = self._written(run, trial, task, data, mining, writer)
+            if task.complete is not None:
+                settings = replace(run.synthesis(task.name), seed=trial.generation)
+                added = task.complete(written, writer, Prompts(config.prompts), settings)
+        covered = coverage(mining, task.schema, added, written)
+        steps = TrialSteps(data, mining, written, added, covered, None, None)
+        if trial.seed is None:
+            return steps
+        model = trained_model.base_ref if task.from_base else trained_model.ref
+        fixed, alone = data.fixed, added is not None and config.protocol == "alone"
+        trained = train_step(task, model, config.train, trial.seed, fixed, None if alone else data.seed_examples, added)
+        return self._tested(run, trial, task, data, replace(steps, trained=trained))
+
+    def _written(
+        self, run: RunConfig, trial: Trial, task: Task, data: TaskSteps, mining: Mining, writer: ChatModel
+    ) -> Step:
+        config, method = run.tasks[task.name], METHODS[trial.method]
+        settings = replace(run.synthesis(task.name), seed=trial.generation)
+        budget = None if method.name == "full" and config.full == "all" else config.budget
+        return synthesis(
+            method, mining, writer, Prompts(config.prompts), task.schema, settings, budget,
+            data.seed_examples, data.human, data.draw,
+        )  # fmt: skip
+
+    def _tested(self, run: RunConfig, trial: Trial, task: Task, data: TaskSteps, steps: TrialSteps) -> TrialSteps:
+        """The steps with the test of what was trained, or of the model as it is."""
+        config, trained_model = run.tasks[task.name], run.for_model(trial.trained).model
+        model = trained_model.base_ref if task.from_base else trained_model.ref
+        references, judge = {}, None
+        if task.references is not None:
+            references = task.references(data, trained_model.ref, config.evaluation)
+            judge = Judge(run.llms, trained_model.ref) if config.evaluation is not None else trained_model.ref
+        scores = scores_step(task, model, config.train, steps.trained, data.test, references, judge)
+        return replace(steps, scores=scores)

@@ -1,0 +1,82 @@
+"""The numbers that the paper reports, as typed into `results/paper/*.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fac.errors import FacError
+from fac.provenance import REPOSITORY
+
+PAPER_TABLES = REPOSITORY / "results" / "paper"
+
+
+@dataclass(frozen=True)
+class PaperNumber:
+    """A number printed in the paper, in the unit of its table."""
+
+    mean: float
+    std: float | None
+    source: str  # arXiv id and table, with "(sic: ...)" where the print contradicts itself
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One table of the paper; `results/README.md` describes its file."""
+
+    name: str
+    title: str
+    source: str
+    units: Mapping[str, str]  # column -> unit
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    numbers: Mapping[tuple[str, str], PaperNumber]  # (row, column) -> number
+    names: Mapping[str, str]  # row or column -> the name to print
+    sic: Mapping[tuple[str, str], str]
+    note: str = ""
+
+    def get(self, row: str, column: str) -> PaperNumber | None:
+        """The reported number, or None where the paper has none."""
+        return self.numbers.get((row, column))
+
+
+def paper_table(name: str) -> PaperTable:
+    """Load `results/paper/<name>.yaml`, such as "table1" or "figure15".
+
+    Raises:
+        FacError: no such file; the message lists those there are.
+    """
+    import yaml
+
+    path = PAPER_TABLES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PAPER_TABLES.glob("*.yaml")))
+        raise FacError(f"No numbers of the paper are kept under the name {name!r}; there are {known}.")
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    sic = {_split(key): why for key, why in raw.get("sic", {}).items()}
+    numbers = {}
+    for row, cells in raw["rows"].items():
+        for column, value in cells.items():
+            mean, std = (value["mean"], value["std"]) if isinstance(value, dict) else (value, None)
+            why = sic.get((row, column))
+            source = f"{raw['source']} (sic: {why})" if why else raw["source"]
+            numbers[row, column] = PaperNumber(float(mean), None if std is None else float(std), source)
+    columns = tuple(raw["columns"])
+    unit = raw["unit"]
+    return PaperTable(
+        name=name,
+        title=raw["title"],
+        source=raw["source"],
+        units={column: unit[column] if isinstance(unit, dict) else unit for column in columns},
+        rows=tuple(raw["rows"]),
+        columns=columns,
+        numbers=numbers,
+        names=raw["names"],
+        sic=sic,
+        note=raw.get("note", ""),
+    )
+
+
+def _split(key: str) -> tuple[str, str]:
+    row, column = key.split("/")
+    return row, column

@@ -1,0 +1,95 @@
+"""How an experiment runs: its plan is laid out, what is missing is built, its records are viewed.
+
+The same plan is printed by dry_run=true and looked at by the doctor.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from experiments.harness import plan as plans
+from experiments.harness import records
+from experiments.harness.backends import Workers, advance, on_gpu
+from experiments.harness.config import RunConfig
+from experiments.harness.experiment import Experiment, Plan, Results, Trial
+from experiments.harness.graph import Graph, TrialSteps
+from experiments.harness.session import Session, store_of
+from fac.errors import FacError
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """A plan with the steps of its trials; `stops` says what some could not be laid out for."""
+
+    plan: Plan
+    trials: dict[Trial, TrialSteps]
+    stops: tuple[str, ...] = ()
+
+
+def lay_out(experiment: Experiment, run: RunConfig, graph: Graph, strict: bool = True) -> LaidOut:
+    """The plan of an experiment and its steps; everything that it reads of the configuration is read here.
+
+    Unless `strict`, a trial that cannot be laid out is left out, and said. Raises FacError for settings that cannot be,
+    and for those of the command line that nothing reads.
+    """
+    plan = experiment.plan(run, graph)
+    trials: dict[Trial, TrialSteps] = {}
+    stops: dict[str, None] = {}
+    for trial in plan.trials:
+        try:
+            trials[trial] = graph.steps(trial)
+        except FacError as error:
+            if strict:
+                raise
+            stops[str(error)] = None
+    run.check_read()
+    return LaidOut(plan, trials, tuple(stops))
+
+
+def dry_run(experiment: Experiment, run: RunConfig) -> str:
+    """The plan as text; nothing is done."""
+    with Graph(run, _quiet) as graph:
+        laid = lay_out(experiment, run, graph, strict=False)
+        title = f"experiment={experiment.name} model={run.model.name} scale={run.scale}"
+        targets = {trial: steps.targets for trial, steps in laid.trials.items()}
+        return plans.report(title, targets, laid.plan.steps, store_of(run), laid.stops)
+
+
+def execute(experiment: Experiment, run: RunConfig) -> Path:
+    """Build what is missing, and write what it comes to; returns the folder of the results."""
+    import torch
+
+    torch.set_num_threads(1)  # the other cores train
+    with Graph(run, _say) as graph:
+        laid = lay_out(experiment, run, graph)
+        with Session.open(run) as session, Workers(session.store.root, run.workers) as workers:
+            _build(laid, graph, session, workers)
+            found = [session.tracked(records.record_of(t, steps, session.store)) for t, steps in laid.trials.items()]
+            page = laid.plan.page(Results(found, laid.trials, session.store))
+            places = [(step.name, step.key) for steps in laid.trials.values() for _, step in steps.named()]
+            places += [(step.name, step.key) for step in laid.plan.steps]
+            if found:
+                page = replace(page, files={**page.files, "records.json": records.dump(found)})
+            return session.finish(page, places)
+
+
+def _build(laid: LaidOut, graph: Graph, session: Session, workers: Workers) -> None:
+    """Steps of this process in the order of the trials, those that may run elsewhere beside them."""
+    targets = [*(target for steps in laid.trials.values() for target in steps.targets), *laid.plan.steps]
+    advance(targets, session.store, workers)
+    if on_gpu():
+        graph.release()
+    for event in workers.results():
+        session.record(event)
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)
+
+
+def _quiet(text: str) -> None:
+    """Of a plan, in which nothing happens."""

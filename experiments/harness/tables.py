@@ -1,0 +1,181 @@
+"""Tables of a run: what every one of them carries (label, hash, versions), and the columns that tasks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from fac.llm.engines import Judge
+
+from experiments.harness import labels, parity
+from experiments.harness.config import RunConfig
+from experiments.harness.experiment import BASE, Record, Trial
+from experiments.harness.outputs import config_hash
+from experiments.harness.paper_numbers import PaperNumber
+from experiments.harness.records import losses
+from experiments.harness.results import Cell, Table, provenance, versions
+from experiments.harness.views import Column, Value, count, coverage, metric, pivot
+from experiments.tasks import TASKS
+from experiments.tasks.base import PLAIN, Task
+from fac.synthesis.methods import METHODS
+from fac.synthesis.samples import Counts
+
+BASELINE = "baseline"
+TITLES = {BASE: "Untrained model", **{name: method.title for name, method in METHODS.items()}}  # of rows
+PROTOCOLS = {
+    "added": "added: a method's rows are trained on beside the seed data",
+    "alone": "alone: what a method adds stands in place of the seed's rows",
+}
+COVERAGE_NOTE = (
+    "FAC of missing: share of the missing features that the added rows activate (what the paper's tables print); FAC "
+    "ratio: |F(Q)| / |F(P)| of the seed data with the added rows (its definition)."
+)
+
+
+def table(
+    run: RunConfig,
+    name: str,
+    title: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    cells: Iterable[Cell],
+    names: Mapping[str, str],
+    notes: Iterable[str] = (),
+    kinds: Iterable[labels.Kind] = (),
+    **more: Any,
+) -> Table:
+    """A table of this run; empty columns are left out."""
+    cells = tuple(cells)
+    held = {cell.column for cell in cells}
+    return Table(
+        experiment=name,
+        scale=run.scale,
+        title=title,
+        rows=tuple(rows),
+        columns=tuple(column for column in columns if column in held),
+        cells=cells,
+        config_hash=config_hash(run.values),
+        versions=versions(),
+        provenance=provenance(),
+        label=labels.label(kinds),
+        names={**TITLES, **names},
+        notes=tuple(dict.fromkeys(note for note in notes if note)),
+        **more,
+    )
+
+
+def number(task: Task) -> Value:
+    """The task's own number."""
+    return metric(task.metric, task.unit)
+
+
+def of_task(name: str) -> Callable[[Trial], bool]:
+    return lambda trial: trial.task == name
+
+
+def task_columns(
+    task: Task, holds: Callable[[Trial], bool], title: str, paper: Callable[[str], PaperNumber | None], prefix: str
+) -> list[Column]:
+    """A task's number, its difference from the baseline, its further metrics, and what was added and covered.
+
+    `prefix` begins the columns' names; the first is called `prefix` itself.
+    """
+    plain = {name: metric(name, PLAIN.get(name, "percent")) for name in task.also}
+    return [
+        Column(prefix, title, number(task), holds, paper=paper),
+        Column(
+            f"{prefix}_gain", "minus Baseline", number(task), lambda t: holds(t) and t.method != BASE, less=BASELINE
+        ),
+        *(Column(f"{prefix}_{name}", told, plain[name], holds) for name, told in task.also.items()),
+        *coverage_columns(holds, prefix),
+    ]
+
+
+def coverage_columns(holds: Callable[[Trial], bool], prefix: str) -> list[Column]:
+    """How many rows a method added, and how much of the missing features they cover, in both readings."""
+    return [
+        Column(f"{prefix}_rows", "rows added", count("added"), holds),
+        Column(f"{prefix}_fac", "FAC of missing", coverage("any"), holds),
+        Column(f"{prefix}_ratio", "FAC ratio", coverage("ratio"), holds),
+    ]
+
+
+def task_title(run: RunConfig, name: str) -> str:
+    """Of a task's number, with its protocol; a judge's is called by the judge and what it is asked with."""
+    task, config = TASKS[name], run.tasks[name]
+    title = f"{task.title} {task.metric_title}, {config.protocol}"
+    if config.evaluation is None:
+        return title
+    judge = Judge(run.llms, run.model.ref).identity()
+    return f"{title}, judged by {judge} with {config.evaluation.prompts}/compare.jinja"
+
+
+def every_metric(
+    run: RunConfig, records: Sequence[Record], methods: Sequence[str], kinds: Iterable[labels.Kind]
+) -> Table:
+    """All that the tests measured, a row for each metric and a column for each method."""
+    places = dict.fromkeys((r.trial.task, name) for r in records for name in r.metrics)
+    names = {f"{task}_{name}": f"{TASKS[task].title}: {name}" for task, name in places}
+    cells = []
+    for task, name in places:
+        value = metric(name, PLAIN.get(name, "percent"))
+        found = pivot(records, methods, [Column(f"{task}_{name}", "", value, of_task(task))])
+        cells += [replace(cell, row=cell.column, column=cell.row) for cell in found]
+    return table(run, "all_metrics", "Every metric", list(names), methods, cells, names, kinds=kinds)
+
+
+def written(records: Iterable[Record]) -> list[tuple[str, str]]:
+    """What each method wrote and what became of it, for a page: (task and method, one line)."""
+    told = {}
+    for record in records:
+        counts = {name: record.counts[name] for name in Counts.__dataclass_fields__ if name in record.counts}
+        if counts.get("requested"):
+            told[f"{TASKS[record.trial.task].title}, {TITLES[record.trial.method]}: written"] = str(Counts(**counts))
+    return list(told.items())
+
+
+def found_missing(records: Iterable[Record]) -> list[tuple[str, str]]:
+    """How many features are relevant and missing, for a page."""
+    told = {}
+    for record in records:
+        if "missing" in record.counts:
+            name = f"{TASKS[record.trial.task].title}: relevant features on the anchor, missing in the seed data"
+            told[name] = f"{record.counts['relevant']}, {record.counts['missing']}"
+    return list(told.items())
+
+
+def paper_column(run: RunConfig, task: Task, test: str, kind: labels.Kind) -> Callable[[str], PaperNumber | None]:
+    """The paper's number of each method for this task, where it may stand beside the run's."""
+    if not labels.stands_beside(kind, run.model.name, test):
+        return lambda method: None
+    return lambda method: labels.table_1(task, method, run.tasks[task.name].train)
+
+
+def task_notes(
+    run: RunConfig, records: Sequence[Record], tasks: Iterable[str], protocols: Iterable[str] = ()
+) -> list[str]:
+    """What a table over tasks must say: protocols, budgets that were not reached, who wrote, what was left out.
+
+    `protocols` are those of the tasks where none are named.
+    """
+    tasks = list(tasks)
+    protocols = list(protocols) or dict.fromkeys(run.tasks[name].protocol for name in tasks)
+    notes = ["; ".join(PROTOCOLS[protocol] for protocol in protocols) + ". Differences are paired by seed."]
+    notes.append(COVERAGE_NOTE)
+    notes += filter(None, (budget_note(run, records, name) for name in tasks))
+    notes.append(run.llms.note(run.model.ref))
+    notes += losses(records)
+    for name in tasks:
+        task = TASKS[name]
+        told = task.note_on_data if run.tasks[name].sizes is None and task.note_on_data else task.note
+        notes += [f"{task.title}: {told}"] if told else []
+    return [*notes, *parity.notes(run, tasks)]
+
+
+def budget_note(run: RunConfig, records: Iterable[Record], task: str) -> str:
+    """Which methods added other numbers of rows than the budget, which is the same for all; "" if none did."""
+    budget = run.tasks[task].budget
+    added = {r.trial.method: r.counts["added"] for r in records if r.trial.task == task and "added" in r.counts}
+    odd = [f"{TITLES[method]} added {rows:,}" for method, rows in added.items() if rows != budget]
+    return f"{TASKS[task].title}: the budget is {budget:,} rows; {', '.join(odd)}." if odd else ""

@@ -1,0 +1,194 @@
+"""Texts to features, as steps: one model, one SAE and one layer measure corpora (`fac.features`).
+
+Nothing is loaded before something must be measured, and the SAE, where it is to be trained or imported, is a step of
+its own that the measuring steps have as an input.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from fac.backbone import Backbone, ModelRef, load_tokenizer, model_depth
+from fac.data.corpus import Corpus
+from fac.errors import FacError
+from fac.features import LENGTHS, Extractor, FeatureSettings, Tops, cut_note, span_of
+from fac.pooled import Pooled
+from fac.sae import SaeRef, TrainSettings, load, recipe, recorded_layer, train
+from fac.sae.checkpoint import find_checkpoint, import_checkpoint
+from fac.sae.recipe import OnStep, RecipeSettings
+from fac.store import Step
+
+REFERENCE = "reference.json"  # of an SAE that is used where it lies
+
+
+@dataclass(frozen=True)
+class FeatureSpan:
+    """Where a feature is strong: `text[start:]` is the activating token, `value` its g_i."""
+
+    text: str
+    start: int
+    value: float
+
+
+@dataclass(frozen=True)
+class CorpusFeatures:
+    """The activations of a corpus."""
+
+    pooled: Pooled
+    tops: Tops
+    lengths: NDArray[np.int32]  # [texts], content tokens that were measured
+
+    @classmethod
+    def load(cls, folder: Path) -> CorpusFeatures:
+        return cls(Pooled.load(folder), Tops.load(folder), np.load(folder / LENGTHS))
+
+    def note(self, name: str) -> str:
+        """What a table says of texts longer than what is measured (features.max_tokens); empty if there was none."""
+        meta = self.pooled.meta
+        return cut_note(name, int(meta["cut"]), self.pooled.n_texts, int(meta["max_tokens"]))
+
+
+class FeatureEncoder:
+    """The features of one SAE on one layer of one model."""
+
+    def __init__(
+        self,
+        model: ModelRef,
+        sae: SaeRef | TrainSettings | RecipeSettings,
+        layer: int | None,
+        settings: FeatureSettings,
+        sae_texts: Step | None = None,
+        on_step: OnStep | None = None,
+    ) -> None:
+        """`sae` is an SAE that exists, or how to train one on the corpus `sae_texts`, which `on_step` watches.
+
+        `layer` None is the layer that the SAE was trained on; for one to be trained, half the model's depth (App. J).
+        Raises FacError if an SAE is to be trained and there are no texts.
+        """
+        self.model, self.sae, self.settings, self._layer = model, sae, settings, layer
+        if isinstance(sae, SaeRef):
+            self.sae_step = Step("sae", partial(_refer, sae), {"sae": lambda: _identity(sae)})
+            return
+        if sae_texts is None:
+            raise FacError("There are no texts to train the SAE on: name an SAE that exists with sae.path=DIR.")
+        decides = sae.identity() if isinstance(sae, RecipeSettings) else asdict(sae)
+        params = {"model": model, "layer": lambda: self.layer, "training": type(sae).__name__, **decides}
+        build = partial(self._train, sae, on_step)
+        self.sae_step = Step("sae", build, params, (sae_texts,), resumable=isinstance(sae, RecipeSettings))
+
+    @cached_property
+    def layer(self) -> int:
+        """The residual stream after so many of the model's layers. Raises FacError if nobody says which."""
+        if not isinstance(self.sae, SaeRef):
+            return self._layer if self._layer is not None else max(model_depth(self.model) // 2, 1)
+        checkpoint = find_checkpoint(self.sae)
+        recorded = checkpoint.layer if checkpoint else recorded_layer(self.sae)
+        if recorded is None and self._layer is None:
+            raise FacError(f"The SAE {self.sae} does not say which layer it was trained on: set sae.layer.")
+        if None not in (recorded, self._layer) and recorded != self._layer:
+            raise FacError(
+                f"The SAE {self.sae} was trained on layer {recorded}, not on layer {self._layer} (sae.layer): leave "
+                f"sae.layer out, name another SAE, or use sae=train."
+            )
+        return int(recorded or self._layer or 0)
+
+    def identity(self) -> dict[str, object]:
+        """What decides activations, beside the SAE (whose step is an input)."""
+        settings = self.settings
+        return {
+            "model": self.model.identity(),
+            "layer": self.layer,
+            "rule": settings.rule,
+            "max_tokens": settings.max_tokens,
+            "shift": settings.shift,
+            "double_bos": settings.double_bos,
+        }
+
+    def features(self, corpus: Step) -> Step:
+        """g_i of every text of a corpus, and each feature's top spans (`CorpusFeatures.load`)."""
+        params = {"encoder": self, "top_spans": self.settings.top_spans}
+        return Step("features", self._measure, params, (corpus, self.sae_step))
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self.model)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        return Backbone(self.model, self.layer)
+
+    def extractor(self, sae_folder: Path) -> Extractor:
+        """Model and SAE, loaded once; `sae_folder` is that of `sae_step`."""
+        held: Extractor | None = self.__dict__.get("_extractor")
+        if held is None:
+            held = Extractor(self.backbone, load(sae_in(sae_folder), self.backbone, self.settings.rule), self.settings)
+            self.__dict__["_extractor"] = held
+        return held
+
+    def release(self) -> None:
+        """Give back the memory of model and SAE; they are loaded anew if something is left to measure."""
+        for name in ("_extractor", "backbone"):
+            self.__dict__.pop(name, None)
+        gc.collect()  # hooks of a model refer to it
+        torch.cuda.empty_cache()
+
+    def spans(
+        self, corpus: Corpus, tops: Tops, features: Sequence[int], count: int, length: int
+    ) -> dict[int, list[FeatureSpan]]:
+        """Each feature's top `count` spans of at most `length` tokens, strongest first. Needs the tokenizer only."""
+        found: dict[int, list[FeatureSpan]] = {int(feature): [] for feature in features}
+        for feature, spans in found.items():
+            for text, token, value in zip(
+                tops.texts[feature, :count], tops.tokens[feature, :count], tops.values[feature, :count], strict=True
+            ):
+                if text >= 0:
+                    span = span_of(self.tokenizer, corpus[int(text)].messages, int(token), length, self.settings)
+                    spans.append(FeatureSpan(span.text, span.start, float(value)))
+        return found
+
+    def _measure(self, folder: Path, corpus: Path, sae: Path) -> None:
+        texts = Corpus.load(corpus)
+        self.extractor(sae).extract((example.messages for example in texts), folder, len(texts))
+
+    def _train(
+        self, settings: TrainSettings | RecipeSettings, on_step: OnStep | None, folder: Path, texts: Path
+    ) -> None:
+        corpus = Corpus.load(texts)
+        if isinstance(settings, RecipeSettings):
+            recipe.train(self.backbone, lambda i: corpus[i].messages, len(corpus), settings, folder, on_step)
+        else:
+            train(self.backbone, lambda: (example.messages for example in corpus), settings, folder)
+
+
+def sae_in(folder: Path) -> SaeRef:
+    """The SAE of an SAE's step: the folder itself, or the SAE that it refers to."""
+    reference = folder / REFERENCE
+    if not reference.is_file():
+        return SaeRef(path=str(folder))
+    told: Mapping[str, Any] = json.loads(reference.read_text(encoding="utf-8"))
+    return SaeRef(**told)
+
+
+def _identity(sae: SaeRef) -> str:
+    checkpoint = find_checkpoint(sae)
+    return sae.identity() if checkpoint is None else checkpoint.identity()
+
+
+def _refer(sae: SaeRef, folder: Path) -> None:
+    """One of the paper's checkpoints is imported to SAELens' format; any other SAE is used where it lies."""
+    checkpoint = find_checkpoint(sae)
+    if checkpoint is None:
+        (folder / REFERENCE).write_text(json.dumps(asdict(sae)), encoding="utf-8")
+    else:
+        import_checkpoint(checkpoint, folder)

@@ -1,0 +1,173 @@
+"""What a method adds, as a step: the examples to train on, every sample behind them, and what came to nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fac.data.example_set import load_examples, save_examples
+from fac.data.held_out import HeldOut
+from fac.data.schemas import QUERY, Schema
+from fac.gap import Mining, MissingFeatures
+from fac.interpret import load_interpretations, with_analyses
+from fac.llm.base import ChatModel, Sampling
+from fac.pooled import Pooled
+from fac.prompts import Prompts
+from fac.store import Step
+from fac.synthesis.contrast import TOXIC_LABEL
+from fac.synthesis.method import Method, Outcome, SynthesisInput
+from fac.synthesis.samples import Counts, Sample, load_samples, write_samples, written_for
+from fac.synthesis.settings import Settings
+from fac.synthesis.writer import Writer
+
+SAMPLES, CHOSEN, COUNTS, FIRST_ROUND = "samples.jsonl", "chosen.jsonl", "counts.json", "first_round.txt"
+WRITING = "writing"  # folder of what was written on the way
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a method wrote; the examples themselves are read with `load_examples`."""
+
+    samples: list[Sample]  # all of the last step, kept or not
+    chosen: list[Sample]  # the samples behind the examples, in their order; none where nothing was written
+    counts: Counts
+    first_round: Path | None  # samples and activations of the last step's first round: as many for each method
+
+    @classmethod
+    def load(cls, schema: Schema[Any], folder: Path) -> Generated:
+        first = (folder / FIRST_ROUND).read_text(encoding="utf-8")
+        return cls(
+            load_samples(schema, folder / SAMPLES),
+            load_samples(schema, folder / CHOSEN),
+            Counts(**json.loads((folder / COUNTS).read_text(encoding="utf-8"))),
+            folder / first if first else None,
+        )
+
+    def written(self, schema: Schema[Any]) -> tuple[Pooled, NDArray[np.int64]] | None:
+        """Activations of the first round, and the feature that each of their rows was written for, if for any."""
+        if self.first_round is None:
+            return None
+        samples = load_samples(schema, self.first_round / SAMPLES)
+        if any(sample.feature is None for sample in samples):
+            return None
+        return Pooled.load(self.first_round), written_for(samples)
+
+
+def save_outcome(schema: Schema[Any], outcome: Outcome, folder: Path) -> None:
+    """What `Generated.load` and `load_examples` read."""
+    save_examples(schema, outcome.examples, folder)
+    write_samples(schema, outcome.samples, folder / SAMPLES)
+    write_samples(schema, outcome.chosen, folder / CHOSEN)
+    (folder / COUNTS).write_text(json.dumps(asdict(outcome.counts)), encoding="utf-8")
+    first = "" if outcome.written is None else str(outcome.written.folder.relative_to(folder))
+    (folder / FIRST_ROUND).write_text(first, encoding="utf-8")
+
+
+def synthesis(
+    method: Method,
+    mining: Mining,
+    model: ChatModel,
+    prompts: Prompts,
+    schema: Schema[Any],
+    settings: Settings,
+    budget: int | None,
+    seed_examples: Step,
+    human_examples: Step,
+    draw: Step,
+) -> Step:
+    """Everything that a method writes and adds; `budget` None: all that there is (of human examples).
+
+    `draw` holds what nothing may be written from (`HeldOut.load`). A method that writes nothing needs no model.
+    """
+    if not method.prompts:
+        params = {"method": method.name, "schema": schema.name, "budget": budget, "seed": settings.seed}
+        build = partial(_choose, method, schema, settings, budget)
+        return Step("synthesis", build, params, (seed_examples, human_examples))
+    params = {
+        "method": method.name,
+        "schema": schema.name,
+        "budget": budget,
+        "writer": model.identity,
+        "prompts": {role: prompts.digest(role) for role in method.prompts},
+        "rules": prompts.rules.digest,
+        "settings": settings,
+        "span_end": mining.encoder.settings.span_end,
+    }
+    inputs = (mining.missing, mining.interpretations, seed_examples, human_examples, draw, mining.encoder.sae_step)
+    build = partial(_generate, method, mining, model, prompts, schema, settings, budget)
+    return Step("synthesis", build, params, inputs, resumable=True)
+
+
+def _choose(
+    method: Method, schema: Schema[Any], settings: Settings, budget: int | None, folder: Path, seed: Path, human: Path
+) -> None:
+    """Without a writer: examples that are there."""
+    known, people = load_examples(schema, [seed]), load_examples(schema, [human])
+    nothing = np.zeros(0, np.float32)
+    most = max(len(known), len(people)) if budget is None else budget
+    given = SynthesisInput(known, people, [], [], {}, nothing, nothing, most, settings)
+    save_outcome(schema, method.run(given, None), folder)
+
+
+def _generate(
+    method: Method,
+    mining: Mining,
+    model: ChatModel,
+    prompts: Prompts,
+    schema: Schema[Any],
+    settings: Settings,
+    budget: int | None,
+    folder: Path,
+    missing: Path,
+    interpretations: Path,
+    seed: Path,
+    human: Path,
+    draw: Path,
+    sae: Path,
+) -> None:
+    found, told = MissingFeatures.load(missing), load_interpretations(interpretations)
+    if settings.summary == "analysis":
+        told = with_analyses(told, interpretations)
+    features, active = (found_.nonzero()[0].tolist() for found_ in (found.missing(), found.active()))
+    known, people = load_examples(schema, [seed]), load_examples(schema, [human])
+    given = SynthesisInput(
+        known,
+        people,
+        share_of(features, settings),
+        active,
+        told,
+        found.thresholds,
+        found.anchor_max,
+        len(people) if budget is None else budget,
+        settings,
+        HeldOut.load(draw),
+    )
+    writer = Writer(
+        folder=folder / WRITING,
+        model=model,
+        prompts=prompts,
+        schema=schema,
+        extractor=lambda: mining.encoder.extractor(sae),
+        anchor_max=found.anchor_max,
+        sampling=Sampling(settings.temperature, settings.top_p, settings.max_new_tokens),
+        seed=settings.seed,
+        span_tokens=settings.span_tokens,
+        label=TOXIC_LABEL if settings.label_scored and schema is QUERY else "",
+    )
+    save_outcome(schema, method.run(given, writer), folder)
+
+
+def share_of(features: Sequence[int], settings: Settings) -> list[int]:
+    """The missing features that are written for: a share of them (`synthesis.ratio`, Table 9), drawn by the seed."""
+    if settings.ratio == 1 or not features:
+        return list(features)
+    count = max(round(settings.ratio * len(features)), 1)
+    return sorted(random.Random(settings.seed).sample(list(features), count))
