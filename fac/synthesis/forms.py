@@ -21,12 +21,18 @@ from fac.data.examples import check_characters
 from fac.data.pairs import LAYOUTS, Pair
 from fac.data.source import Malformed, Row
 
-MARKER = re.compile(r"\bquery[-\s]?\d+[*_`]*\s*[:：][\s*_`]*", re.IGNORECASE)  # the released prompts' form
-_LABEL_BEHIND = re.compile(r"\s*(?:\t|\\t|<tab>)\s*[01][\s*_`\"'”’]*$", re.IGNORECASE)  # "...<TAB>1"
+MARKER = re.compile(  # the released prompts' form
+    r"(?:\[query[-\s_]?\d+\][*_`]*[:：]?|\bquery[-\s_]?(?:#|no\. ?)?\d+[*_`]*\s*[:：])[\s*_`]*", re.IGNORECASE
+)
+_LABEL_BEHIND = re.compile(  # "...<TAB>1", and what it becomes: "... | 1", "... (label: 1)"
+    r"\s*(?:(?:\t|\\t|<tab>|\|| {2,})\s*[01]|[(\[](?:label[:=]? ?)?[01][)\]]|[,;]? label[:=] ?[01])[\s*_`\"'”’]*$",
+    re.IGNORECASE,
+)
 _BEFORE = re.compile(  # a quotation, a bullet, a number, a name in front of a text
-    r"^(?:[\s>*_#`|•·–—-]+|\(?\d{1,3}[.)]\s+"
-    r"|[*_]*(?:answer|query|request|prompt|output|response|reply|result|example|sample|instruction|user|human|question"
-    r"|test item|item)(?:[ -]?\d{1,3})?[*_]*\s*[:：][\s*_]*)",
+    r"^(?:[\s>*_#`|•·–—-]+|\(?\d{1,3}[.)]\s+|query[-\s_]?\d{1,3}\s*(?:[.)]|[–—-])\s+"
+    r"|[*_]*(?:(?:example|sample|user|toxic|harmful|test|generated|synthetic|new|final) ){0,2}"
+    r"(?:answer|query|request|prompt|output|response|reply|result|example|sample|instruction|user|human|question"
+    r"|test item|item)(?:[ -]?\d{1,3}| [a-e])?[*_]*\s*[:：][\s*_]*)",
     re.IGNORECASE,
 )
 _NAMED = re.compile(
@@ -38,6 +44,8 @@ _ANNOUNCED = re.compile(  # "Sure! Here is one: " in front of a text, in its lin
     re.IGNORECASE,
 )
 _QUOTES = {'"': '"', "'": "'", "“": "”", "”": "”", "„": "“", "«": "»", "‘": "’", "`": "`", "「": "」"}
+_TAGGED = re.compile(r"<(\w+)>(.*)</\1>")  # a text between tags, on one line
+_TAG = re.compile(r"</?\w+>")
 _INSTRUCTION = re.compile(r"<instruction>(.*?)(?:</instruction>|\Z)", re.IGNORECASE | re.DOTALL)
 _COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)  # a string, or a comma too many
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
@@ -69,6 +77,8 @@ def parse_query(reply: str, strict: bool = False) -> str:
     Without such a mark, announcements ("Here is one:") are passed over. "" if it is too short or too long, or JSON.
     """
     lines = [line.strip() for line in reply.splitlines() if line.strip() and not line.strip().startswith("```")]
+    if len(lines) > 2 and _TAG.fullmatch(lines[0]) and lines[-1] == lines[0].replace("<", "</"):
+        lines = lines[1:-1]
     for number, line in enumerate(lines):
         if mark := MARKER.search(line):
             # "**Query-1:**" may stand alone, above its query
@@ -212,6 +222,8 @@ def _unwrapped(line: str) -> str:
     while line != before:
         before = line
         line = _LABEL_BEHIND.sub("", _ANNOUNCED.sub("", _BEFORE.sub("", line))).strip().strip("*_`").strip()
+        if tagged := _TAGGED.fullmatch(line):
+            line = tagged[2].strip()
         if len(line) > 1 and _QUOTES.get(line[0]) == line[-1] and not set(line[1:-1]) & {line[0], line[-1]}:
             line = line[1:-1].strip()
         elif line.count('"') == 1 or line.count("“") != line.count("”"):  # its other one stood before the mark
