@@ -24,9 +24,8 @@ from experiments.session import Session
 from experiments.tasks import TASKS
 from experiments.tasks.base import load_rows, rows_artifact, write_rows
 from fac.data.examples import LoadReport, left_out
-from fac.data.files import fingerprint
 from fac.data.held_out import HeldOut
-from fac.data.pairs import read_pairs
+from fac.data.pairs import pairs_fingerprint, read_pairs
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.store import Artifact, Store
@@ -91,7 +90,7 @@ def pairs_artifact(store: Store, source: Source) -> tuple[Artifact, LoadReport]:
         write_rows(TASK.form, rows, folder)
         (folder / "report.json").write_text(json.dumps(vars(report)))
 
-    artifact = store.stage("pairs", build, params=fingerprint(source))
+    artifact = store.stage("pairs", build, params=pairs_fingerprint(source))
     return artifact, LoadReport(**json.loads((artifact.path / "report.json").read_text()))
 
 

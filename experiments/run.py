@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads must not bur
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.hub import reach_hub
 from experiments.overrides import CONF, composed, given, is_sweep, own_folders, quoted
@@ -74,7 +74,8 @@ def _run(cfg: DictConfig) -> None:
 
             print(report(cfg))
             return
-        with watching(given(HydraConfig.get().overrides.task)):
+        overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+        with watching(given(overrides)):  # type: ignore[arg-type]
             out = importlib.import_module(cfg.experiment.module).run(cfg)
     except FacError as error:
         _stop(f"{job}{error}")

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from eval.statistics import Estimate, holm, nested_mean, verdict
-from experiments import config, labels
+from experiments import config, labels, unread
 from experiments.cells import Cells, Scored, default_workers, track
 from experiments.main_results import ROW_NAMES, TaskPlan, Tools, task_plans, write_column
 from experiments.report import Page
@@ -57,6 +57,7 @@ def run(cfg: DictConfig) -> Path:
     if len(worlds) < 2 and current_walk() is None:  # a dry run goes world by world
         raise FacError("An interval over worlds needs at least two: set experiment.worlds=[0,1,2].")
     plans, test = task_plans(cfg), config.tested_on(cfg)
+    unread.replaced("synthesis.seed", "experiment.generations")
     model, base = config.model_ref(cfg), config.base_ref(cfg)
     tools = Tools.of(cfg, model, base)
     tools.engines.check(ROLES)

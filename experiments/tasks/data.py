@@ -25,6 +25,7 @@ from fac.data.examples import Example, LoadReport, text_digest
 from fac.data.files import fingerprint
 from fac.data.held_out import HeldOut
 from fac.data.hub import is_hub
+from fac.data.pairs import pairs_fingerprint
 from fac.data.source import HUB_ONLY, Source
 from fac.errors import FacError, closest
 from fac.lab.world.corpora import ROLES as WORLD_ROLES
@@ -32,7 +33,7 @@ from fac.lab.world.corpora import Sizes, draw_corpus, world_digest
 from fac.lab.world.tasks import TaskSizes, draw_rows, known_themes
 from fac.pipeline import computed_corpus
 from fac.store import Artifact, Store
-from fac.synthesis.forms import Form, asked
+from fac.synthesis.forms import PAIR, Form, asked
 
 HELD_OUT = ("test", "validation")
 NOTES, DIGESTS = "notes.json", "held_out.json"
@@ -160,7 +161,7 @@ def _drawn(store: Store, task: Task, seed: int, sources: Sources, test: str) -> 
     read = {}
     for name, source in ((name, source) for role in roles for name, source in sources.of(role).items()):
         with _named(f"tasks.{task.name}.data.{name}"):
-            read[name] = fingerprint(source)
+            read[name] = (pairs_fingerprint if task.form is PAIR else fingerprint)(source)
 
     def build(folder: Path) -> None:
         notes: dict[str, bool] = {}  # note -> whether it tells of a loss

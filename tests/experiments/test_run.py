@@ -45,6 +45,7 @@ def coverage(bench, *overrides: str, model: str = "one", sae: str = "one") -> li
         (["experiment=lob"], "There is no experiment=lob: did you mean lab"),
         (["model=llma"], "There is no model=llma: did you mean llama"),
         (["model=local"], "model.path is not set"),
+        (["model=local", "model.path=a/${x}"], "model.path cannot be resolved (Interpolation key 'x' not found)"),
         (["foo"], "'foo' is no setting: write KEY=VALUE"),
         (["-m", "lab.sead=1,2"], "no key lab.sead: did you mean lab.seed"),
         (["lab.seed=1,2"], "lab.seed=1,2 is a sweep over several values: put -m before it"),

@@ -47,6 +47,7 @@ def test_what_is_not_read_is_refused_with_the_key_that_is(key, said):
         (["reward", "data.train.path=x.jsonl", "data.test.path=x.jsonl", "sae=train"], "reads sae, so sae=train"),
         (["reward", "data.train.path=x.jsonl", "data.test.path=x.jsonl", "train.epochs=2"],
          "or set tasks.reward.train.epochs"),
+        (["worlds", "synthesis.seed=7"], r"leave it out, or set experiment.generations\."),
         (["matching", "experiment.models=[llama,qwen]", "interpret.judge=statistical"], "reads interpret.judge"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
