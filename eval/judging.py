@@ -140,8 +140,9 @@ def annotate(
     unreadable = [replies[name] for name, verdict in verdicts.items() if not verdict]
     cut, refused = sum(not reply.finished for reply in unreadable), sum(reply.refused for reply in unreadable)
     if unreadable and len(unreadable) == len(replies):
+        told = f", and {refused} were refused or filtered" if refused else ""
         raise FacError(
-            f"None of the {len(replies)} answers of {judge.identity} holds a verdict, and {cut} were cut off at "
+            f"None of the {len(replies)} answers of {judge.identity} holds a verdict{told}, and {cut} were cut off at "
             f"{sampling.max_new_tokens} tokens: raise {limit} if it is those, or choose a judge that ends its answers "
             f"in [[first]], [[second]] or [[tie]], as compare.jinja asks."
         )

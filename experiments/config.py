@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from experiments import unread
 from experiments.engines import ANNOTATORS, KINDS, Engine, Engines
 from experiments.harness.results import REPOSITORY
 from fac.backbone import ModelRef
-from fac.data.source import Source
+from fac.data.source import Source, first_line
 from fac.errors import FacError, closest
 from fac.features import FeatureSettings
 from fac.lab import shipped
@@ -27,7 +27,7 @@ from fac.pipeline import ReadSettings, Thresholds
 from fac.sae import SaeRef, TrainSettings
 from fac.sae.checkpoint import SUFFIXES
 from fac.sae.recipe import RecipeSettings
-from fac.synthesis.two_step import Settings as SynthesisSettings
+from fac.synthesis.settings import Settings as SynthesisSettings
 from fac.train.classifier import ClassifierSettings
 
 T = TypeVar("T")
@@ -51,6 +51,11 @@ def _resolved(cfg: DictConfig, key: str | None) -> Any:
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
     except OmegaConfBaseException as error:
         name = getattr(error, "full_key", None) or key
+        if isinstance(error, InterpolationResolutionError):
+            raise FacError(
+                f"{name} cannot be resolved ({first_line(error)}): in a value, ${{KEY}} stands for another key of the "
+                f"configuration."
+            ) from None
         raise FacError(f"{name} is not set: give it on the command line, {name}=VALUE.") from None
 
 

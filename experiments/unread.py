@@ -27,6 +27,7 @@ class Watch:
 
     given: dict[str, str]
     read: set[str] = field(default_factory=set)
+    replaced: dict[str, str] = field(default_factory=dict)  # keys that are read and not used, and what is used
 
 
 _current: ContextVar[Watch | None] = ContextVar("watch", default=None)
@@ -48,6 +49,12 @@ def note(*keys: str) -> None:
         watch.read.update(keys)
 
 
+def replaced(key: str, by: str) -> None:
+    """What was read under `key` is not used in this run: another key takes its place."""
+    if watch := _current.get():
+        watch.replaced[key] = by
+
+
 def check(known: Sequence[str]) -> None:
     """Raise FacError for a setting that was given and not read; `known` are all keys of the configuration."""
     watch = _current.get()
@@ -56,9 +63,10 @@ def check(known: Sequence[str]) -> None:
     for key, setting in watch.given.items():
         if setting.endswith("=null"):  # to do without it, as the run does
             continue
-        if key in CHOICES or _is_read(key, ALWAYS) or _is_read(key, watch.read):
+        other = watch.replaced.get(key)
+        if other is None and (key in CHOICES or _is_read(key, ALWAYS) or _is_read(key, watch.read)):
             continue
-        others = _instead(key, [name for name in known if _is_read(name, watch.read)])
+        others = f", or set {other}" if other else _instead(key, [name for name in known if _is_read(name, watch.read)])
         raise FacError(f"Nothing in this run reads {key}, so {setting} would change no number: leave it out{others}.")
 
 

@@ -208,11 +208,18 @@ def _recognise(values: dict[str, Any], source: Source) -> tuple[str, ...]:
             continue
         if isinstance(value, (str, list)):
             return (name, "input") if name == "instruction" else (name,)
+    if any(name in values and not _holds(values[name]) for name in AUTO_COLUMNS):
+        raise Malformed("the text is empty")
     headerless = "" if source.columns else "; a .csv or .tsv without a header line needs data.{}.columns=[...]"
     raise FacError(
         f"No column of {source} is known to hold the text (found: {listing(values)}): "
         f"set data.{source.name}.text=COLUMN{headerless.format(source.name)}."
     )
+
+
+def _holds(value: Any) -> bool:
+    """Whether a cell holds anything; NaN is what pandas writes where there is nothing."""
+    return value is not None and value == value
 
 
 def _conversation(values: dict[str, Any], names: tuple[str, ...], source: Source) -> list[Message]:

@@ -274,4 +274,5 @@ def _no_rows(path: Path) -> FacError:
 
 
 def _bad_json(path: Path, where: str, error: Exception) -> FacError:
-    return FacError(f"{path} is not valid JSON {where} ({_reason(error)}): mend or fetch the file again.")
+    said = error.msg if isinstance(error, json.JSONDecodeError) else _reason(error)  # its place is in what was held
+    return FacError(f"{path} is not valid JSON {where} ({said}): mend or fetch the file again.")

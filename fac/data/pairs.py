@@ -15,7 +15,7 @@ from typing import Any
 
 from fac.chat import Message, exchange
 from fac.data.examples import LoadReport, check_characters, id_of, sift
-from fac.data.files import read_rows
+from fac.data.files import data_files, fingerprint, read_rows
 from fac.data.source import Malformed, Row, Source, listing
 from fac.data.turns import string_of, turns_of
 from fac.errors import FacError, closest
@@ -92,6 +92,12 @@ def read_pairs(source: Source, layout: str = "auto", report: LoadReport | None =
     return sift(
         source, read_rows(source), convert, lambda pair: [pair.prompt, pair.chosen, pair.rejected], report, "pair"
     )
+
+
+def pairs_fingerprint(source: Source) -> dict[str, Any]:
+    """`fingerprint`, with the names of files and folders that `llmbar` and `rm_bench` call subsets by."""
+    paths = [] if source.on_hub else data_files(source)
+    return {**fingerprint(source), "subsets": [[LLMBAR.get(path.parent.name, ""), _domain(path)] for path in paths]}
 
 
 def write_pairs(pairs: Iterable[Pair], file: Path) -> None:
@@ -197,14 +203,18 @@ def _of_rm_bench(values: dict[str, Any], row: Row, identity: str) -> list[Pair]:
     chosen, rejected = (_column(values, side) for side in ("chosen", "rejected"))
     if not all(_are_texts(side) and len(side) == STYLES for side in (chosen, rejected)):
         raise Malformed(f"chosen and rejected are not {STYLES} texts each")
-    file = Path(row.file).name.partition(".")[0]
-    domain = string_of(values.get("domain"), "domain") or file.removesuffix("_filtered")
+    domain = string_of(values.get("domain"), "domain") or _domain(Path(row.file))
     pairs = []
     for i, j in itertools.product(range(STYLES), repeat=2):
         level = "hard" if i < j else "normal" if i == j else "easy"
         chats = exchange(prompt, chosen[i]), exchange(prompt, rejected[j])
         pairs.append(_pair(*chats, subset=f"{domain}/{level}", identity=f"{identity}/{i}{j}"))
     return pairs
+
+
+def _domain(file: Path) -> str:
+    """The domain of RM-Bench that a file is called after."""
+    return file.name.partition(".")[0].removesuffix("_filtered")
 
 
 LAYOUTS: dict[str, Callable[[dict[str, Any], Row, str], list[Pair]]] = {

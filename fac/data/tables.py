@@ -64,7 +64,7 @@ def _header(record: Record, place: str, delimiter: str) -> list[str]:
         raise FacError(f"{place} is to name the columns, but {record.cells}: mend it.")
     if twice := named_twice(record.cells):
         raise FacError(f"{place} names {twice}: rename one of them.")
-    others = {";": "semicolons", ",": "commas", "\t": "tabs"}
+    others = {";": "semicolons", ",": "commas", "\t": "tabs", "|": "vertical bars"}
     for other, called in others.items():
         if len(record.cells) == 1 and other != delimiter and other in record.cells[0]:
             raise FacError(

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import string
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +39,7 @@ MARKS = {  # byte order marks; that of UTF-32 begins like that of UTF-16
 }
 BLOCK = 1 << 16
 HEAD = 1 << 10
+LETTERS = [letter.encode() for letter in string.ascii_letters]
 UNUSED_1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")  # bytes that are no character of windows-1252
 
 
@@ -70,12 +73,13 @@ def blocks(path: Path) -> Iterator[str]:
             try:
                 text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
-                raise _undecodable(path, line + error.object[: error.start].count(b"\n"), encoding, error) from None
+                line += error.object[: error.start].count(b"\n")
+                raise _undecodable(path, line, encoding, error, _utf_16(head)) from None
             if "\0" in text:
                 line += text[: text.index("\0")].count("\n")
                 raise FacError(
                     f"{path}, line {line} holds a NUL byte, which no text has: if the file is UTF-16, convert it with "
-                    f"`iconv -f utf-16le -t utf-8`, otherwise write it again."
+                    f"`iconv -f {_utf_16(head) or 'utf-16le'} -t utf-8`, otherwise write it again."
                 )
             line += text.count("\n")
             yield text
@@ -127,8 +131,16 @@ def _zip_kind(path: Path) -> str:
     return "is a zip archive: unpack it and name the files in it"
 
 
-def _undecodable(path: Path, line: int, encoding: str, error: UnicodeDecodeError) -> FacError:
+def _utf_16(head: bytes) -> str | None:
+    """What UTF-16 a file without a byte order mark seems to be: every character of ASCII has a byte of zero."""
+    zeros = {at % 2 for at, byte in enumerate(head) if byte == 0}
+    return {0: "utf-16be", 1: "utf-16le"}[zeros.pop()] if len(zeros) == 1 and head.count(0) > 2 else None
+
+
+def _undecodable(path: Path, line: int, encoding: str, error: UnicodeDecodeError, wide: str | None) -> FacError:
     """What a file in another encoding than its mark says, or UTF-8, is to be done with."""
+    if wide and encoding == "utf-8":
+        return FacError(f"{path} is UTF-16 without its mark: convert it with `iconv -f {wide} -t utf-8`.")
     if encoding.startswith(("utf-16", "utf-32")):
         return FacError(f"{path} is not whole {encoding.upper()} ({error.reason}): write or fetch it again.")
     return FacError(f"{path}, line {line} is not UTF-8 ({error.reason}): {_way_out(path)}.")
@@ -136,16 +148,21 @@ def _undecodable(path: Path, line: int, encoding: str, error: UnicodeDecodeError
 
 def _way_out(path: Path) -> str:
     """By all bytes of the file: what they are most likely, since a wrong conversion damages texts without a word."""
-    other, multibyte = set(), False
+    other: Counter[int] = Counter()
+    latin, multibyte = 0, False
     with opened(path) as stream:
         for line in stream:
             try:
                 multibyte |= not line.isascii() and bool(line.decode("utf-8"))
             except UnicodeDecodeError:
                 other.update(byte for byte in line if byte >= 0x80)
+                latin += sum(map(line.count, LETTERS))
     if multibyte:
         return "other lines are, so mend that line, or write the file again"
-    if other & UNUSED_1252:
-        return "convert the file from its encoding with `iconv -f ENCODING -t utf-8`"
+    if UNUSED_1252 & other.keys() or other.total() > latin:  # words of other letters than a to z
+        return (
+            "convert the file from its encoding (such as windows-1251, gb18030 or shift_jis) with "
+            "`iconv -f ENCODING -t utf-8`"
+        )
     name = "windows-1252" if any(byte < 0xA0 for byte in other) else "latin1"
     return f"convert the file, most likely with `iconv -f {name} -t utf-8`"

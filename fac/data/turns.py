@@ -1,9 +1,9 @@
 """Cells to turns of a conversation: lists of messages, lists kept as text, and texts with marks between the turns.
 
-A text is taken for a conversation only where its column may hold one: in `CHATS` it must be, in `MARKED` it is one if
-it begins as such. Elsewhere (`query`, `user_input`, `instruction`, columns of one's own) a text is what a user says,
-whatever stands in it. So is one with "### Human:" and "### Assistant:" (Guanaco), since users write these themselves
-(three of ToxicChat's do).
+A text is taken for a conversation only where its column may hold one: in `CHATS` it must be, in `MARKED` and
+`OF_MESSAGES` it is one if it begins as such. Elsewhere (`query`, `user_input`, `instruction`, columns of one's own) a
+text is what a user says, whatever stands in it. So is one with "### Human:" and "### Assistant:" (Guanaco), since users
+write these themselves (three of ToxicChat's do).
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ if TYPE_CHECKING:  # fac.chat needs transformers; a message is a plain dict
 
 CHATS = ("messages", "conversations", "conversation")
 MARKED = ("text", "prompt", "chosen", "rejected", "transcript")
-OF_MESSAGES = ("prompt", "chosen", "rejected")  # of trl's data sets, where a list may have become a text
+OF_MESSAGES = (  # columns of texts or lists of messages, where a list may have become a text
+    *("prompt", "chosen", "rejected", "text", "transcript"),
+    *("dialog", "dialogs", "dialogue", "dialogues", "chat", "chats", "turns", "history"),
+)
 ROLES = {
     "human": "user",
     "prompter": "user",
@@ -57,7 +60,16 @@ MARKS = {
         r"<\|(begin_of_text|eot_id|end_of_text)\|>",
     ),
     "Gemma": Marks(r"\s*(<bos>)?<start_of_turn>\w+\n", r"<start_of_turn>(\w+)\n", "<bos>|<eos>|<end_of_turn>"),
-    "Zephyr": Marks(r"\s*<\|(system|user|assistant)\|>\n", r"<\|(system|user|assistant)\|>\n", "</s>"),
+    "Zephyr, Phi-3": Marks(
+        r"\s*(<s>)?<\|(system|user|assistant)\|>\n",
+        r"<\|(system|user|assistant)\|>\n",
+        r"</?s>|<\|(end|endoftext)\|>",
+    ),
+    "OpenAssistant": Marks(
+        r"\s*<\|(system|prefix_begin|prompter)\|>",
+        r"<\|(system|prompter|assistant)\|>",
+        r"</s>|<\|(endoftext|prefix_begin|prefix_end)\|>",
+    ),
     "Llama 2": Marks(r"\s*(<s>)?\s*\[INST\]", r"\[(/?INST)\]", "</?s>"),
 }
 INST = {"INST": "user", "/INST": "assistant"}
@@ -73,9 +85,9 @@ def turns_of(value: Any, name: str) -> list[Message] | None:
     if isinstance(value, list):
         return [turn_of(turn, number) for number, turn in enumerate(value, start=1)]
     column = name.rpartition(".")[2]
-    if not isinstance(value, str) or column not in CHATS + MARKED:
+    if not isinstance(value, str) or column not in CHATS + MARKED + OF_MESSAGES:
         return None
-    if turns := _marked_turns(value, column):
+    if column in CHATS + MARKED and (turns := _marked_turns(value.replace("\r\n", "\n"))):
         return turns
     if column in CHATS or (column in OF_MESSAGES and LIST.match(value)):
         return _list_in_text(value, name)
@@ -115,10 +127,10 @@ def _list_in_text(text: str, name: str) -> list[Message]:
     return [turn_of(turn, number) for number, turn in enumerate(turns, start=1)]
 
 
-def _marked_turns(text: str, column: str) -> list[Message]:
+def _marked_turns(text: str) -> list[Message]:
     """The turns of a text that is marked in a way that is known; none if it is not. An open last turn of the assistant
     is left out."""
-    if column in ("text", "transcript") and re.match(r"Human:\s.*\n\nAssistant:", text, re.DOTALL):
+    if re.match(r"Human:\s.*\n\nAssistant:", text, re.DOTALL):
         text = f"\n\n{text}"  # HH-RLHF's first line breaks are often stripped
     if alpaca := ALPACA.fullmatch(text):
         asked = "\n\n".join(part for part in (alpaca["instruction"], alpaca["input"]) if part and part.strip())

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from fac.llm.base import Completion, thought
 
 FILTERED = ("content_filter", "content management policy", "responsibleaipolicyviolation")
+CUT = ("length", "max_tokens", "model_length", "max_output_tokens")  # how servers say that a reply was cut
 LIMITS = ("max_tokens", "max_completion_tokens")  # how a limit may be called; the second by GPT-5 and the o-series
 
 
@@ -109,7 +110,7 @@ def _reply(told: Any, prompt_tokens: int) -> Completion | None:
             raw,
             int(usage.get("prompt_tokens") or prompt_tokens),
             int(estimated_tokens([{"content": raw}]) if counted is None else counted),
-            reason != "length",
+            str(reason).lower() not in CUT,
             refused=bool(message.get("refusal")) or reason == "content_filter",
         )
     except (ValueError, LookupError, TypeError, AttributeError):

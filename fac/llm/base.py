@@ -54,8 +54,18 @@ class Completion:
         return spoken(self.raw)
 
 
-# Marks of thoughts: <think> and its like, Mistral's [THINK], Kimi's ◁think▷; a group that is not empty closes
-_MARKS = re.compile(r"<(/?)(?:\w+:)?(?i:think|thinking|thoughts?|reasoning)>|\[(/?)THINK\]|◁(/?)think▷")
+# Marks of thoughts: <think> and its like, Mistral's [THINK], Kimi's ◁think▷, OpenThinker's <|begin_of_thought|>,
+# Cohere's <|START_THINKING|>, MedGemma's <unused94>; a group that is not empty closes
+_MARKS = re.compile(
+    r"<(/?)(?:\w+:)?(?i:think|thinking|thoughts?|reasoning|reflection|scratchpad)>|\[(/?)THINK\]|◁(/?)think▷"
+    r"|<\|(?i:begin|start|(end))_(?i:of_)?(?i:thought|thinking)\|>|<unused94>|<(unused95)>"
+)
+_ANSWER = re.compile(  # what some put around the words that follow a thought
+    r"(?:<(answer|response|solution|output)>|<\|(?:begin|start)_(?:of_)?(?:solution|response)\|>)(.*?)"
+    r"(?:</\1>|<\|end_(?:of_)?(?:solution|response)\|>)?",
+    re.DOTALL | re.IGNORECASE,
+)
+_BARE_CHANNELS = re.compile(r"analysis(?=[A-Z]).*?(?:assistantfinal(.*)|\Z)", re.DOTALL)  # without special tokens
 _CHANNELS = re.compile(r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>")
 _ENDS = re.compile(r"<\|(?:end|return|start|call)\|>.*", re.DOTALL)
 
@@ -70,6 +80,8 @@ def spoken(raw: str) -> str:
     if channels := list(_CHANNELS.finditer(raw)):
         final = next((c for c in reversed(channels) if c[1].lower() == "final"), None)
         return _ENDS.sub("", raw[final.end() :]).strip() if final else ""
+    if bare := _BARE_CHANNELS.fullmatch(raw):
+        return (bare[1] or "").strip()
     said, end, depth = "", 0, 0
     for mark in _MARKS.finditer(raw):
         if any(mark.groups()):
@@ -77,7 +89,9 @@ def spoken(raw: str) -> str:
         elif depth == 0:
             said, depth = said + raw[end : mark.start()], 1
         end = mark.end()
-    return (said if depth else said + raw[end:]).strip()
+    said = (said if depth else said + raw[end:]).strip()
+    answer = _ANSWER.fullmatch(said) if end else None
+    return answer[2].strip() if answer else said
 
 
 def marks_thought(token: str) -> bool:

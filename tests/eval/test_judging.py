@@ -201,3 +201,6 @@ def test_a_judge_without_one_verdict_is_an_error_and_no_row_of_draws(prompts, tm
     said = r"None of the 6 answers of longer holds a verdict, and 6 were cut off at 512 tokens: raise judge_tokens"
     with pytest.raises(FacError, match=said):
         annotate(Saying(*[CUT] * 6), pairs(6), prompts, seed=1, log=tmp_path / "log", limit="judge_tokens")
+    refused = Completion("", 1, 1, True, refused=True)
+    with pytest.raises(FacError, match="holds a verdict, and 6 were refused or filtered, and 0 were cut off"):
+        annotate(Saying(*[refused] * 6), pairs(6), prompts, seed=1, log=tmp_path / "other")

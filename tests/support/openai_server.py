@@ -149,7 +149,7 @@ def _send(
         handler.close_connection = True
 
 
-def completion(body: Body, text: str, finish: str = "stop") -> Body:
+def completion(body: Body, text: str, finish: str | None = "stop") -> Body:
     """A reply as the API sends it; a token is a word."""
     prompt = sum(len(message["content"].split()) for message in body["messages"])
     return {

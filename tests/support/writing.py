@@ -5,7 +5,7 @@ import random
 from support.encoders import sentences
 
 from fac.llm.base import Completion
-from fac.synthesis.two_step import Settings
+from fac.synthesis.settings import Settings
 
 SETTINGS = Settings(n=3, m=2, max_new_tokens=20)
 ANCHOR = sentences(60, seed=5)

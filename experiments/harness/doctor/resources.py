@@ -301,7 +301,8 @@ def assumptions(here: Machine) -> str:
         f"{here.flops / 1e12:.2g} TFLOP/s measured here just now, {needs.H100_FLOPS / 1e12:.0f} on an H100, of which "
         f"passes reach {needs.COMPUTED:.0%} and generation {decoded}; {needs.TEXT_TOKENS} tokens a text "
         f"({needs.LAB_TOKENS} in the lab); {needs.ASSUMED_TEXTS:,} texts in an unknown data set; every feature active, "
-        f"as many of them missing as the budget; {needs.REPLY_TOKENS} tokens a reply; an empty store"
+        f"as many of them missing as the budget; {needs.REPLY_TOKENS} tokens a reply; no rounds beyond the first "
+        f"where replies are lost (synthesis.top_up); an empty store"
     )
 
 

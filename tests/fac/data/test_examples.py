@@ -49,6 +49,14 @@ def test_auto_says_what_it_found(tmp_path):
         texts(tmp_path, [{"chosen": "an answer, no transcript"}])
 
 
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_a_first_row_without_its_text_is_malformed(tmp_path, nothing):
+    rows = [{"text": nothing}, {"text": "b"}]
+    with pytest.raises(FacError, match="line 1: the text is empty"):
+        texts(tmp_path, rows)
+    assert texts(tmp_path, rows, on_error="skip") == ["b"]
+
+
 def test_auto_decides_once(tmp_path):
     with pytest.raises(FacError, match=r"line 2: there is no column 'text' \(found: prompt\)"):
         texts(tmp_path, [{"text": "a"}, {"prompt": "b"}])

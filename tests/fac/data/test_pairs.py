@@ -6,7 +6,7 @@ import pytest
 
 from fac.chat import as_chat
 from fac.data.examples import LoadReport
-from fac.data.pairs import Pair, load_pairs, read_pairs, write_pairs
+from fac.data.pairs import Pair, load_pairs, pairs_fingerprint, read_pairs, write_pairs
 from fac.data.source import Source
 from fac.errors import FacError
 
@@ -130,6 +130,16 @@ def test_subsets_and_ids(tmp_path):
     row = {"input": "a", "output_1": "b", "output_2": "c", "label": 1}
     (pair,) = read_pairs(source(tmp_path, [row], "Adversarial/Neighbor/dataset.jsonl"))
     assert pair.subset == "llmbar-adver-neighbor"
+
+
+def test_names_that_decide_subsets_are_part_of_the_key(tmp_path):
+    row = {"input": "a", "output_1": "b", "output_2": "c", "label": 1}
+    known = pairs_fingerprint(source(tmp_path, [row], "Natural/dataset.jsonl"))
+    assert pairs_fingerprint(source(tmp_path, [row], "elsewhere/Natural/dataset.jsonl")) == known
+    assert pairs_fingerprint(source(tmp_path, [row], "Neighbor/dataset.jsonl")) != known
+    row = {"prompt": "a", "chosen": ["b", "c", "d"], "rejected": ["e", "f", "g"]}
+    chat, code = (pairs_fingerprint(source(tmp_path, [row], f"{name}_filtered.jsonl")) for name in ("chat", "code"))
+    assert chat != code
 
 
 FINE = {"prompt": "hello", "chosen": "good day", "rejected": "go away"}

@@ -188,7 +188,10 @@ def test_a_header_that_is_given_too_is_no_row(tmp_path):
         table(tmp_path, "Text\tlabel\na\t1\n", columns=("text", "label"))
 
 
-@pytest.mark.parametrize(("text", "said"), [("text;label\na;1\n", "semicolons"), ("text\tlabel\na\t1\n", "tabs")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("text;label\na;1\n", "semicolons"), ("text\tlabel\na\t1\n", "tabs"), ("text|label\na|1\n", "vertical bars")],
+)
 def test_columns_parted_by_something_else_are_pointed_out(tmp_path, text, said):
     with pytest.raises(FacError, match=f"line 1 names one column, .*holds {said}.*save the file with commas"):
         table(tmp_path, text, "csv")

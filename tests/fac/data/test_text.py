@@ -74,6 +74,11 @@ ADVICE = {
     "windows-1252": (SMART, "iconv -f windows-1252"),
     "latin1": ("text\ncafé à Ýpres\n", "iconv -f latin1"),
     "cp437": ("text\nüber\n", "iconv -f ENCODING"),  # byte 81 is no character of windows-1252
+    "windows-1251": ("text\nПривет, мир и ещё\n", "iconv -f ENCODING"),  # letters are rare in Western texts
+    "koi8-r": ("text\nпривет мир\n", "iconv -f ENCODING"),
+    "gb18030": ("text\n你好世界 abc\n", "iconv -f ENCODING"),
+    "shift_jis": ("text\nこんにちは世界\n", "iconv -f ENCODING"),
+    "euc-kr": ("text\n안녕하세요 세계\n", "iconv -f ENCODING"),
 }
 
 
@@ -89,6 +94,18 @@ def test_the_advised_conversion_gives_the_text_that_was_meant(tmp_path, encoding
     command = str(caught.value).partition("`")[2].partition("`")[0].split()
     done = subprocess.run([*command, str(path)], capture_output=True, check=True)
     path.write_bytes(done.stdout)
+    assert values(Source(path)) == [{"text": text.splitlines()[1]}]
+
+
+@pytest.mark.parametrize("text", [SMART, "text\ncafé\n", "text\nplain\n", "text\n你好世界\n"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_its_mark_is_named(tmp_path, text, encoding):
+    path = tmp_path / "data.csv"
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(FacError, match="`iconv -f utf-16[lb]e -t utf-8`") as caught:
+        values(Source(path))
+    command = str(caught.value).partition("`")[2].partition("`")[0].split()
+    path.write_bytes(subprocess.run([*command, str(path)], capture_output=True, check=True).stdout)
     assert values(Source(path)) == [{"text": text.splitlines()[1]}]
 
 

@@ -46,6 +46,12 @@ MARKED = {
         f"<start_of_turn>user\n{SECOND}<end_of_turn>\n<start_of_turn>model\n",
         BARE,
     ),
+    "Phi-3": ("".join(f"<|{turn['role']}|>\n{turn['content']}<|end|>\n" for turn in CHAT) + "<|assistant|>\n", CHAT),
+    "OpenAssistant": (
+        f"<|prompter|>{FIRST}<|endoftext|><|assistant|>{REPLY}<|endoftext|><|prompter|>{SECOND}<|endoftext|>"
+        "<|assistant|>",
+        BARE,
+    ),
     "Zephyr": ("".join(f"<|{turn['role']}|>\n{turn['content']}</s>\n" for turn in CHAT), CHAT),
     "Llama 2": (
         f"<s>[INST] <<SYS>>\nbe brief\n<</SYS>>\n\n{FIRST} [/INST] {REPLY} </s><s>[INST] {SECOND} [/INST]",
@@ -74,6 +80,13 @@ def test_marks_between_turns_are_known(tmp_path, layout, column):
     assert (instruction.instruction, instruction.output) == (FIRST, REPLY)
 
 
+@pytest.mark.parametrize("layout", MARKED)
+def test_lines_may_end_with_cr_lf(tmp_path, layout):
+    text, turns = MARKED[layout]
+    (whole,) = read_examples(source(tmp_path, [{"text": text.replace("\n", "\r\n")}], turns="all"))
+    assert whole.messages == turns
+
+
 @pytest.mark.parametrize("column", ["query", "user_input", "instance", "question", "instruction", "note"])
 @pytest.mark.parametrize("layout", MARKED)
 def test_other_columns_hold_what_a_user_says(tmp_path, layout, column):
@@ -91,8 +104,12 @@ def test_marks_that_users_write_are_their_words(tmp_path, text):
 
 
 def test_a_transcript_may_have_lost_its_first_line_breaks(tmp_path):
-    (user,) = read_examples(source(tmp_path, [{"text": MARKED["HH-RLHF"][0].strip()}]))
-    assert user.text == SAID
+    for column in ("text", "transcript", "prompt"):
+        (user,) = read_examples(source(tmp_path, [{column: MARKED["HH-RLHF"][0].strip()}]))
+        assert user.text == SAID
+    sides = {side: f"{MARKED['HH-RLHF'][0].strip()} {side}" for side in ("chosen", "rejected")}
+    (pair,) = read_pairs(source(tmp_path, [sides]))
+    assert (pair.prompt, pair.chosen, pair.rejected) == (BARE, "chosen", "rejected")
 
 
 def test_alpaca_s_template(tmp_path):
@@ -127,6 +144,16 @@ def test_a_list_kept_as_json_is_a_conversation(tmp_path, column):
 def test_a_list_kept_as_anything_else_is_refused(tmp_path, text):
     with pytest.raises(FacError, match="line 1: messages is a text, not a list of turns: export the data as JSONL"):
         list(read_examples(source(tmp_path, [{"messages": text}])))
+
+
+@pytest.mark.parametrize("column", ["text", "transcript", "dialog", "dialogue", "chat", "turns", "history"])
+def test_other_columns_that_usually_hold_lists_may_hold_them_as_json(tmp_path, column):
+    (user,) = read_examples(source(tmp_path, [{column: json.dumps(CHAT)}], text=column))
+    assert user.text == SAID
+    with pytest.raises(FacError, match=f"{column} is a text, not a list of turns"):
+        list(read_examples(source(tmp_path, [{column: str(CHAT)}], text=column)))
+    (user,) = read_examples(source(tmp_path, [{column: "[1] what a user says"}], text=column))
+    assert user.text == "[1] what a user says"
 
 
 def test_prompts_that_were_lists_are_read_or_refused(tmp_path):

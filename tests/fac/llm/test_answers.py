@@ -20,9 +20,10 @@ def read_reply(text, prompt_tokens):
 
 def test_a_reply_says_whether_it_is_whole_and_what_it_took():
     body = {"model": "m", "messages": as_chat("a b c")}
-    whole, cut = (json.dumps(completion(body, "one two", finish)) for finish in ("stop", "length"))
-    assert read_reply(whole, 0) == Completion("one two", 3, 2, True)
-    assert read_reply(cut, 0) == Completion("one two", 3, 2, False)
+    for finish in ("stop", "eos", "end_turn", None):
+        assert read_reply(json.dumps(completion(body, "one two", finish)), 0) == Completion("one two", 3, 2, True)
+    for finish in ("length", "max_tokens", "MAX_TOKENS", "model_length"):  # others': Anthropic's, Google's, Mistral's
+        assert read_reply(json.dumps(completion(body, "one two", finish)), 0) == Completion("one two", 3, 2, False)
     refused = {"choices": [{"message": {"content": None, "refusal": " I will not. "}, "finish_reason": "stop"}]}
     assert read_reply(json.dumps(refused), 9) == Completion(
         "I will not.", 9, estimated_tokens([{"content": "I will not."}]), True, refused=True

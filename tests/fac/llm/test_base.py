@@ -139,6 +139,21 @@ def test_seeds_are_the_same_in_every_process():
             "reply",
         ),
         ("<|channel|>analysis<|message|>a draft that was cut", ""),
+        ("analysisThe user wants a query.assistantfinalthe reply", "the reply"),  # the same without special tokens
+        ("analysisThe user wants a query that was cut", ""),
+        ("analysis of the text follows", "analysis of the text follows"),
+        ("<scratchpad>a draft</scratchpad>the reply", "the reply"),
+        ("<reflection>a draft</reflection>the reply", "the reply"),
+        ("<|begin_of_thought|>a draft<|end_of_thought|>the reply", "the reply"),
+        (
+            "<|begin_of_thought|>a draft<|end_of_thought|>\n<|begin_of_solution|>the reply<|end_of_solution|>",
+            "the reply",
+        ),
+        ("<|START_THINKING|>a draft<|END_THINKING|><|START_RESPONSE|>the reply<|END_RESPONSE|>", "the reply"),
+        ("<unused94>thought\na draft<unused95>the reply", "the reply"),
+        ("<think>a draft</think>\n<answer>\nthe reply\n</answer>", "the reply"),
+        ("<think>a draft</think><answer>the reply that was cut", "the reply that was cut"),
+        ("<answer>what was asked for</answer>", "<answer>what was asked for</answer>"),  # no thought before it
         (thought("a </think> in a thought <think>") + "the reply", "the reply"),
     ],
 )
@@ -147,7 +162,7 @@ def test_thoughts_are_no_part_of_what_is_said(raw, said):
     assert Completion(raw, 1, 1, True).text == said
 
 
-@given(st.text(alphabet=st.characters(exclude_characters="<[◁")))
+@given(st.text(alphabet=st.characters(exclude_characters="<[◁")).filter(lambda raw: not raw.startswith("analysis")))
 def test_a_reply_without_marks_is_said_whole(raw):
     assert spoken(raw) == raw.strip()
     assert spoken(thought("a draft") + raw) == raw.strip()

@@ -15,7 +15,7 @@ from fac.errors import FacError
 from fac.model_ref import ModelRef
 from fac.train.classifier import ClassifierSettings, fit_classifier
 from fac.train.reward import RewardSettings
-from fac.train.sequence import Head, collate_hidden, pad_id, train_head
+from fac.train.sequence import Head, collate_hidden, cross_entropy, pad_id, train_head
 from fac.train.sft import SftSettings
 
 ITEMS = 8
@@ -66,6 +66,16 @@ def test_warmup_schedule_decay_and_clip_are_those_of_the_settings(schedule, fact
     assert max(norms) / 1.2 > min(norms) > 1  # each is clipped, by another factor
     assert losses == pytest.approx(expected, abs=1e-4)
     torch.testing.assert_close(weight, score.weight.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_the_loss_of_bfloat16_scores_is_computed_in_float32():
+    """As a GPU's matrix products leave them; bfloat16 knows three digits."""
+    scores, labels = torch.tensor([[1.0, 3.0], [0.25, -2.0], [0.5, 0.75]]), torch.tensor([1, 1, 0])
+    expected = [math.log1p(math.exp(-2)), math.log1p(math.exp(2.25)), math.log1p(math.exp(0.25))]
+    for logits in (scores, scores.bfloat16(), scores.bfloat16()[..., None]):
+        assert float(cross_entropy({"logits": logits}, labels)) == pytest.approx(sum(expected) / 3, rel=1e-6)
+        in_four = cross_entropy({"logits": logits}, labels, torch.tensor(4))
+        assert float(in_four) == pytest.approx(sum(expected) / 4, rel=1e-6)
 
 
 def test_the_seed_draws_the_order_of_the_data():

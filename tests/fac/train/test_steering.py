@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat, encode
-from fac.data.choices import POLARITY, read_choices
+from fac.data.choices import POLARITY, Choice, read_choices
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.train.steering import (
@@ -137,6 +137,14 @@ def test_a_question_longer_than_the_model_reads_is_refused(model, tokenizer, ite
     assert [fits(tokenizer, items[0], count) for count in (exact, exact - 1, None)] == [True, False, True]
     with pytest.raises(FacError, match=f"1 of {len(items) + 1} questions are longer than the {positions} positions of"):
         letter_probabilities(model, tokenizer, [*items, long])
+
+
+def test_a_question_fits_in_both_orders_or_not_at_all(tokenizer):
+    """The blank before an option may be part of its token, so a question can be longer with its options exchanged."""
+    item = Choice(("Which is it?\n(A) ", "\n(B)"), ("the", "zq"), 0, 1)
+    lengths = [len(open_answer(tokenizer, order).ids) for order in (item, item.swapped())]
+    assert lengths[0] < lengths[1]
+    assert [fits(tokenizer, item, count) for count in (lengths[0] + 1, lengths[1] + 1)] == [False, True]
 
 
 # Probabilities
