@@ -19,7 +19,7 @@ from fac.coverage import Grid, Threshold, active_features, counts, mean_activati
 from fac.data.corpus import Corpus
 from fac.encoder import CorpusFeatures, FeatureEncoder
 from fac.errors import FacError
-from fac.interpret import ROLES, Reading, check_verdicts, load_readings, read_features
+from fac.interpret import ROLES, Interpretation, check_verdicts, interpret_features, load_interpretations
 from fac.llm.base import ChatModel, Sampling
 from fac.prompts import Prompts
 from fac.relevance import associated
@@ -138,7 +138,10 @@ def interpretations(
     prompts: Prompts,
     settings: InterpretSettings,
 ) -> Step:
-    """Every feature that the texts activate explained, verified (if that counts) and judged (`load_readings`)."""
+    """Every feature that the texts activate, explained, verified (if that counts) and judged.
+
+    `load_interpretations` reads what the step writes.
+    """
     asked = {role: annotators[role] for role in settings.roles}
     sampling = Sampling(settings.temperature, 1.0, settings.max_new_tokens)
     params = {
@@ -168,7 +171,7 @@ def _interpret(
     alive = np.flatnonzero(measured.pooled.maxima() > 0).tolist()
     found = encoder.spans(Corpus.load(corpus), measured.tops, alive, settings.spans, settings.span_tokens)
     spans = {feature: [" ".join(span.text.split()) for span in strongest] for feature, strongest in found.items()}
-    read_features(annotators, prompts, spans, sampling, settings.seed, folder)
+    interpret_features(annotators, prompts, spans, sampling, settings.seed, folder)
 
 
 @dataclass(frozen=True)
@@ -245,22 +248,24 @@ def _find_missing(
     given = dict(zip(names, inputs, strict=True))
     anchor, seed = (CorpusFeatures.load(given[name]) for name in ("anchor", "seed"))
     if settings.judge == "llm":
-        relevant = judged_relevant(anchor.pooled.n_features, load_readings(given["interpretations"]), settings.verified)
+        relevant = judged_relevant(
+            anchor.pooled.n_features, load_interpretations(given["interpretations"]), settings.verified
+        )
     else:
         labels = Corpus.load(given["labels"]).labels()
         relevant = associated_with(CorpusFeatures.load(given["labelled"]), labels, settings.fdr)
     seed_relevant = None
     if settings.missing == "annotation":
-        told = load_readings(given["seed_interpretations"])
+        told = load_interpretations(given["seed_interpretations"])
         seed_relevant = judged_relevant(anchor.pooled.n_features, told, verified=False)
     find_missing(anchor, seed, relevant, thresholds, seed_relevant).save(folder)
 
 
-def judged_relevant(width: int, readings: Mapping[int, Reading], verified: bool) -> NDArray[np.bool_]:
+def judged_relevant(width: int, found: Mapping[int, Interpretation], verified: bool) -> NDArray[np.bool_]:
     """F by the LLM's verdicts; shape [width]. Raises FacError if no verdict can be read."""
-    check_verdicts(readings.values())
+    check_verdicts(found.values())
     relevant = np.zeros(width, np.bool_)
-    relevant[[feature for feature, reading in readings.items() if reading.is_relevant(verified)]] = True
+    relevant[[feature for feature, told in found.items() if told.is_relevant(verified)]] = True
     return relevant
 
 

@@ -104,14 +104,11 @@ def _job(cfg: DictConfig) -> None:
 
 
 def _run(run: RunConfig) -> None:
-    """Plan the experiment, refuse settings that it did not read, then print the plan or run it."""
+    """Print the plan of the experiment, or run it."""
+    from experiments.harness.run import dry_run, execute
+
     experiment = experiments()[run.name]
-    plan = experiment.plan(run)
-    run.check_read()
-    if run.dry_run:
-        print(plan)
-        return
-    print(f"results: {run.out}")
+    print(dry_run(experiment, run) if run.dry_run else f"results: {execute(experiment, run)}")
 
 
 def _doctor(settings: list[str]) -> int:

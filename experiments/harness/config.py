@@ -43,7 +43,7 @@ from fac.sae import SaeRef, TrainSettings
 from fac.sae.checkpoint import SUFFIXES
 from fac.sae.recipe import RecipeSettings
 from fac.settings import Problems, SettingsError, checked, typed
-from fac.synthesis.two_step import Settings as SynthesisSettings
+from fac.synthesis.settings import Settings as SynthesisSettings
 
 S = TypeVar("S", bound=sections.Section)
 # Where and how a run goes, and choices that set keys in several groups.

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
-from fac.llm.engines import Judge, LLMs
-
 from experiments.harness.config import RunConfig
 from experiments.harness.experiment import BASE, Trial
 from experiments.tasks import TASKS
@@ -21,6 +19,7 @@ from experiments.tasks.sources import task_steps
 from fac.encoder import FeatureEncoder
 from fac.gap import Mining, mine
 from fac.llm.base import ChatModel
+from fac.llm.engines import Judge, LLMs
 from fac.model_ref import ModelRef
 from fac.prompts import Prompts
 from fac.store import Step

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from fac.llm.engines import LLMConfig
 
 from experiments.harness.config import CONF, RunConfig, read_config
 from experiments.harness.paper_numbers import PaperNumber, paper_table
@@ -24,6 +23,7 @@ from experiments.tasks.sources import sets_of
 from fac.data.files import content_digest
 from fac.data.source import Source
 from fac.lab import MODELS
+from fac.llm.engines import LLMConfig
 from fac.model_ref import ModelRef
 
 Kind = Literal["lab", "paper", "own"]

@@ -24,7 +24,7 @@ from fac.model_ref import ModelRef
 from fac.sae import TrainSettings
 from fac.sae.recipe import RecipeSettings
 from fac.settings import Problems, SettingsError, checked, is_unset, not_set, typed
-from fac.synthesis.two_step import Settings as SynthesisSettings
+from fac.synthesis.settings import Settings as SynthesisSettings
 
 LAB = "lab:"  # model.path=lab:llama names a model that the package ships
 OF_DATA = {"data", "sample", "evaluation"}  # keys of a task that draws from data sets

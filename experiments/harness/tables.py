@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fac.llm.engines import Judge
-
 from experiments.harness import labels, parity
 from experiments.harness.config import RunConfig
 from experiments.harness.experiment import BASE, Record, Trial
@@ -18,6 +16,7 @@ from experiments.harness.results import Cell, Table, provenance, versions
 from experiments.harness.views import Column, Value, count, coverage, metric, pivot
 from experiments.tasks import TASKS
 from experiments.tasks.base import PLAIN, Task
+from fac.llm.engines import Judge
 from fac.synthesis.methods import METHODS
 from fac.synthesis.samples import Counts
 

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from fac.data.schemas import Schema
-from fac.llm.engines import Judge
-from fac.synthesis.settings import Settings
 
 from eval.statistics import Replicates
 from fac.data.examples import LoadReport
+from fac.data.schemas import Schema
 from fac.data.source import Source
 from fac.llm.base import ChatModel
+from fac.llm.engines import Judge
 from fac.model_ref import ModelRef
 from fac.prompts import Prompts
 from fac.store import Step
+from fac.synthesis.settings import Settings
 
 METRICS, REPLICATES = "metrics.json", "replicates.npz"
 ROLES = ("anchor", "seed", "human", "test")

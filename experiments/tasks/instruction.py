@@ -12,15 +12,15 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from eval.judging import Answers, annotate
 from eval.statistics import resampled, resampled_means
-from experiments.engines import Judge
-from experiments.job import Job
-from experiments.tasks.base import Labelled, Task, TaskData, keep_replicates, load_examples
-from fac.backbone import ModelRef, load_tokenizer
+from experiments.tasks.base import Labelled, Task, TaskSteps, Testing, Training, keep_replicates
+from fac.backbone import load_tokenizer
 from fac.chat import as_chat, encode_lesson, exchange
+from fac.data.example_set import load_examples
 from fac.data.examples import LoadReport
 from fac.data.files import content_digest
 from fac.data.instructions import Instruction, read_instructions
@@ -28,15 +28,20 @@ from fac.data.schemas import INSTRUCTION
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.lab.world.grammar import names_in
+from fac.lab.world.tasks import TaskSizes, draw_examples
 from fac.llm.base import ChatModel, Completion, Request, Sampling, ask, request_seed
+from fac.llm.engines import Judge
 from fac.llm.transformers import TransformersChat
+from fac.model_ref import ModelRef
 from fac.prompts import Prompts
-from fac.store import Artifact, Store
+from fac.store import Step
+from fac.synthesis.generate import Generated, save_outcome
+from fac.synthesis.method import Outcome, finished
 from fac.synthesis.replies import ParsedReply, read_answer
 from fac.synthesis.settings import Settings
 from fac.train.sft import SftSettings
 
-ANSWERS, COMPLETIONS = "answers.json", "completions.json"
+ANSWERS = "answers.json"
 JUDGE_SEED = 0
 JUDGE_TOKENS = "tasks.instruction.evaluation.judge_tokens"
 EVALUATION, IFEVAL = "evaluation.json", "ifeval.jsonl"
@@ -64,11 +69,11 @@ class Evaluation:
         return Sampling(temperature=0.0, max_new_tokens=self.judge_tokens)
 
 
-def train(job: Job, folder: Path) -> None:
+def train(job: Training, folder: Path) -> None:
     """A LoRA adapter of the base model; examples without an answer within its longest chat are left out and counted."""
     from fac.train.sft import as_trained, train_sft
 
-    examples = load_examples(INSTRUCTION, job.train)
+    examples = load_examples(INSTRUCTION, job.parts)
     chats = [exchange(e.instruction, e.output) for e in examples if e.output.strip()]
     tokenizer = load_tokenizer(as_trained(job.model, job.settings.chat_template))
     longest: int = job.settings.max_tokens
@@ -78,7 +83,7 @@ def train(job: Job, folder: Path) -> None:
     (folder / "losses.json").write_text(json.dumps(log.losses))
 
 
-def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
+def test(job: Testing, folder: Path) -> dict[str, float]:
     """The win rate over the reference answers, and, where they can be had: rules followed, benchmarks.
 
     No LC: that is fitted to AlpacaEval's own annotator. Of data sets there is the minimal length control.
@@ -88,10 +93,10 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
     assert job.judge is not None
     settings = _evaluation(job)
     tested = load_examples(INSTRUCTION, [job.test])
-    model = TransformersChat(_model(job, trained))
+    model = TransformersChat(_model(job))
     given = answer(model, [example.instruction for example in tested], greedy(settings.answer_tokens), folder)
     answers = [completion.text for completion in given]
-    reference = json.loads((job.others["reference"].path / ANSWERS).read_text())
+    reference = json.loads((job.references["reference"] / ANSWERS).read_text())
     compared = [
         {"instruction": example.instruction, "output_1": theirs, "output_2": ours,
          "generator_1": "reference", "generator_2": "trained"}
@@ -117,14 +122,16 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
         with suppress(FacError):  # too few answers, or all as much longer than the reference
             found["minimal_length_control"] = minimal_length_control(judged.annotations) / 100
     keep_replicates(folder, replicates)
-    return found | _benchmarks(job, settings, trained)
+    return found | _benchmarks(job, settings)
 
 
-def _model(job: Job, trained: Path) -> ModelRef:
+def _model(job: Testing) -> ModelRef:
     """What is tested: the fine-tuned model, or the base model as it is, in the same chat template."""
     from fac.train.sft import as_trained, load_sft
 
-    return as_trained(job.model, job.settings.chat_template) if job.untrained else load_sft(trained, job.model)
+    if job.trained is None:
+        return as_trained(job.model, job.settings.chat_template)
+    return load_sft(job.trained, job.model)
 
 
 def _shares(answers: Answers) -> dict[str, float]:
@@ -133,21 +140,21 @@ def _shares(answers: Answers) -> dict[str, float]:
     return {name: count / answers.total for name, count in counts.items()}
 
 
-def _evaluation(job: Job) -> Evaluation:
-    return Evaluation(**json.loads((job.others["evaluation"].path / EVALUATION).read_text()))
+def _evaluation(job: Testing) -> Evaluation:
+    return Evaluation(**json.loads((job.references["evaluation"] / EVALUATION).read_text()))
 
 
-def _benchmarks(job: Job, settings: Evaluation, trained: Path) -> dict[str, float]:
+def _benchmarks(job: Testing, settings: Evaluation) -> dict[str, float]:
     """What lm-eval measures, as TASK/METRIC."""
     if not settings.benchmarks:
         return {}
     from eval.harness import run_tasks
     from fac.backbone import load_causal_lm
 
-    file = job.others["evaluation"].path / IFEVAL
+    file = job.references["evaluation"] / IFEVAL
     tasks = ["ifeval_file" if task == "ifeval" and file.exists() else task for task in settings.benchmarks]
     files = {"ifeval": file} if file.exists() else {}
-    model, tokenizer = load_causal_lm(_model(job, trained))
+    model, tokenizer = load_causal_lm(_model(job))
     measured = run_tasks(model, tokenizer, tasks, data_files=files)
     return {f"{task}/{metric}": value for task, metrics in measured.items() for metric, value in metrics.items()}
 
@@ -170,91 +177,89 @@ def is_followed(example: Instruction, answer: str) -> bool:
     return all(rule.holds(answer) for rule in example.rules) and set(example.subjects) <= names_in(answer)
 
 
-def finish(
-    store: Store, examples: Sequence[Instruction], writer: ChatModel, prompts: Prompts, settings: Settings
-) -> list[ParsedReply]:
+def complete(written: Step, writer: ChatModel, prompts: Prompts, settings: Settings) -> Step:
     """Examples with the writer's answer where there is none yet (paper section 5: step b of the synthesis prompt).
 
     Drawn as everything is that the writer writes, or greedily (`synthesis.answers`). One whose answer is refused, cut
-    off or empty is none.
+    off or empty is left out, and counted.
     """
-    instructions = [example.instruction for example in examples if not example.output]
-    if not instructions:
-        return [ParsedReply(example) for example in examples]
-    asked = [prompts.render("answer", instruction=instruction) for instruction in instructions]
     drawn = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
     sampling = drawn if settings.answers == "drawn" else greedy(settings.max_new_tokens)
-    found = answered(store, writer, asked, sampling, settings.seed)
-    replies = [Completion(**reply) for reply in json.loads((found.path / COMPLETIONS).read_text())]
-    answers = dict(zip(instructions, replies, strict=True))
+    params = {
+        "writer": writer,
+        "prompt": prompts.digest("answer"),
+        "rules": prompts.rules.digest,
+        "sampling": sampling,
+        "seed": settings.seed,
+    }
+    build = partial(_complete, writer, prompts, sampling, settings.seed)
+    return Step("answers", build, params, (written,), resumable=True)
+
+
+def _complete(writer: ChatModel, prompts: Prompts, sampling: Sampling, seed: int, folder: Path, written: Path) -> None:
+    examples, generated = load_examples(INSTRUCTION, [written]), Generated.load(INSTRUCTION, written)
+    open_ones = [example.instruction for example in examples if not example.output]
+    asked = [prompts.render("answer", instruction=instruction) for instruction in open_ones]
+    replies = dict(zip(open_ones, answer(writer, asked, sampling, folder, seed), strict=True)) if asked else {}
 
     def done(example: Instruction) -> ParsedReply:
         if example.output:
             return ParsedReply(example)
-        reply = answers[example.instruction]
+        reply = replies[example.instruction]
         rejected_because = read_answer(reply, prompts.rules)
         return ParsedReply(None if rejected_because else replace(example, output=reply.text), rejected_because)
 
-    return [done(example) for example in examples]
+    outcome = Outcome(examples, generated.samples, generated.chosen, counts=generated.counts)
+    save_outcome(INSTRUCTION, finished(outcome, [done(example) for example in examples]), folder)
 
 
-def others(store: Store, data: TaskData, model: ModelRef) -> dict[str, Artifact]:
-    """The reference: the answers that stand in the test set; in the lab, those of the instruct model.
+def references(data: TaskSteps, model: ModelRef, evaluation: Evaluation | None) -> dict[str, Step]:
+    """The answers to compare with: those that stand in the test set; in the lab, those of the instruct model.
 
-    And how all is tested. Raises FacError if some test examples have an answer and others have none.
+    And how all is tested.
     """
-    tested = load_examples(INSTRUCTION, [data.test])
-    instructions = [example.instruction for example in tested]
-    if data.evaluation is None:
-        reference = answered(store, TransformersChat(model), instructions, greedy(Evaluation.answer_tokens))
-        return {"reference": reference, "evaluation": _kept(store, Evaluation())}
-    return {"reference": _given(store, tested), "evaluation": _kept(store, data.evaluation)}
+    if evaluation is not None:
+        return {"reference": Step("reference", _given, {}, (data.test,)), "evaluation": _kept(evaluation)}
+    sampling = greedy(Evaluation.answer_tokens)
+    params = {"model": lambda: TransformersChat(model).identity, "sampling": sampling, "seed": 0}
+    given = Step("reference", partial(_answered, model, sampling), params, (data.test,), resumable=True)
+    return {"reference": given, "evaluation": _kept(Evaluation())}
 
 
-def answered(
-    store: Store, model: ChatModel, instructions: Sequence[str], sampling: Sampling, seed: int = 0
-) -> Artifact:
-    """A model's answers, through the store."""
-
-    def build(folder: Path) -> None:
-        replies = answer(model, instructions, sampling, folder, seed)
-        (folder / COMPLETIONS).write_text(json.dumps([asdict(reply) for reply in replies]))
-        (folder / ANSWERS).write_text(json.dumps([reply.text for reply in replies]))
-
-    params = {"model": model.identity, "instructions": instructions, "sampling": sampling, "seed": seed}
-    return store.stage("answers", build, params=params, resumable=True)
+def _answered(model: ModelRef, sampling: Sampling, folder: Path, test: Path) -> None:
+    instructions = [example.instruction for example in load_examples(INSTRUCTION, [test])]
+    replies = answer(TransformersChat(model), instructions, sampling, folder)
+    (folder / ANSWERS).write_text(json.dumps([reply.text for reply in replies]))
 
 
-def _given(store: Store, tested: Sequence[Instruction]) -> Artifact:
-    """The answers that stand in the test set."""
-    answers = [example.output for example in tested]
+def _given(folder: Path, test: Path) -> None:
+    """The answers that stand in the test set. Raises FacError if some examples have none."""
+    answers = [example.output for example in load_examples(INSTRUCTION, [test])]
     if not all(answers):
         raise FacError(
-            f"{sum(not text for text in answers)} of {len(tested)} test instructions have no reference answer: set "
+            f"{sum(not text for text in answers)} of {len(answers)} test instructions have no reference answer: set "
             f"tasks.instruction.data.test.path to outputs of a model, such as AlpacaEval's model_outputs.json."
         )
-    return store.stage(
-        "reference", lambda folder: (folder / ANSWERS).write_text(json.dumps(answers)), params={"answers": answers}
-    )
+    (folder / ANSWERS).write_text(json.dumps(answers))
 
 
-def _kept(store: Store, evaluation: Evaluation) -> Artifact:
+def _kept(evaluation: Evaluation) -> Step:
     """How answers are tested, with the file that it takes. The key holds all that decides a verdict but the judge."""
     ifeval = Path(evaluation.ifeval).expanduser() if evaluation.ifeval else None
-
-    def build(folder: Path) -> None:
-        (folder / EVALUATION).write_text(json.dumps(asdict(evaluation)))
-        if ifeval:
-            shutil.copyfile(ifeval, folder / IFEVAL)
-
-    told = {
+    params = {
         **asdict(evaluation),
         "prompts": Prompts(evaluation.prompts).digest("compare"),
         "judging": evaluation.judging,
         "seed": JUDGE_SEED,
-        "ifeval": content_digest(ifeval) if ifeval else None,
+        "ifeval": partial(content_digest, ifeval) if ifeval else None,
     }
-    return store.stage("evaluation", build, params=told)
+    return Step("evaluation", partial(_keep, evaluation, ifeval), params)
+
+
+def _keep(evaluation: Evaluation, ifeval: Path | None, folder: Path) -> None:
+    (folder / EVALUATION).write_text(json.dumps(asdict(evaluation)))
+    if ifeval:
+        shutil.copyfile(ifeval, folder / IFEVAL)
 
 
 def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
@@ -262,17 +267,25 @@ def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
     return ((example, None) for example in read_instructions(source, report))
 
 
+def drawn_in_lab(role: str, world: int, sizes: TaskSizes) -> list[Labelled]:
+    """The instructions of one role of the lab's world."""
+    return [(example, None) for example in draw_examples("instruction", role, world, sizes)]
+
+
 TASK = Task(
-    "instruction",
-    "win_rate",
-    "",  # the paper's is of another judge, against another reference
-    "Instruction following WR",
-    INSTRUCTION,
-    SftSettings,
-    "sft",
-    train,
-    test,
-    read,
+    name="instruction",
+    title="Instruction following",
+    metric="win_rate",
+    metric_title="WR",
+    paper_column="",  # the paper's is of another judge, against another reference
+    schema=INSTRUCTION,
+    settings=SftSettings,
+    sizes=TaskSizes,
+    stage="sft",
+    train=train,
+    test=test,
+    read=read,
+    drawn_in_lab=drawn_in_lab,
     note="win rate over the instruct model's answers, judged by that model in both orders (the paper's: AlpacaEval "
     "2's WR against GPT-4-Turbo); followed: the share of instructions whose rules, checked by code, the answer keeps.",
     note_on_data="win rate over the reference answers that stand in the test set, SD its standard error. The judge is "
@@ -285,7 +298,7 @@ TASK = Task(
     },
     from_base=True,
     untrained=True,
-    finish=finish,
-    others=others,
+    complete=complete,
+    references=references,
     evaluation=Evaluation,
 )

@@ -6,29 +6,30 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.job import Job
-from experiments.tasks.base import Labelled, Task, keep_replicates, load_examples
+from experiments.tasks.base import Labelled, Task, Testing, Training, keep_replicates
+from fac.data.example_set import load_examples
 from fac.data.examples import LoadReport
 from fac.data.pairs import read_pairs
 from fac.data.schemas import PAIR
 from fac.data.source import Source
+from fac.lab.world.tasks import TaskSizes, draw_examples
 from fac.train.reward import RewardSettings
 
 
-def train(job: Job, folder: Path) -> None:
+def train(job: Training, folder: Path) -> None:
     """A reward model on all pairs."""
     from fac.train.reward import train_reward
 
-    log = train_reward(job.model, load_examples(PAIR, job.train), job.settings, job.seed, folder)
+    log = train_reward(job.model, load_examples(PAIR, job.parts), job.settings, job.seed, folder)
     (folder / "losses.json").write_text(json.dumps(log.losses))
 
 
-def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
+def test(job: Testing, folder: Path) -> dict[str, float]:
     """Accuracy by section, and their mean."""
     from eval.reward import evaluate
     from fac.train.reward import load_reward
 
-    model = load_reward(trained, job.model)
+    model = load_reward(job.trained, job.model)
     metrics, replicates = evaluate(model, load_examples(PAIR, [job.test]))
     keep_replicates(folder, replicates)
     return metrics
@@ -39,15 +40,23 @@ def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
     return ((pair, None) for pair in read_pairs(source, report=report))
 
 
+def drawn_in_lab(role: str, world: int, sizes: TaskSizes) -> list[Labelled]:
+    """The pairs of one role of the lab's world."""
+    return [(pair, None) for pair in draw_examples("reward", role, world, sizes)]
+
+
 TASK = Task(
-    "reward",
-    "average",
-    "reward",
-    "Reward accuracy",
-    PAIR,
-    RewardSettings,
-    "reward",
-    train,
-    test,
-    read,
+    name="reward",
+    title="Reward",
+    metric="average",
+    metric_title="accuracy",
+    paper_column="reward",
+    schema=PAIR,
+    settings=RewardSettings,
+    sizes=TaskSizes,
+    stage="reward",
+    train=train,
+    test=test,
+    read=read,
+    drawn_in_lab=drawn_in_lab,
 )

@@ -15,14 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from fac.data.schemas import Schema
-
 from eval.alpaca import alpaca_eval_digests
 from experiments.tasks.base import Labelled, Task, TaskSteps
 from fac.data.example_set import save_examples
 from fac.data.examples import LoadReport
 from fac.data.files import fingerprint
 from fac.data.held_out import HeldOut
+from fac.data.schemas import Schema
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.lab.world.corpora import world_digest

@@ -9,16 +9,18 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from experiments.job import Job
-from experiments.tasks.base import Labelled, Task, keep_replicates, load_examples
+from experiments.tasks.base import Labelled, Task, Testing, Training, keep_replicates
 from fac.data.choices import Choice, read_choices
+from fac.data.example_set import load_examples
 from fac.data.examples import LoadReport
 from fac.data.schemas import CHOICE
 from fac.data.source import Source
 from fac.errors import FacError
+from fac.lab.world.tasks import TaskSizes, draw_examples
 
 
 @dataclass(frozen=True)
@@ -44,32 +46,32 @@ class SteeringSettings:
             raise FacError(f"pairs={self.pairs} will not do: set it to 1 or more.")
 
 
-def train(job: Job, folder: Path) -> None:
+def train(behavior: str, job: Training, folder: Path) -> None:
     """A steering vector from pairs of the seed's, drawn by the seed, and from all that the method added."""
     from fac.backbone import Backbone
     from fac.train.steering import caa_vector, prompt_vector, residual_norm
 
     settings: SteeringSettings = job.settings
-    known = [] if job.seed_rows is None else load_examples(CHOICE, [job.seed_rows])
+    known = [] if job.seed_examples is None else load_examples(CHOICE, [job.seed_examples])
     drawn = random.Random(job.seed).sample(known, min(settings.pairs, len(known)))
     items = drawn + ([] if job.added is None else load_examples(CHOICE, [job.added]))
     backbone = Backbone(job.model, settings.layer)
     if settings.contrast == "answer":
-        vector = caa_vector(backbone, items, job.task)
+        vector = caa_vector(backbone, items, behavior)
     else:
-        vector = prompt_vector(backbone, [_cued(item, settings) for item in items], job.task)
+        vector = prompt_vector(backbone, [_cued(item, settings) for item in items], behavior)
     if settings.norm is not None:
         vector = vector.with_norm(settings.norm * residual_norm(backbone))
     vector.save(folder)
 
 
-def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
+def test(job: Testing, folder: Path) -> dict[str, float]:
     """Robust accuracy and mean probability of the matching answer at every multiplier, and SCR."""
     from eval.steering import MULTIPLIERS, evaluate, replicates, score, scr
     from fac.backbone import load_causal_lm
     from fac.train.steering import SteeringVector
 
-    vector = SteeringVector.load(trained)
+    vector = SteeringVector.load(_vector(job))
     model, tokenizer = load_causal_lm(job.model)
     items = load_examples(CHOICE, [job.test])
     answers = {
@@ -85,6 +87,11 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
     return {"scr": scr(robust), "matching_range": moved, **curve, "norm": vector.norm, "pairs": float(vector.pairs)}
 
 
+def _vector(job: Testing) -> Path:
+    assert job.trained is not None
+    return job.trained
+
+
 def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
     """The questions of a CAA file."""
     return ((choice, None) for choice in read_choices(source, report))
@@ -96,10 +103,29 @@ def _cued(item: Choice, settings: SteeringSettings) -> tuple[Sequence[dict[str, 
     return matching, other
 
 
+def _drawn_in_lab(behavior: str, role: str, world: int, sizes: TaskSizes) -> list[Labelled]:
+    """The questions of one role of the lab's world."""
+    return [(choice, None) for choice in draw_examples(behavior, role, world, sizes)]
+
+
 def _task(name: str, title: str) -> Task:
-    note = "robust accuracy at multiplier +1 less that at -1; P(matching): the same of the mean probability."
-    also = {"matching_range": "P(matching), +1 less -1"}
-    return Task(name, "scr", name, title, CHOICE, SteeringSettings, "vector", train, test, read, note=note, also=also)
+    return Task(
+        name=name,
+        title=title,
+        metric="scr",
+        metric_title="SCR",
+        paper_column=name,
+        schema=CHOICE,
+        settings=SteeringSettings,
+        sizes=TaskSizes,
+        stage="vector",
+        train=partial(train, name),
+        test=test,
+        read=read,
+        drawn_in_lab=partial(_drawn_in_lab, name),
+        note="robust accuracy at multiplier +1 less that at -1; P(matching): the same of the mean probability.",
+        also={"matching_range": "P(matching), +1 less -1"},
+    )
 
 
-TASKS = (_task("sycophancy", "Sycophancy SCR"), _task("survival", "Survival SCR"))
+TASKS = (_task("sycophancy", "Sycophancy"), _task("survival", "Survival"))

@@ -6,34 +6,34 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.job import Job
-from experiments.tasks.base import ROLES, Labelled, Task, keep_replicates
+from experiments.tasks.base import ROLES, Labelled, Task, Testing, Training, keep_replicates
 from fac.data.corpus import Corpus
 from fac.data.examples import LoadReport, read_examples
 from fac.data.schemas import QUERY, Query
 from fac.data.source import Source
 from fac.errors import FacError
+from fac.lab.world.corpora import Sizes, draw_corpus
 from fac.train.classifier import ClassifierSettings
 
 
-def train(job: Job, folder: Path) -> None:
+def train(job: Training, folder: Path) -> None:
     """A classifier on labelled corpora."""
     from fac.train.classifier import train_classifier
 
-    examples = [(e.messages, int(e.label or 0)) for part in job.train for e in Corpus.load(part.path)]
+    examples = [(e.messages, int(e.label or 0)) for part in job.parts for e in Corpus.load(part)]
     log = train_classifier(job.model, examples, job.settings, job.seed, folder)
     (folder / "losses.json").write_text(json.dumps(log.losses))
 
 
-def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
+def test(job: Testing, folder: Path) -> dict[str, float]:
     """AUPRC, AUROC and prevalence on a labelled corpus."""
     from eval.classification import evaluate
     from fac.train.classifier import load_classifier
 
-    corpus = Corpus.load(job.test.path)
+    corpus = Corpus.load(job.test)
     if corpus.labels() is None:
         raise FacError("The test set has no labels: name their column.")
-    classifier = load_classifier(trained, job.model)
+    classifier = load_classifier(job.trained, job.model)
     metrics, replicates = evaluate(classifier, ((e.messages, int(e.label or 0)) for e in corpus))
     keep_replicates(folder, replicates)
     return metrics
@@ -44,17 +44,28 @@ def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
     return ((Query(example.text), example.label) for example in read_examples(source, report))
 
 
+def drawn_in_lab(role: str, world: int, sizes: Sizes) -> list[Labelled]:
+    """The queries of one role of the lab's world; the seed data are its safe and its harmful training texts."""
+    parts = {"seed": ("safe", "seed"), "toxic": ("seed",)}.get(role, (role,))
+    return [(Query(example.text), example.label) for part in parts for example in draw_corpus(part, world, sizes)]
+
+
 TASK = Task(
-    "toxicity",
-    "auprc",
-    "toxicity",
-    "Toxicity AUPRC",
-    QUERY,
-    ClassifierSettings,
-    "classifier",
-    train,
-    test,
-    read,
+    name="toxicity",
+    title="Toxicity",
+    metric="auprc",
+    metric_title="AUPRC",
+    paper_column="toxicity",
+    schema=QUERY,
+    settings=ClassifierSettings,
+    sizes=Sizes,
+    stage="classifier",
+    train=train,
+    test=test,
+    read=read,
+    drawn_in_lab=drawn_in_lab,
+    fixed=("safe",),
+    seed_role="toxic",
     roles=(*ROLES, "safe", "toxic"),
     may_have=("validation", "labelled"),
 )

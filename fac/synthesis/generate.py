@@ -26,9 +26,9 @@ from fac.synthesis.contrast import TOXIC_LABEL
 from fac.synthesis.method import Method, Outcome, SynthesisInput
 from fac.synthesis.samples import Counts, Sample, load_samples, write_samples, written_for
 from fac.synthesis.settings import Settings
-from fac.synthesis.writer import Writer
+from fac.synthesis.writer import SAMPLES, Writer
 
-SAMPLES, CHOSEN, COUNTS, FIRST_ROUND = "samples.jsonl", "chosen.jsonl", "counts.json", "first_round.txt"
+CHOSEN, COUNTS, FIRST_ROUND = "chosen.jsonl", "counts.json", "first_round.txt"
 WRITING = "writing"  # folder of what was written on the way
 
 

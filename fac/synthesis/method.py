@@ -67,6 +67,7 @@ class Method:
     run: Callable[[SynthesisInput, Writer], Outcome]
     prompts: tuple[str, ...] = ()  # roles that it needs of a prompt set; none: no LLM writes for it
     requests: Callable[[Settings, int, int], int] = _none  # (settings, missing features, budget) -> the fewest it makes
+    adds: bool = True  # False: it trains on the seed data alone
 
 
 def existing(given: SynthesisInput, examples: Sequence[Any]) -> Outcome:

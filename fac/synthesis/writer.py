@@ -1,4 +1,4 @@
-"""What every method writes with: prompts become seeded, logged, parsed and encoded samples, through the store."""
+"""What every method writes with: prompts become seeded, logged, parsed and encoded samples."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from fac.features import Extractor
 from fac.llm.base import ChatModel, Completion, Request, Sampling, ask, request_seed
 from fac.pooled import Pooled
 from fac.prompts import Prompts
-from fac.store import Artifact, Store
 from fac.synthesis.replies import read_reply
 from fac.synthesis.samples import Sample, load_samples, write_samples, written_for
+
+SAMPLES = "samples.jsonl"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Written:
 
     samples: list[Sample]
     pooled: Pooled
-    artifact: Artifact
+    folder: Path  # where both lie
 
     @property
     def written_for(self) -> NDArray[np.int64]:
@@ -63,26 +64,24 @@ class Written:
 class Writer:
     """Everything needed to write and encode samples. `extractor` is called only when something must be encoded."""
 
-    store: Store
+    folder: Path  # of all that is written; a killed run continues there
     model: ChatModel
     prompts: Prompts
     schema: Schema[Any]
     extractor: Callable[[], Extractor]
-    encoder: Mapping[str, object]  # what decides activations: model, SAE, layer, rule, anchor
     anchor_max: NDArray[np.float32]  # [n_features]
     sampling: Sampling
     seed: int
     span_tokens: int = 32  # longest span
     label: str = ""  # put behind each text when it is encoded
-    inputs: Sequence[Artifact] = ()  # stages that prompts are made from
 
     def write(self, what: str, prompts: Sequence[Prompt]) -> Written:
         """One sample for each prompt, in order; `what` is shown while it is done, as "writing, step 1".
 
-        The key holds the rendered prompts and all else that decides a sample, so what was written once is found again
-        whichever method asks. A reply that cannot be used is a sample, too, and says why. Replies are logged as they
-        arrive, and a killed run continues behind the last one. Raises ValueError if two prompts have the same feature,
-        step and attempt, or if some are for a feature and others for none; FacError for a prompt that cannot be filled.
+        What was written once is found again by the rendered prompts and their seeds. A reply that cannot be used is a
+        sample, too, and says why. Replies are logged as they arrive, and a killed run continues behind the last one.
+        Raises ValueError if two prompts have the same feature, step and attempt, or if some are for a feature and
+        others for none; FacError for a prompt that cannot be filled.
         """
         if len({prompt.id for prompt in prompts}) < len(prompts):
             raise ValueError(f"{what}: two prompts have the same feature, step and attempt")
@@ -94,26 +93,17 @@ class Writer:
             for p, text in zip(prompts, rendered, strict=True)
         ]
 
-        def build(folder: Path) -> None:
+        asked = json.dumps([[request.id, request.messages, request.seed] for request in requests])
+        folder = self.folder / hashlib.sha256(asked.encode()).hexdigest()[:16]
+        done = folder / SAMPLES
+        if not done.exists():
+            folder.mkdir(parents=True, exist_ok=True)
             replies = ask(self.model, requests, self.sampling, folder / "replies.jsonl", what)
             samples = [self._sample(p, r, replies[r.id]) for p, r in zip(prompts, requests, strict=True)]
-            write_samples(self.schema, self._encoded(samples, folder), folder / "samples.jsonl")
-
-        asked = [[request.id, request.messages, request.seed] for request in requests]
-        params = {
-            "prompts": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
-            "requests": len(prompts),
-            "rules": self.prompts.rules.digest,
-            "schema": self.schema.name,
-            "writer": self.model.identity,
-            "sampling": self.sampling,
-            "encoder": self.encoder,
-            "span_tokens": self.span_tokens,
-            "label": self.label,
-        }
-        artifact = self.store.stage("write", build, params=params, inputs=self.inputs, resumable=True)
-        samples = load_samples(self.schema, artifact.path / "samples.jsonl")
-        return Written(samples, Pooled.load(artifact.path), artifact)
+            draft = done.with_suffix(".draft")
+            write_samples(self.schema, self._encoded(samples, folder), draft)
+            draft.rename(done)
+        return Written(load_samples(self.schema, done), Pooled.load(folder), folder)
 
     def _sample(self, prompt: Prompt, request: Request, reply: Completion) -> Sample:
         """The sample of a reply, not yet encoded."""

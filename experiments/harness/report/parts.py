@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fac.data.schemas import Schema
 from numpy.typing import NDArray
 
 from experiments.harness.report.page import Feature, Figure, Sample, Series, Span
 from fac.coverage import counts, own_counts, rarefaction
+from fac.data.schemas import Schema
 from fac.encoder import CorpusFeatures
 from fac.gap import MissingFeatures
 from fac.interpret import Interpretation

@@ -22,7 +22,7 @@ def full(given: SynthesisInput, _: Writer) -> Outcome:
 
 
 METHODS = (
-    Method("baseline", "Baseline (seed data)", baseline),
+    Method("baseline", "Baseline (seed data)", baseline, adds=False),
     Method("seed_twice", "Seed data twice (control)", seed_twice),
     Method("full", "Full (human data)", full),
 )
