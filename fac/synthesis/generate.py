@@ -22,13 +22,13 @@ from fac.llm.base import ChatModel, Sampling
 from fac.pooled import Pooled
 from fac.prompts import Prompts
 from fac.store import Step
-from fac.synthesis.contrast import TOXIC_LABEL
 from fac.synthesis.method import Method, Outcome, SynthesisInput
 from fac.synthesis.samples import Counts, Sample, load_samples, write_samples, written_for
 from fac.synthesis.settings import Settings
 from fac.synthesis.writer import SAMPLES, Writer
 
 CHOSEN, COUNTS, FIRST_ROUND = "chosen.jsonl", "counts.json", "first_round.txt"
+TOXIC_LABEL = "\t1"  # that the released prompts ask for behind a toxic query
 WRITING = "writing"  # folder of what was written on the way
 
 
