@@ -40,6 +40,8 @@ def record_of(trial: Trial, steps: TrialSteps, store: Store, run_id: str = "") -
         notes.append(interpretation_note(load_interpretations(_there(folder("interpretations"))).values()))
     if (added := folder("added")) is not None:
         counts |= asdict(Generated.load(TASKS[trial.task].schema, added).counts)
+    elif steps.mining is not None:
+        counts["added"] = 0
     scores, coverage = folder("scores"), folder("coverage")
     return Record(
         trial,
