@@ -20,7 +20,7 @@ from experiments.harness.results import Table
 from experiments.harness.tables import BASELINE, TITLES, number, table, task_notes
 from experiments.harness.views import Column, coverage, names_of, pivot
 from experiments.tasks import TASKS
-from fac.gap import missing_as_relevant_to
+from fac.gap import missing_as_relevant_to, relevant_by_labels
 from fac.store import Step
 
 TASK = TASKS["toxicity"]
@@ -65,8 +65,9 @@ def beside(run: RunConfig, graph: Graph, trial: Trial) -> dict[str, Step]:
     mining = graph.mining(run, TASK, data)
     official = graph.encoder(run.with_({"features.rule": "official"}), data.anchor)
     off = missing_as_relevant_to(official, data.anchor, data.seed, mining.missing, run.thresholds)
-    statistical = graph.mining(run.with_({"interpret.judge": "statistical"}), TASK, data)
-    return {"official": off, "statistical": statistical.missing}
+    assert data.labelled is not None
+    statistical = relevant_by_labels(mining.encoder, data.labelled, run.interpret.fdr)
+    return {"official": off, "statistical": statistical}
 
 
 def page(run: RunConfig, diagnostics: dict[str, Step], results: Results) -> Page:

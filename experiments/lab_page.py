@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from experiments import lab_truth
 from experiments.harness import labels
 from experiments.harness.config import RunConfig
@@ -19,7 +22,7 @@ from experiments.harness.tables import TITLES, found_missing, table, written
 from fac.coverage import Fac, bootstrap, fac_ratio, overlap
 from fac.data.corpus import Corpus
 from fac.encoder import CorpusFeatures
-from fac.gap import MissingFeatures
+from fac.gap import MissingFeatures, load_relevant
 from fac.interpret import Interpretation, load_interpretations
 from fac.store import Step
 from fac.synthesis.generate import SAMPLES, Generated
@@ -41,7 +44,7 @@ class Lab:
     steps: Mapping[str, TrialSteps]  # by method
     missing: MissingFeatures
     official: MissingFeatures  # the same with Top-K off
-    statistical: MissingFeatures  # F by the statistical judge
+    statistical: NDArray[np.bool_]  # F by the statistical judge
     anchor: CorpusFeatures
     official_anchor: CorpusFeatures
     anchor_texts: Corpus
@@ -74,7 +77,7 @@ def loaded(run: RunConfig, results: Results, kind: labels.Kind, diagnostics: Map
         steps,
         MissingFeatures.load(folder(mining.missing)),
         MissingFeatures.load(folder(official)),
-        MissingFeatures.load(folder(diagnostics["statistical"])),
+        load_relevant(folder(diagnostics["statistical"])),
         CorpusFeatures.load(folder(mining.anchor_features)),
         CorpusFeatures.load(folder(official.inputs[0])),
         Corpus.load(folder(one.data.anchor)),
@@ -212,7 +215,7 @@ def _facts(lab: Lab) -> list[tuple[str, str]]:
             (f"{TITLES[method]}: 95 % bootstrap interval over texts",
              f"{100 * interval.low:.1f} – {100 * interval.high:.1f} %"),
         ]  # fmt: skip
-    agree = overlap(lab.statistical.relevant & (at > 0), found.active())
+    agree = overlap(lab.statistical & (at > 0), found.active())
     return [*facts, *written(records), ("Statistical judge against LLM judge, Jaccard of F", f"{agree.jaccard:.2f}")]
 
 

@@ -25,7 +25,7 @@ from fac.prompts import Prompts
 from fac.relevance import associated
 from fac.store import Step
 
-ARRAYS, RECORD = "gap.npz", "gap.json"
+ARRAYS, RECORD, RELEVANT = "gap.npz", "gap.json", "relevant.npy"
 
 
 @dataclass(frozen=True)
@@ -224,6 +224,21 @@ def mine(
     build = partial(_find_missing, tuple(inputs), settings, thresholds)
     missing = Step("missing", build, params, tuple(inputs.values()))
     return Mining(encoder, anchor, seed, measured, known, told, missing)
+
+
+def relevant_by_labels(encoder: FeatureEncoder, labelled: Step, fdr: float) -> Step:
+    """F by the statistical judge alone (`load_relevant`); `labelled` is a corpus with labels."""
+    return Step("relevance", partial(_judge, fdr), {"fdr": fdr}, (encoder.features(labelled), labelled))
+
+
+def _judge(fdr: float, folder: Path, features: Path, corpus: Path) -> None:
+    found = associated_with(CorpusFeatures.load(features), Corpus.load(corpus).labels(), fdr)
+    np.save(folder / RELEVANT, found)
+
+
+def load_relevant(folder: Path) -> NDArray[np.bool_]:
+    """What `relevant_by_labels` found; shape [width]."""
+    return np.load(folder / RELEVANT)
 
 
 def missing_as_relevant_to(

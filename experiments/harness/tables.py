@@ -175,6 +175,7 @@ def task_notes(
 def budget_note(run: RunConfig, records: Iterable[Record], task: str) -> str:
     """Which methods added other numbers of rows than the budget, which is the same for all; "" if none did."""
     budget = run.tasks[task].budget
-    added = {r.trial.method: r.counts["added"] for r in records if r.trial.task == task and "added" in r.counts}
+    held = (r for r in records if r.trial.task == task and r.trial.method in METHODS and METHODS[r.trial.method].adds)
+    added = {r.trial.method: r.counts["added"] for r in held}
     odd = [f"{TITLES[method]} added {rows:,}" for method, rows in added.items() if rows != budget]
     return f"{TASKS[task].title}: the budget is {budget:,} rows; {', '.join(odd)}." if odd else ""
