@@ -27,7 +27,7 @@ from fac.pipeline import ReadSettings, Thresholds
 from fac.sae import SaeRef, TrainSettings
 from fac.sae.checkpoint import SUFFIXES
 from fac.sae.recipe import RecipeSettings
-from fac.synthesis.two_step import Settings as SynthesisSettings
+from fac.synthesis.settings import Settings as SynthesisSettings
 from fac.train.classifier import ClassifierSettings
 
 T = TypeVar("T")

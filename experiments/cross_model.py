@@ -2,8 +2,7 @@
 
     fac experiment=cross_model [experiment.writers=[llama]]
 
-Knows: which cells, and what the tables say. Does not know: how a task trains and tests, or the method. In the lab, how
-far the families' gaps agree is read from the ground truth, after the fact.
+In the lab, how far the families' gaps agree is read from the ground truth, after the fact.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from experiments.main_results import (
     TaskPlan,
     coverage_cells,
     jobs_of,
-    material_for,
     protocol_note,
+    synthesis_for,
     task_plans,
     write_row,
 )
@@ -36,9 +35,9 @@ from experiments.results import Cell, Table, observed, paired, paper_table, prov
 from experiments.session import Session
 from experiments.tasks.data import Sources, task_data
 from fac.errors import FacError
-from fac.interpret import reading_note
+from fac.interpret import interpretation_note
 from fac.pipeline import Mined, Workshop, mine
-from fac.synthesis.methods import Outcome
+from fac.synthesis.method import Outcome
 
 PAPER_ROW = {"llama": "llama", "mistral": "mistral", "qwen": "qwen2"}  # of Table 3, by model
 BASELINE = "baseline"
@@ -82,14 +81,14 @@ def run(cfg: DictConfig) -> Path:
                 mined[source] = mine(
                     shop, data.anchor, data.known, crew.annotators, plan.prompts, plan.read, thresholds, data.labelled
                 )
-            session.say(f"{source}: {reading_note(mined[source].gap.readings.values())}")
+            session.say(f"{source}: {interpretation_note(mined[source].gap.interpretations.values())}")
             for note in mined[source].gap.notes():
                 session.say(f"{source}: {note}")
             session.say(f"{source}: {int(mined[source].gap.missing().sum())} features missing in seed")
             for writer in writers:
                 with engines.open(models[writer][0], session.say) as crew:
-                    material = material_for(plan, mined[source], crew.writer, data)
-                    row = write_row(session.store, "fac", material, plan, mined[source], crew.writer)
+                    given, wrote = synthesis_for(plan, mined[source], crew.writer, data)
+                    row = write_row(session.store, "fac", given, wrote, plan, mined[source])
                 name = f"{source}+{writer}"
                 written[name] = row = replace(row, name=name)
                 session.say(f"{name}: {row.outcome.counts}")
@@ -137,7 +136,10 @@ def _finish(session: Session, found: Findings) -> Path:
         tables=tables,
         facts=[
             *((f"{name}: features missing in seed", str(int(m.gap.missing().sum()))) for name, m in mined.items()),
-            *((f"{name}: features read", reading_note(m.gap.readings.values())) for name, m in mined.items()),
+            *(
+                (f"{name}: features read", interpretation_note(m.gap.interpretations.values()))
+                for name, m in mined.items()
+            ),
             *((f"{name}: written", str(row.outcome.counts)) for name, row in written.items()),
         ],
     )

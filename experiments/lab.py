@@ -2,8 +2,7 @@
 
     fac experiment=lab [lab.seed=1]
 
-Which cells (rows x protocols x classifier seeds), in which order, and what stands on the page. The method itself is
-`fac.pipeline` and `fac.synthesis`; the ground truth is only read by `experiments.lab_truth`, after the fact.
+The ground truth is only read by `experiments.lab_truth`, after the fact.
 """
 
 from __future__ import annotations
@@ -23,29 +22,22 @@ from experiments.lab_page import Findings, Row, budget_note, coverage_of
 from experiments.results import PaperNumber, Table, measured, observed, paired, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS
-from experiments.tasks.base import Protocol, TaskData, rows_artifact, trained_on
+from experiments.tasks.base import Protocol, TaskData, examples_artifact, trained_on
 from experiments.tasks.data import lab_data
+from fac.data.schemas import QUERY
 from fac.errors import FacError, closest
-from fac.interpret import reading_note
+from fac.interpret import interpretation_note
 from fac.lab.world.corpora import Sizes
-from fac.pipeline import Workshop, find_gap, material_of, measure, mine, relevant_features
+from fac.pipeline import Workshop, find_gap, measure, mine, relevant_features, synthesis_of
 from fac.prompts import Prompts
 from fac.store import Artifact, Store
-from fac.synthesis.forms import QUERY
 from fac.synthesis.methods import METHODS
 
 PROTOCOLS = {
     "added": "synthetic texts added to the seed's positives",
     "alone": "synthetic texts in place of the seed's positives, as the released scripts train",
 }
-ROW_NAMES = {
-    "baseline": "Baseline (seed data)",
-    "seed_twice": "Seed positives twice (control)",
-    "full": "Full (human texts)",
-    "random_features": "SAE + random features",
-    "fac_one_step": "FAC, one step",
-    "fac": "FAC, two steps (ours)",
-}
+ROW_NAMES = {method.name: method.title for method in METHODS.values()}
 PRINTED = (
     "The paper prints one AUPRC per row and way of training: its text says synthetic data augment the seed data, its "
     "code trains on them alone, so its number stands beside both."
@@ -78,26 +70,26 @@ def run(cfg: DictConfig) -> Path:
                 shop, data.anchor, data.known, crew.annotators, prompts, plan.read, plan.thresholds, data.labelled
             )
             gap = mined.gap
-            session.say(reading_note(gap.readings.values()))
+            session.say(interpretation_note(gap.interpretations.values()))
             for note in gap.notes():
                 session.say(note)
             session.say(
                 f"{int(gap.active().sum())} relevant features on the anchor, {int(gap.missing().sum())} missing in seed"
             )
-            material = material_of(
+            given, writer = synthesis_of(
                 mined,
                 crew.writer,
                 prompts,
                 QUERY,
                 plan.synthesis,
-                data.seed_rows,
-                data.human_rows,
+                data.seed_examples,
+                data.human_examples,
                 plan.budget,
                 data.held_out,
             )
             for name in plan.rows:
-                outcome = METHODS[name](material)
-                added = rows_artifact(session.store, QUERY, outcome.rows) if outcome.rows else None
+                outcome = METHODS[name].run(given, writer)
+                added = examples_artifact(session.store, QUERY, outcome.examples) if outcome.examples else None
                 if outcome.samples:
                     session.say(f"{name}: {outcome.counts}")
                 cells.submit(_jobs(plan, session.store, data, name, added))
@@ -198,7 +190,7 @@ def _table(
             differences.append(replace(gain, column=f"gain_{protocol}"))
         if ours and row not in ("baseline", "fac"):
             differences.append(replace(paired(ours, cell, row), column=f"fac_minus_{protocol}"))
-    coverage = [observed(row.name, "rows", len(row.outcome.rows), unit="count") for row in rows]
+    coverage = [observed(row.name, "rows", len(row.outcome.examples), unit="count") for row in rows]
     for row in rows:
         for column, value in (("fac_any", row.any), ("fac_own", row.own), ("fac_ratio", row.ratio)):
             if value is not None:

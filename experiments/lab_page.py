@@ -1,7 +1,4 @@
-"""What the lab's page shows beside the main table: coverage by threshold, the gap, the ground truth, features, samples.
-
-Knows: how the findings of `experiments.lab` become tables, figures and facts. Does not know: how they were computed.
-"""
+"""What the lab's page shows beside the main table: coverage by threshold, gap, ground truth, features, samples."""
 
 from __future__ import annotations
 
@@ -17,14 +14,14 @@ from experiments.report import Feature, Figure, Page, Sample, Series, Span
 from experiments.results import Cell, Table, measured, paper_table
 from experiments.session import Session
 from fac.coverage import Fac, bootstrap, counts, covered_missing, fac_ratio, overlap, own_counts, rarefaction
-from fac.interpret import reading_note
+from fac.data.schemas import QUERY
+from fac.interpret import interpretation_note
 from fac.lab.world.corpora import Sizes
 from fac.pipeline import Gap, Workshop, measure
 from fac.pooled import Pooled
 from fac.store import Artifact
-from fac.synthesis.methods import Outcome
-from fac.synthesis.samples import write_samples
-from fac.synthesis.two_step import written_for
+from fac.synthesis.method import Outcome
+from fac.synthesis.samples import write_samples, written_for
 
 FEATURES_SHOWN, SAMPLES_SHOWN = 40, 60
 
@@ -67,7 +64,7 @@ def finish(found: Findings) -> Path:
     for row in found.rows:
         if row.outcome.samples:
             files.append(session.out / f"samples-{row.name}.jsonl")
-            write_samples(row.outcome.samples, files[-1])
+            write_samples(QUERY, row.outcome.samples, files[-1])
     page = Page(
         title=found.table.title,
         subtitle="FAC Synthesis on the written world: which features the seed data miss, what was written for them, "
@@ -102,7 +99,7 @@ def coverage_of(shop: Workshop, gap: Gap, row: Row) -> Row:
         any=covered_missing(missing, added, anchor, mean),
         ratio=fac_ratio(anchor, seen + added, gap.relevant, mean),
     )
-    if not row.outcome.chosen:
+    if not row.outcome.chosen or any(sample.feature is None for sample in row.outcome.chosen):
         return row
     own = own_counts(pooled, written_for(row.outcome.chosen), cut)[0]
     return replace(row, own=covered_missing(missing, own, anchor, mean))
@@ -110,8 +107,8 @@ def coverage_of(shop: Workshop, gap: Gap, row: Row) -> Row:
 
 def budget_note(title: str, budget: int, rows: Sequence[Row], names: Mapping[str, str]) -> str:
     """Which methods added other numbers of rows than the budget, which is the same for all; "" if none did."""
-    odd = [row for row in rows if row.added is not None and len(row.outcome.rows) != budget]
-    told = [f"{names.get(row.name, row.name)} added {len(row.outcome.rows):,}" for row in odd]
+    odd = [row for row in rows if row.added is not None and len(row.outcome.examples) != budget]
+    told = [f"{names.get(row.name, row.name)} added {len(row.outcome.examples):,}" for row in odd]
     return f"{title}: the budget is {budget:,} rows; {', '.join(told)}." if told else ""
 
 
@@ -124,7 +121,7 @@ def coverage_by_threshold(found: Findings) -> Table:
     if one and one.written:
         attempts = np.array([s.attempt for s in one.written.samples])
         late = np.flatnonzero(attempts >= attempts.max() + 1 - _per_feature(two or one))
-        features = np.array([s.feature for s in one.written.samples])
+        features = one.written.written_for
         variants["one_step"] = one.written.pooled.take(late), features[late]
         variants["one_step_all"] = one.written.pooled, features
         names |= {"one_step": "One step, as many samples as step 2", "one_step_all": "One step, as many requests"}
@@ -252,7 +249,7 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
     ]
     agree = overlap(found.statistical & (gap.anchor_counts[gap.at] > 0), gap.active())
     facts.append(("Statistical judge against LLM judge, Jaccard of F", f"{agree.jaccard:.2f}"))
-    facts.append(("Features read by the annotator", reading_note(gap.readings.values())))
+    facts.append(("Features read by the annotator", interpretation_note(gap.interpretations.values())))
     return facts
 
 
@@ -320,7 +317,7 @@ def _truth(found: Findings) -> list[tuple[str, str]]:
     ]  # fmt: skip
     for row in found.rows:
         if row.outcome.samples:
-            made = lab_truth.check_texts([s.row for s in row.outcome.chosen])
+            made = lab_truth.check_texts([query.text for query in row.outcome.examples])
             rows.append((f"{found.table.name(row.name)}: training texts valid / harmful / with two requests",
                          f"{made.valid:.2f} / {made.harmful:.2f} / {made.two_requests:.2f}"))  # fmt: skip
     return rows
@@ -339,9 +336,9 @@ def _features(found: Findings, fac: Row | None) -> list[Feature]:
     return [
         Feature(
             id=int(f),
-            explanation=gap.readings[f].explanation if f in gap.readings else "",
-            verdict=gap.readings[f].verification if f in gap.readings else "",
-            relevance=gap.readings[f].relevance if f in gap.readings else "",
+            explanation=gap.interpretations[f].explanation if f in gap.interpretations else "",
+            verdict=gap.interpretations[f].verification if f in gap.interpretations else "",
+            relevance=gap.interpretations[f].relevance if f in gap.interpretations else "",
             spans=feature_spans(gap, int(f)),
             anchor_count=int(gap.anchor_counts[gap.at][f]),
             seed_count=int(gap.seed_counts[gap.at][f]),
@@ -353,23 +350,23 @@ def _features(found: Findings, fac: Row | None) -> list[Feature]:
 
 
 def feature_spans(gap: Gap, feature: int) -> list[Span]:
-    """The spans that the annotator read, as stored with its readings; the activating word is the last."""
-    reading = gap.readings.get(feature)
-    if reading is None:
+    """The spans that the annotator read, as stored with what it said; the activating word is the last."""
+    interpretation = gap.interpretations.get(feature)
+    if interpretation is None:
         return []
     values = gap.anchor.tops.values[feature]
     return [
         Span(text, text.rfind(" ") + 1, len(text), float(value))
-        for text, value in zip(reading.spans, values, strict=False)
+        for text, value in zip(interpretation.spans, values, strict=False)
     ]
 
 
 def _samples(fac: Row | None) -> list[Sample]:
     if fac is None:
         return []
-    chosen = [Sample(s.feature, s.step, s.text, s.g, s.span, True) for s in fac.outcome.chosen]
+    chosen = [Sample(s.feature, s.step, s.text, s.activation, s.span, True) for s in fac.outcome.chosen]
     dropped = [
-        Sample(s.feature, s.step, s.text or s.reply, s.g, s.span, False, s.why)
+        Sample(s.feature, s.step, s.text or s.reply, s.activation, s.span, False, s.rejected_because)
         for s in fac.outcome.samples
         if not s.kept
     ]

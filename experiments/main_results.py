@@ -26,35 +26,29 @@ from experiments.report import Figure, Page, Series
 from experiments.results import Cell, Table, measured, observed, paired, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS, Task
-from experiments.tasks.base import PLAIN, Protocol, TaskData, rows_artifact, trained_on
+from experiments.tasks.base import PLAIN, Protocol, TaskData, examples_artifact, trained_on
 from experiments.tasks.data import Origin, Sources, origin_of, task_data
 from fac.backbone import ModelRef
 from fac.errors import FacError, closest
 from fac.features import FeatureSettings
-from fac.interpret import ROLES, reading_note
+from fac.interpret import ROLES, interpretation_note
 from fac.llm.base import ChatModel
-from fac.pipeline import Mined, Thresholds, Workshop, material_of, mine
+from fac.pipeline import Mined, Thresholds, Workshop, mine, synthesis_of
 from fac.prompts import Prompts
 from fac.sae import SaeRef, TrainSettings
 from fac.sae.recipe import RecipeSettings
 from fac.store import Artifact, Store
-from fac.synthesis.methods import METHODS, Material, Outcome, finished
-from fac.synthesis.two_step import Settings
+from fac.synthesis.method import Outcome, SynthesisInput, finished
+from fac.synthesis.methods import METHODS
+from fac.synthesis.settings import Settings
+from fac.synthesis.writer import Writer
 
 BASE = "base"  # the row of the model as it is, for tasks that can test it
 PROTOCOL_NOTES = {
     "added": "added: a row trains on the seed data and what it adds",
     "alone": "alone: what a row adds stands in place of the seed's rows",
 }
-ROW_NAMES = {
-    BASE: "Untrained model",
-    "baseline": "Baseline (seed data)",
-    "full": "Full (human data)",
-    "random_features": "SAE + random features",
-    "fac_one_step": "FAC, one step",
-    "fac": "FAC, two steps (ours)",
-    "seed_twice": "Seed rows twice (control)",
-}
+ROW_NAMES = {BASE: "Untrained model"} | {method.name: method.title for method in METHODS.values()}
 COVERAGE = {"rows": "rows added", "fac": "FAC of missing", "ratio": "FAC ratio"}  # columns beside a task's number
 COVERAGE_NOTE = (
     "FAC of missing: share of the missing features that the added rows activate (what the paper's tables print); FAC "
@@ -208,18 +202,18 @@ def write_column(
         shop, data.anchor, data.known, crew.annotators, plan.prompts, plan.read, tools.thresholds, data.labelled
     )
     gap = mined.gap
-    session.say(f"{plan.task.name}: {reading_note(gap.readings.values())}")
+    session.say(f"{plan.task.name}: {interpretation_note(gap.interpretations.values())}")
     found = f"{int(gap.active().sum())} relevant features on the anchor, {int(gap.missing().sum())} missing in seed"
     for said in (*gap.notes(), found):
         session.say(f"{plan.task.name}: {said}")
-    material = material_for(plan, mined, crew.writer, data)
+    given, writer = synthesis_for(plan, mined, crew.writer, data)
     column = Column(plan, mined, [], {}, data.losses)
     others = plan.task.others(store, data, model) if plan.task.others else {}
     judge = Judge(tools.engines, model) if plan.has_judge else model
     for name in (name for name in names if plan.cells_of(name)):
         row = Row(BASE, Outcome([]), None)
         if name != BASE:
-            row = write_row(store, name, material, plan, mined, crew.writer)
+            row = write_row(store, name, given, writer, plan, mined)
             column.rows.append(row)
         if row.outcome.samples:
             column.kept[name] = str(row.outcome.counts)
@@ -261,30 +255,30 @@ def task_plans(cfg: DictConfig) -> list[TaskPlan]:
     return plans
 
 
-def material_for(plan: TaskPlan, mined: Mined, writer: ChatModel, data: TaskData) -> Material:
-    return material_of(
+def synthesis_for(plan: TaskPlan, mined: Mined, model: ChatModel, data: TaskData) -> tuple[SynthesisInput, Writer]:
+    """What the methods are given for one task, and what they write with."""
+    return synthesis_of(
         mined,
-        writer,
+        model,
         plan.prompts,
-        plan.task.form,
+        plan.task.schema,
         plan.synthesis,
-        data.seed_rows,
-        data.human_rows,
+        data.seed_examples,
+        data.human_examples,
         plan.budget,
         data.held_out,
     )
 
 
-def write_row(store: Store, name: str, material: Material, plan: TaskPlan, mined: Mined, writer: ChatModel) -> Row:
-    """Let one method write; its rows, finished where the task finishes them, and what they cover."""
+def write_row(store: Store, name: str, given: SynthesisInput, writer: Writer, plan: TaskPlan, mined: Mined) -> Row:
+    """Let one method write; its examples, finished where the task finishes them, and what they cover."""
     if name == "full" and plan.full == "all":
-        material = replace(material, budget=len(material.human_rows))
-    outcome = METHODS[name](material)
-    rows = outcome.rows
-    if rows and plan.task.finish:
-        read = plan.task.finish(store, rows, writer, plan.prompts, plan.synthesis)
-        outcome, rows = finished(outcome, [why for _, why in read]), [row for row, _ in read if row]
-    added = rows_artifact(store, plan.task.form, rows) if rows else None
+        given = replace(given, budget=len(given.human_examples))
+    outcome = METHODS[name].run(given, writer)
+    if outcome.examples and plan.task.finish:
+        done = plan.task.finish(store, outcome.examples, writer.model, plan.prompts, plan.synthesis)
+        outcome = finished(outcome, done)
+    added = examples_artifact(store, plan.task.schema, outcome.examples) if outcome.examples else None
     return coverage_of(mined.shop, mined.gap, Row(name, outcome, added))
 
 
@@ -324,7 +318,7 @@ def jobs_of(
 
 def coverage_cells(row: Row, prefix: str, seed: int) -> list[Cell]:
     """How many rows a method added and what they cover, in both readings; `seed` is that of writing."""
-    added = observed(row.name, f"{prefix}rows", len(row.outcome.rows), unit="count")
+    added = observed(row.name, f"{prefix}rows", len(row.outcome.examples), unit="count")
     found = [(kind, share) for kind, share in (("fac", row.any), ("ratio", row.ratio)) if share is not None]
     return [added, *(measured(row.name, f"{prefix}{kind}", {seed: 100 * share.binary}) for kind, share in found)]
 
@@ -425,7 +419,7 @@ def _table(session: Session, findings: Findings) -> Table:
             f"Scored on the {session.cfg.experiment.test} set of the {columns[0].plan.place.removesuffix(' seed')}.",
             findings.crew,
             *(f"{loss}." for column in columns for loss in column.losses),
-            *(f"{c.plan.task.title}: {reading_note(c.mined.gap.readings.values())}" for c in columns),
+            *(f"{c.plan.task.title}: {interpretation_note(c.mined.gap.interpretations.values())}" for c in columns),
             *(f"{column.plan.task.title}: {note}" for column in columns for note in column.mined.gap.notes()),
             *(f"Answers were judged by {judge}." for judge in judges),
             *(f"{column.plan.task.title}: {column.plan.note}" for column in columns if column.plan.note),

@@ -1,9 +1,6 @@
 """A reward model on preference pairs of one's own: trained on one set, tested on another, by section.
 
-    fac experiment=reward data.train.path=FILE data.test.path=FILE model=llama
-
-Knows: which cells and what page. Does not know: layouts of data sets (`fac.data.pairs`), how a reward model is trained
-(`fac.train.reward`) or scored (`eval.reward`).
+fac experiment=reward data.train.path=FILE data.test.path=FILE model=llama
 """
 
 from __future__ import annotations
@@ -22,14 +19,14 @@ from experiments.report import Page
 from experiments.results import Table, paper_table, provenance, versions
 from experiments.session import Session
 from experiments.tasks import TASKS
-from experiments.tasks.base import load_rows, rows_artifact, write_rows
+from experiments.tasks.base import examples_artifact, load_examples, save_examples
 from fac.data.examples import LoadReport, left_out
 from fac.data.held_out import HeldOut
 from fac.data.pairs import pairs_fingerprint, read_pairs
+from fac.data.schemas import PAIR
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.store import Artifact, Store
-from fac.synthesis.forms import asked, pair_row
 from fac.train.reward import RewardSettings
 
 TASK = TASKS["reward"]
@@ -71,23 +68,22 @@ def run(cfg: DictConfig) -> Path:
 
 def trained_pairs(store: Store, train: Artifact, test: Artifact) -> tuple[Artifact, int]:
     """The pairs whose prompt does not stand in the test, and how many do. Raises FacError if all do."""
-    rows = load_rows([train])
-    tested = HeldOut.of(asked(TASK.form, row) for row in load_rows([test]))
-    kept = [row for row in rows if asked(TASK.form, row) not in tested]
+    pairs = load_examples(PAIR, [train])
+    tested = HeldOut.of(PAIR.asked(pair) for pair in load_examples(PAIR, [test]))
+    kept = [pair for pair in pairs if PAIR.asked(pair) not in tested]
     if not kept:
         raise FacError(
             "Every prompt of data.train stands in data.test, which is not trained on: name another data set."
         )
-    return (train if len(kept) == len(rows) else rows_artifact(store, TASK.form, kept)), len(rows) - len(kept)
+    return (train if len(kept) == len(pairs) else examples_artifact(store, PAIR, kept)), len(pairs) - len(kept)
 
 
 def pairs_artifact(store: Store, source: Source) -> tuple[Artifact, LoadReport]:
-    """A data set of pairs as rows; keyed by the bytes of its files and how they are read."""
+    """A data set of pairs; keyed by the bytes of its files and how they are read."""
 
     def build(folder: Path) -> None:
         report = LoadReport()
-        rows = [pair_row(pair) for pair in read_pairs(source, report=report)]
-        write_rows(TASK.form, rows, folder)
+        save_examples(PAIR, list(read_pairs(source, report=report)), folder)
         (folder / "report.json").write_text(json.dumps(vars(report)))
 
     artifact = store.stage("pairs", build, params=pairs_fingerprint(source))

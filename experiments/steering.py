@@ -41,10 +41,10 @@ from fac.chat import Message, as_chat, encode
 from fac.data.choices import POLARITY, Choice, read_choices
 from fac.data.examples import LoadReport, left_out
 from fac.data.held_out import HeldOut
+from fac.data.schemas import CHOICE
 from fac.data.source import Source
 from fac.errors import FacError, closest
 from fac.store import Artifact, Store
-from fac.synthesis.forms import choice_row
 from fac.train.steering import Positions, SteeringVector, caa_vector, equalise, fits, prompt_vector
 
 CAA = "https://github.com/nrimsky/CAA"
@@ -304,7 +304,7 @@ def _answers(
 
 def _digest(items: Sequence[Choice]) -> str:
     """Of the questions that are used, by which what is made of them is kept."""
-    return hashlib.sha256(json.dumps([choice_row(item) for item in items]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([CHOICE.line(item) for item in items]).encode()).hexdigest()
 
 
 def _mean_scr(by_seed: Mapping[int, Curve]) -> float:

@@ -1,6 +1,7 @@
 """What features mean, said by an LLM: explain, verify and judge them (paper App. K).
 
-Verdicts are on the scale Yes / Probably / Maybe / No; those that cannot be read count as none (`reading_note`).
+Verdicts are on the scale Yes / Probably / Maybe / No; those that cannot be read count as none
+(`interpretation_note`).
 The judge that needs no LLM is `fac.relevance`.
 """
 
@@ -36,7 +37,7 @@ _CANNOT_TELL = re.compile(r"^\W*(?:i )?(?:cannot|can't|can’t) tell\b", re.IGNO
 
 
 @dataclass(frozen=True)
-class Reading:
+class Interpretation:
     """What the annotator said of one feature. Verdicts are on SCALE, or "" where the reply held none."""
 
     feature: int
@@ -59,18 +60,19 @@ def parse_decision(reply: str) -> str:
     return next(filter(None, found[-1].groups())).capitalize() if found else ""
 
 
-def read_features(
+def interpret_features(
     annotators: Mapping[str, ChatModel],
     prompts: Prompts,
     spans: Mapping[int, Sequence[str]],
     sampling: Sampling,
     seed: int,
     folder: Path,
-) -> list[Reading]:
+) -> list[Interpretation]:
     """Explain every feature from its spans, verify the explanation against them, judge its relevance to the task.
 
     `annotators` maps each of ROLES to a model; without one for `verify` nothing is verified. Every request and reply
-    is kept in `folder` (replies-ROLE.jsonl), where a killed run continues; the readings are written to readings.jsonl.
+    is kept in `folder` (replies-ROLE.jsonl), where a killed run continues; what comes of it is written to
+    interpretations.jsonl.
     """
 
     def said(role: str, features: Sequence[int], prompt: Callable[[int], str]) -> dict[int, str]:
@@ -92,8 +94,8 @@ def read_features(
     if "verify" in annotators:
         fits = said("verify", clear, lambda f: prompts.render("verify", summary=texts[f], spans=spans[f]))
     needed = said("judge", clear, lambda f: prompts.render("judge", summary=texts[f]))
-    readings = [
-        Reading(
+    interpretations = [
+        Interpretation(
             feature=f,
             spans=tuple(spans[f]),
             explanation=texts[f] if f in needed else "",
@@ -102,51 +104,51 @@ def read_features(
         )
         for f in spans
     ]
-    (folder / "readings.jsonl").write_text("".join(json.dumps(asdict(r)) + "\n" for r in readings))
-    return readings
+    (folder / "interpretations.jsonl").write_text("".join(json.dumps(asdict(r)) + "\n" for r in interpretations))
+    return interpretations
 
 
-def reading_note(readings: Iterable[Reading]) -> str:
+def interpretation_note(interpretations: Iterable[Interpretation]) -> str:
     """How much of what the annotator was asked came to nothing, for a table; "" if nothing was asked."""
-    readings = list(readings)
-    explained = [r for r in readings if r.explanation]
+    interpretations = list(interpretations)
+    explained = [r for r in interpretations if r.explanation]
     unread = sum(not r.relevance for r in explained)
-    if not readings:
+    if not interpretations:
         return ""
     return (
-        f"Of {len(readings)} features the annotator could explain {len(explained)}; {unread} of its {len(explained)} "
-        f"verdicts on relevance could not be read or were cut off, and count as not relevant."
+        f"Of {len(interpretations)} features the annotator could explain {len(explained)}; {unread} of its "
+        f"{len(explained)} verdicts on relevance could not be read or were cut off, and count as not relevant."
     )
 
 
-def check_verdicts(readings: Iterable[Reading]) -> None:
+def check_verdicts(interpretations: Iterable[Interpretation]) -> None:
     """Raise FacError if the annotator explained nothing, or if none of its verdicts on relevance can be read."""
-    readings = list(readings)
-    explained = [r for r in readings if r.explanation]
+    interpretations = list(interpretations)
+    explained = [r for r in interpretations if r.explanation]
     mend = (
         "raise interpret.max_new_tokens if its answers were cut off, as those of a model that thinks first may be, or "
         "choose another annotator"
     )
-    if readings and not explained:
-        raise FacError(f"The annotator explained none of {len(readings)} features: {mend}.")
+    if interpretations and not explained:
+        raise FacError(f"The annotator explained none of {len(interpretations)} features: {mend}.")
     if explained and not any(r.relevance for r in explained):
         raise FacError(f"None of the annotator's {len(explained)} verdicts on relevance can be read: {mend}.")
 
 
-def load_readings(folder: Path) -> dict[int, Reading]:
-    """What `read_features` wrote, by feature."""
-    lines = (folder / "readings.jsonl").read_text().splitlines()
+def load_interpretations(folder: Path) -> dict[int, Interpretation]:
+    """What `interpret_features` wrote, by feature."""
+    lines = (folder / "interpretations.jsonl").read_text().splitlines()
     rows = (json.loads(line) for line in lines)
-    return {row["feature"]: Reading(**{**row, "spans": tuple(row["spans"])}) for row in rows}
+    return {row["feature"]: Interpretation(**{**row, "spans": tuple(row["spans"])}) for row in rows}
 
 
-def with_analyses(readings: Mapping[int, Reading], folder: Path) -> dict[int, Reading]:
-    """The readings with what the relevance judge said, less its verdict, in place of the explanation.
+def with_analyses(interpretations: Mapping[int, Interpretation], folder: Path) -> dict[int, Interpretation]:
+    """The interpretations with what the relevance judge said, less its verdict, in place of the explanation.
 
     The released code passes the judge's analysis on to the writer. A judge that gave nothing but a verdict leaves the
-    explanation as it is. `folder` is that of `read_features`.
+    explanation as it is. `folder` is that of `interpret_features`.
     """
     lines = (folder / "replies-judge.jsonl").read_text().splitlines()
     replies = {int(record["id"]): Completion(**record["reply"]).text for record in map(json.loads, lines)}
     told = {feature: _VERDICT.sub(" ", text).strip() for feature, text in replies.items()}
-    return {f: replace(reading, explanation=told.get(f) or reading.explanation) for f, reading in readings.items()}
+    return {f: replace(said, explanation=told.get(f) or said.explanation) for f, said in interpretations.items()}

@@ -3,8 +3,7 @@
     corpus -> measure -> interpret -> find_gap -> (fac.synthesis) -> (fac.train) -> (eval)
     |______________ mine ______________|
 
-Knows: which stage needs which, and what decides a stage's result. Does not know: Hydra, MLflow, tables, or how a stage
-does its work. Heavy things (the backbone, the SAE, the LLM) are loaded only if a stage is not in the store yet.
+Heavy things (the backbone, the SAE, the LLM) are loaded only if a stage is not in the store yet.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,10 +28,11 @@ from fac.data.corpus import Corpus, write_corpus, write_examples
 from fac.data.examples import Example, LoadReport
 from fac.data.files import fingerprint
 from fac.data.held_out import HeldOut
+from fac.data.schemas import QUERY, Schema
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.features import LENGTHS, Extractor, FeatureSettings, Tops, cut_note, span_of
-from fac.interpret import ROLES, Reading, check_verdicts, load_readings, read_features, with_analyses
+from fac.interpret import ROLES, Interpretation, check_verdicts, interpret_features, load_interpretations, with_analyses
 from fac.llm.base import ChatModel, Sampling
 from fac.pooled import Pooled
 from fac.prompts import Prompts
@@ -41,9 +41,11 @@ from fac.sae import SaeRef, TrainSettings, load, recipe, recorded_layer, train
 from fac.sae.checkpoint import find_checkpoint, import_checkpoint
 from fac.sae.recipe import OnStep, RecipeSettings
 from fac.store import Artifact, Store
-from fac.synthesis.forms import Form
-from fac.synthesis.methods import Material
-from fac.synthesis.two_step import Desk, Settings
+from fac.synthesis.method import SynthesisInput
+from fac.synthesis.settings import Settings
+from fac.synthesis.writer import Writer
+
+TOXIC_LABEL = "\t1"  # that the released prompts ask for behind a toxic query
 
 
 @dataclass(frozen=True)
@@ -136,11 +138,12 @@ class Gap:
     anchor_mean: NDArray[np.float64]
     relevant: NDArray[np.bool_]  # F
     at: int  # row of the threshold that synthesis uses
-    readings: Mapping[int, Reading] = field(default_factory=dict)
+    interpretations: Mapping[int, Interpretation] = field(default_factory=dict)
     seed_relevant: NDArray[np.bool_] | None = None  # by the seed's own spans; None: missing by activation alone
 
     @property
     def cut(self) -> NDArray[np.float32]:
+        """δ of each feature, [n_features]."""
         return self.grid.cuts[self.at]
 
     def notes(self) -> list[str]:
@@ -297,7 +300,7 @@ def spans_of(
 
 def interpret(
     shop: Workshop, anchor: Measured, annotators: Mapping[str, ChatModel], prompts: Prompts, settings: ReadSettings
-) -> tuple[Artifact, dict[int, Reading]]:
+) -> tuple[Artifact, dict[int, Interpretation]]:
     """Explain and judge every feature that the texts (the anchor's, as a rule) activate; verify it if that counts."""
     asked = {role: annotators[role] for role in settings.roles}
     sampling = Sampling(settings.temperature, 1.0, settings.max_new_tokens)
@@ -306,7 +309,7 @@ def interpret(
         alive = np.flatnonzero(anchor.pooled.maxima() > 0)
         found = spans_of(shop, anchor, alive.tolist(), settings.spans, settings.span_tokens)
         spans = {feature: [" ".join(span.text.split()) for span in spans] for feature, spans in found.items()}
-        read_features(asked, prompts, spans, sampling, settings.seed, folder)
+        interpret_features(asked, prompts, spans, sampling, settings.seed, folder)
 
     params = {
         "annotators": {role: annotator.identity for role, annotator in asked.items()},
@@ -318,17 +321,17 @@ def interpret(
         "span_end": shop.features.span_end,
     }
     artifact = shop.store.stage("interpret", build, params=params, inputs=[anchor.artifact], resumable=True)
-    return artifact, load_readings(artifact.path)
+    return artifact, load_interpretations(artifact.path)
 
 
 def relevant_features(
-    width: int, readings: Mapping[int, Reading], settings: ReadSettings, labelled: Measured | None = None
+    width: int, interpretations: Mapping[int, Interpretation], settings: ReadSettings, labelled: Measured | None = None
 ) -> NDArray[np.bool_]:
     """F, the task-relevant features, by the judge that `settings.judge` names; shape [width]."""
     if settings.judge == "llm":
-        check_verdicts(readings.values())
+        check_verdicts(interpretations.values())
         relevant = np.zeros(width, np.bool_)
-        relevant[[f for f, reading in readings.items() if reading.is_relevant(settings.verified)]] = True
+        relevant[[f for f, said in interpretations.items() if said.is_relevant(settings.verified)]] = True
         return relevant
     if settings.judge != "statistical":
         raise FacError(f"interpret.judge={settings.judge} is unknown: choose llm or statistical.")
@@ -354,7 +357,7 @@ def find_gap(
     seed: Measured,
     relevant: NDArray[np.bool_],
     thresholds: Thresholds,
-    readings: Mapping[int, Reading] | None = None,
+    interpretations: Mapping[int, Interpretation] | None = None,
     seed_relevant: NDArray[np.bool_] | None = None,
 ) -> Gap:
     """F(P), F(Q) of the seed data and F_miss at every threshold (eq. 4-6), from one pass over each matrix.
@@ -374,7 +377,7 @@ def find_gap(
         mean_activation(anchor.pooled),
         relevant,
         grid.thresholds.index(default),
-        readings or {},
+        interpretations or {},
         seed_relevant,
     )
     if not relevant.any():
@@ -396,7 +399,7 @@ class Mined:
 
     shop: Workshop
     gap: Gap
-    source: Artifact  # the readings
+    source: Artifact  # the interpretations
 
 
 def mine(
@@ -412,42 +415,57 @@ def mine(
     """From two corpora to the features that the seed misses; `labelled` is for the statistical judge."""
     measured = measure(shop, anchor)
     known = measure(shop, seed)
-    source, readings = interpret(shop, measured, annotators, prompts, read)
+    source, interpretations = interpret(shop, measured, annotators, prompts, read)
     sample = measure(shop, labelled) if labelled is not None and read.judge == "statistical" else None
     width = measured.pooled.n_features
-    relevant = relevant_features(width, readings, read, sample)
+    relevant = relevant_features(width, interpretations, read, sample)
     seed_relevant = None
     if read.missing == "annotation":
         by_judge = replace(read, judge="llm", verified=False)
         _, told = interpret(shop, known, annotators, prompts, by_judge)
         seed_relevant = relevant_features(width, told, by_judge)
-    return Mined(shop, find_gap(measured, known, relevant, thresholds, readings, seed_relevant), source)
+    return Mined(shop, find_gap(measured, known, relevant, thresholds, interpretations, seed_relevant), source)
 
 
-def material_of(
+def synthesis_of(
     mined: Mined,
-    writer: ChatModel,
+    model: ChatModel,
     prompts: Prompts,
-    form: Form,
+    schema: Schema[Any],
     settings: Settings,
-    seed_rows: Sequence[str],
-    human_rows: Sequence[str],
+    seed_examples: Sequence[Any],
+    human_examples: Sequence[Any],
     budget: int,
     held_out: HeldOut,
-) -> Material:
-    """What the methods of `fac.synthesis` are given for this gap."""
+) -> tuple[SynthesisInput, Writer]:
+    """What the methods of `fac.synthesis` are given for this gap, and what they write with: `model` and `prompts`."""
     shop, gap = mined.shop, mined.gap
-    encoder = {**shop.encoder, "anchor": gap.anchor.artifact.key, "span_end": shop.features.span_end}
-    readings = with_analyses(gap.readings, mined.source.path) if settings.summary == "analysis" else gap.readings
-    desk = Desk(
-        shop.store, writer, prompts, form, readings, mined.source, lambda: shop.extractor, encoder,
-        gap.anchor_max, settings,
-    )  # fmt: skip
-    missing, active = (found.nonzero()[0].tolist() for found in (gap.missing(), gap.active()))
+    interpretations = gap.interpretations
+    if settings.summary == "analysis":
+        interpretations = with_analyses(interpretations, mined.source.path)
+    missing, active = (features.nonzero()[0].tolist() for features in (gap.missing(), gap.active()))
     if settings.ratio < 1 and missing:
         count = max(round(settings.ratio * len(missing)), 1)
         missing = sorted(random.Random(settings.seed).sample(missing, count))
-    return Material(desk, missing, active, gap.cut, seed_rows, human_rows, budget, settings.seed, held_out)
+    given = SynthesisInput(
+        seed_examples, human_examples, missing, active, interpretations, gap.cut, gap.anchor_max, budget,
+        settings, held_out,
+    )  # fmt: skip
+    writer = Writer(
+        store=shop.store,
+        model=model,
+        prompts=prompts,
+        schema=schema,
+        extractor=lambda: shop.extractor,
+        encoder={**shop.encoder, "anchor": gap.anchor.artifact.key, "span_end": shop.features.span_end},
+        anchor_max=gap.anchor_max,
+        sampling=Sampling(settings.temperature, settings.top_p, settings.max_new_tokens),
+        seed=settings.seed,
+        span_tokens=settings.span_tokens,
+        label=TOXIC_LABEL if settings.label_scored and schema is QUERY else "",
+        inputs=[mined.source],
+    )
+    return given, writer
 
 
 def _ignore(_: object) -> None:

@@ -11,22 +11,22 @@ from collections.abc import Mapping
 VERSIONS: Mapping[str, int] = {
     # data
     "corpus": 2,
-    "draw": 3,
+    "draw": 4,
     "mixture": 2,
     "mixture_split": 2,
-    "pairs": 2,
-    "rows": 2,
+    "pairs": 3,
+    "rows": 3,
     "texts": 2,
     "world": 2,
     # measuring and reading
     "sae": 2,
     "features": 3,
-    "interpret": 2,
+    "interpret": 3,
     "matching": 2,
     "sae_quality": 3,
     "diversity": 2,
     # writing
-    "write": 3,
+    "write": 4,
     "answers": 3,
     # training and testing
     "classifier": 2,

@@ -138,7 +138,7 @@ class TaskLoad:
     test: int
     tokens: int  # mean length of a text
     budget: int  # rows that each method adds; about as many features are missing (paper App. J: 200 of 214)
-    attempts: int  # requests for each missing feature, both steps
+    requests: int  # that all methods make of the writer, at least
     methods: int  # rows of the table
     writing: int  # ... of which an LLM writes
     cells: int
@@ -157,11 +157,6 @@ class TaskLoad:
     both_orders: bool  # ... twice
     from_lab: bool  # drawn from the lab's world
     mining: int  # models whose features are mined
-
-    @property
-    def requests(self) -> int:
-        """Asked of the writer."""
-        return self.writing * self.budget * self.attempts
 
     @property
     def measured_tokens(self) -> int:

@@ -36,7 +36,6 @@ from fac.sae.ref import CONFIG, check_weights, read_config
 
 DISTRIBUTION = "fac-synthesis"
 CONSTRAINTS = REPOSITORY / "constraints.txt"
-PROMPT_ROLES = (*ROLES, "write", "contrast")
 
 
 @dataclass(frozen=True)
@@ -330,8 +329,9 @@ def prompts(cfg: DictConfig) -> Iterator[Finding]:
     """The prompt folders of the tasks hold a file for every role."""
     folders = [cfg.tasks[task].prompts for task in workload.tasks(cfg) if "tasks" in cfg]
     folders += [cfg.synthesis.prompts] if cfg.experiment.name == "lab" else []
+    roles = dict.fromkeys([*ROLES, *(role for method in workload.methods(cfg) for role in method.prompts)])
     for folder in dict.fromkeys(folders):
-        for role in PROMPT_ROLES:
+        for role in roles:
             Prompts(folder).digest(role)
     if folders:
         yield Finding("ok", "prompts", ", ".join(dict.fromkeys(map(str, folders))))

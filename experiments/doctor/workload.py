@@ -22,9 +22,10 @@ from fac.data.source import Source
 from fac.errors import FacError
 from fac.sae import TrainSettings
 from fac.sae.recipe import RecipeSettings
+from fac.synthesis.method import Method
+from fac.synthesis.methods import METHODS
 
 WRITING = ("main_results", "worlds", "cross_model")  # experiments that write for the tasks they name
-UNWRITTEN = ("base", "baseline", "full", "seed_twice")  # rows of the tables for which no LLM writes
 BYTES_PER_TOKEN = 4
 SAMPLE = "sample"  # of data.parts: how many texts are drawn
 
@@ -35,6 +36,12 @@ def tasks(cfg: DictConfig) -> list[str]:
         return ["toxicity"]
     chosen = OmegaConf.select(cfg, "experiment.tasks") or []
     return [task for task in chosen if task in TASKS] if cfg.experiment.name in WRITING else []
+
+
+def methods(cfg: DictConfig) -> list[Method]:
+    """The methods that the rows of an experiment are; cross_model, which names no rows, has that of the paper."""
+    rows = OmegaConf.select(cfg, "experiment.rows") or ["fac"]
+    return [METHODS[row] for row in rows if row in METHODS]
 
 
 def uses_sae(cfg: DictConfig) -> bool:
@@ -173,6 +180,7 @@ def _load(
     from_lab: bool, cells: int, budget: int, reply: int, both_orders: bool = True, mining: int = 1,
 ) -> TaskLoad:  # fmt: skip
     settings = config.synthesis_settings(cfg)
+    writing = [METHODS[row] for row in rows if row in METHODS and METHODS[row].prompts]
     safe, labelled = sizes.get("safe", 0), sizes.get("labelled", 0)
     own = sizes.get("toxic", 0) if safe else sizes["seed"]  # the seed's rows that are trained on
     if from_lab:
@@ -184,9 +192,9 @@ def _load(
         test=sizes["test"],
         tokens=LAB_TOKENS if from_lab else TEXT_TOKENS,
         budget=budget,
-        attempts=settings.n + settings.m,
+        requests=sum(method.requests(settings, budget, budget) for method in writing),
         methods=len(rows),
-        writing=sum(row not in UNWRITTEN for row in rows),
+        writing=len(writing),
         cells=cells,
         train_rows=safe + min(own, train.get("pairs") or own) + budget,
         epochs=train.get("epochs") or 1,

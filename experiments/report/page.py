@@ -65,10 +65,10 @@ class Feature:
 class Sample:
     """A synthetic sample as the filter saw it."""
 
-    feature: int
+    feature: int | None  # that it was written for
     step: int
     text: str
-    g: float  # activation of its own feature
+    g: float | None  # activation of its own feature
     span: str  # the text around the token where that activation is
     kept: bool
     reason: str = ""  # why it was not kept

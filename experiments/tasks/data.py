@@ -1,8 +1,7 @@
 """Where a task's data come from: what every experiment is given, drawn from the lab's world or from data sets.
 
 Settings hold `sizes`, of the lab's world, or `data`, data sets by role. A role may have several, one after the other:
-`anchor`, `anchor_more`, ... Knows: the roles, how rows are drawn, that no text of the test stands in another role. Does
-not know: models, methods, settings of training, formats of data sets (`fac.data`).
+`anchor`, `anchor_more`, ... No text of the test stands in another role.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 
 from eval.alpaca import alpaca_eval_digests
 from experiments import config
-from experiments.tasks.base import Labelled, Task, TaskData, rows_artifact
+from experiments.tasks.base import Labelled, Task, TaskData, examples_artifact
 from fac.chat import as_chat
 from fac.data.corpus import Corpus
 from fac.data.examples import Example, LoadReport, text_digest
@@ -26,14 +25,14 @@ from fac.data.files import fingerprint
 from fac.data.held_out import HeldOut
 from fac.data.hub import is_hub
 from fac.data.pairs import pairs_fingerprint
+from fac.data.schemas import PAIR, Query, Schema
 from fac.data.source import HUB_ONLY, Source
 from fac.errors import FacError, closest
 from fac.lab.world.corpora import ROLES as WORLD_ROLES
 from fac.lab.world.corpora import Sizes, draw_corpus, world_digest
-from fac.lab.world.tasks import TaskSizes, draw_rows, known_themes
+from fac.lab.world.tasks import TaskSizes, draw_examples, known_themes
 from fac.pipeline import computed_corpus
 from fac.store import Artifact, Store
-from fac.synthesis.forms import PAIR, Form, asked
 
 HELD_OUT = ("test", "validation")
 NOTES, DIGESTS = "notes.json", "held_out.json"
@@ -118,7 +117,7 @@ def _sources(task: Task, values: Mapping[str, Any]) -> Sources:
 class _Drawn:
     """What was drawn from the data sets of a task."""
 
-    rows: Mapping[str, list[Labelled]]  # by role
+    examples: Mapping[str, list[Labelled]]  # by role
     held_out: HeldOut
     notes: list[str]
     losses: list[str]  # of the notes
@@ -131,25 +130,27 @@ def source_data(store: Store, task: Task, seed: int, sources: Sources, test: str
     """
     drawn = _drawn(store, task, seed, sources, test)
     about = {"evaluation": sources.evaluation, "notes": drawn.notes, "losses": drawn.losses}
-    rows = {role: [row for row, _ in found] for role, found in drawn.rows.items()}
+    examples = {role: [example for example, _ in found] for role, found in drawn.examples.items()}
     if "safe" not in task.roles:
-        anchor, known, tested = (rows_artifact(store, task.form, rows[role]) for role in ("anchor", "seed", test))
-        human = _without(rows["human"], rows["seed"])
-        return TaskData(anchor, known, (), known, rows["seed"], human, tested, drawn.held_out, **about)
+        anchor, known, tested = (
+            examples_artifact(store, task.schema, examples[role]) for role in ("anchor", "seed", test)
+        )
+        human = _without(task.schema, examples["human"], examples["seed"])
+        return TaskData(anchor, known, (), known, examples["seed"], human, tested, drawn.held_out, **about)
     for role in (test, "labelled"):
-        if any(label is None for _, label in drawn.rows.get(role, ())):
+        if any(label is None for _, label in drawn.examples.get(role, ())):
             raise FacError(f"The {role} set of {task.name} has no labels: set tasks.{task.name}.data.{role}.label.")
-    safe = _corpus(store, [(row, 0) for row in rows["safe"]])
-    anchor, known = (_corpus(store, [(row, None) for row in rows[role]]) for role in ("anchor", "seed"))
-    toxic = _corpus(store, [(row, 1) for row in rows["toxic"]])
-    labelled = _corpus(store, drawn.rows["labelled"]) if "labelled" in drawn.rows else None
-    human = _without(rows["human"], rows["toxic"])
-    tested = _corpus(store, drawn.rows[test])
-    return TaskData(anchor, known, (safe,), toxic, rows["toxic"], human, tested, drawn.held_out, labelled, **about)
+    safe = _corpus(store, [(query, 0) for query in examples["safe"]])
+    anchor, known = (_corpus(store, [(query, None) for query in examples[role]]) for role in ("anchor", "seed"))
+    toxic = _corpus(store, [(query, 1) for query in examples["toxic"]])
+    labelled = _corpus(store, drawn.examples["labelled"]) if "labelled" in drawn.examples else None
+    human = _without(task.schema, examples["human"], examples["toxic"])
+    tested = _corpus(store, drawn.examples[test])
+    return TaskData(anchor, known, (safe,), toxic, examples["toxic"], human, tested, drawn.held_out, labelled, **about)
 
 
 def _drawn(store: Store, task: Task, seed: int, sources: Sources, test: str) -> _Drawn:
-    """The rows of every role.
+    """The examples of every role.
 
     Whichever held-out set is scored, both are left out of what is trained on, so that choices made on the validation
     set are made with the training set that is tested. The labelled texts, which nothing is trained on, may be the
@@ -161,7 +162,7 @@ def _drawn(store: Store, task: Task, seed: int, sources: Sources, test: str) -> 
     read = {}
     for name, source in ((name, source) for role in roles for name, source in sources.of(role).items()):
         with _named(f"tasks.{task.name}.data.{name}"):
-            read[name] = (pairs_fingerprint if task.form is PAIR else fingerprint)(source)
+            read[name] = (pairs_fingerprint if task.schema is PAIR else fingerprint)(source)
 
     def build(folder: Path) -> None:
         notes: dict[str, bool] = {}  # note -> whether it tells of a loss
@@ -173,10 +174,11 @@ def _drawn(store: Store, task: Task, seed: int, sources: Sources, test: str) -> 
                 others = [held for name, held in whole.items() if role != "labelled" or name in ("test", test)]
                 rows = _not_held_out(task, role, rows, others, notes)
             if role in HELD_OUT:
-                whole[role] = _held_out(task.form, [row for row, _ in rows])
+                whole[role] = _held_out(task.schema, [example for example, _ in rows])
             found[role] = _sampled(task, role, rows, sources.sample.get(role), seed)
         for role, rows in found.items():
-            (folder / f"{role}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            lines = (json.dumps([task.schema.dump(example), label]) for example, label in rows)
+            (folder / f"{role}.jsonl").write_text("".join(f"{line}\n" for line in lines))
         (folder / NOTES).write_text(json.dumps(notes))
         digests = frozenset[bytes]().union(*(held.normal for held in whole.values()))
         (folder / DIGESTS).write_text(json.dumps(sorted(digest.hex() for digest in digests)))
@@ -191,7 +193,10 @@ def _drawn(store: Store, task: Task, seed: int, sources: Sources, test: str) -> 
     }
     folder = store.stage("draw", build, params=params).path
     found = {
-        role: [(row, label) for row, label in map(json.loads, (folder / f"{role}.jsonl").read_text().splitlines())]
+        role: [
+            (task.schema.load(value), label)
+            for value, label in map(json.loads, (folder / f"{role}.jsonl").read_text().splitlines())
+        ]
         for role in roles
     }
     notes = json.loads((folder / NOTES).read_text())
@@ -214,7 +219,7 @@ def _not_held_out(
     task: Task, role: str, rows: list[Labelled], held_out: Sequence[HeldOut], notes: dict[str, bool]
 ) -> list[Labelled]:
     """Rows that ask nothing that a held-out set asks, nor what AlpacaEval asks (RM-Bench's chat prompts do)."""
-    texts = [asked(task.form, row) for row, _ in rows]
+    texts = [task.schema.asked(example) for example, _ in rows]
     kept = [row for row, text in zip(rows, texts, strict=True) if not any(text in held for held in held_out)]
     if len(kept) < len(rows):
         notes[f"{task.name}, {role}: {len(rows) - len(kept)} rows of held-out sets or of AlpacaEval left out"] = True
@@ -226,9 +231,9 @@ def _not_held_out(
     return kept
 
 
-def _held_out(form: Form, *rows: Sequence[str]) -> HeldOut:
-    """What these rows ask, and AlpacaEval."""
-    return HeldOut.of((asked(form, row) for part in rows for row in part), alpaca_eval_digests())
+def _held_out(schema: Schema[Any], *parts: Sequence[Any]) -> HeldOut:
+    """What these examples ask, and AlpacaEval."""
+    return HeldOut.of((schema.asked(example) for part in parts for example in part), alpaca_eval_digests())
 
 
 def _sampled(task: Task, role: str, rows: list[Labelled], count: int | None, seed: int) -> list[Labelled]:
@@ -241,15 +246,16 @@ def _sampled(task: Task, role: str, rows: list[Labelled], count: int | None, see
     return random.Random(f"{seed}/{task.name}/{role}").sample(rows, count)
 
 
-def _without(rows: Sequence[str], others: Sequence[str]) -> list[str]:
-    taken = set(others)
-    return [row for row in rows if row not in taken]
+def _without(schema: Schema[Any], examples: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+    taken = set(map(schema.line, others))
+    return [example for example in examples if schema.line(example) not in taken]
 
 
-def _corpus(store: Store, rows: Sequence[Labelled]) -> Artifact:
-    """Texts with their labels as a corpus, keyed by them."""
-    examples = [Example(as_chat(row), label, str(i)) for i, (row, label) in enumerate(rows, start=1)]
-    return computed_corpus(store, "texts", lambda: examples, {"digest": text_digest(json.dumps(list(rows))).hex()})
+def _corpus(store: Store, queries: Sequence[Labelled]) -> Artifact:
+    """Queries with their labels as a corpus, keyed by them."""
+    examples = [Example(as_chat(query.text), label, str(i)) for i, (query, label) in enumerate(queries, start=1)]
+    digest = text_digest(json.dumps([[query.text, label] for query, label in queries]))
+    return computed_corpus(store, "texts", lambda: examples, {"digest": digest.hex()})
 
 
 @contextmanager
@@ -270,19 +276,27 @@ def lab_data(store: Store, task: Task, seed: int, sizes: Sizes | TaskSizes, test
     """The data of a task in one world of the lab; `test` may name the validation set instead."""
     if isinstance(sizes, Sizes):
         world = draw_world(store, sizes, seed)
-        seed_rows, human_rows = ([e.text for e in Corpus.load(world[role].path)] for role in ("seed", "human"))
+
+        def queries(role: str) -> list[Query]:
+            return [Query(example.text) for example in Corpus.load(world[role].path)]
+
         anchor, known, safe, seed_texts = (world[name] for name in ("anchor", "seed data", "safe", "seed"))
-        held_out = _held_out(task.form, *([e.text for e in Corpus.load(world[role].path)] for role in HELD_OUT))
+        held_out = _held_out(task.schema, *map(queries, HELD_OUT))
         tested, notes = _different(store, task, world[test])
         return TaskData(
-            anchor, known, (safe,), seed_texts, seed_rows, human_rows, tested, held_out, world["labelled"],
+            anchor, known, (safe,), seed_texts, queries("seed"), queries("human"), tested, held_out, world["labelled"],
             notes=notes, losses=notes,
         )  # fmt: skip
-    rows = {role: draw_rows(task.name, role, seed, sizes) for role in ("anchor", "seed", "human", *HELD_OUT)}
-    tests = list(dict.fromkeys(rows[test]))
-    anchor, known, tested = (rows_artifact(store, task.form, part) for part in (rows["anchor"], rows["seed"], tests))
-    held_out, notes = _held_out(task.form, *(rows[role] for role in HELD_OUT)), _repeats(task, rows[test], tests)
-    return TaskData(anchor, known, (), known, rows["seed"], rows["human"], tested, held_out, notes=notes, losses=notes)
+    drawn = {role: draw_examples(task.name, role, seed, sizes) for role in ("anchor", "seed", "human", *HELD_OUT)}
+    different = list({task.schema.line(example): example for example in drawn[test]}.values())
+    anchor, known, tested = (
+        examples_artifact(store, task.schema, part) for part in (drawn["anchor"], drawn["seed"], different)
+    )
+    held_out = _held_out(task.schema, *(drawn[role] for role in HELD_OUT))
+    notes = _repeats(task, drawn[test], different)
+    return TaskData(
+        anchor, known, (), known, drawn["seed"], drawn["human"], tested, held_out, notes=notes, losses=notes
+    )
 
 
 def _different(store: Store, task: Task, test: Artifact) -> tuple[Artifact, list[str]]:

@@ -9,33 +9,31 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from eval.judging import Answers, annotate
 from eval.statistics import resampled, resampled_means
 from experiments.engines import Judge
 from experiments.job import Job
-from experiments.tasks.base import Labelled, Task, TaskData, keep_replicates, load_rows
+from experiments.tasks.base import Labelled, Task, TaskData, keep_replicates, load_examples
 from fac.backbone import ModelRef, load_tokenizer
 from fac.chat import as_chat, encode_lesson, exchange
 from fac.data.examples import LoadReport
 from fac.data.files import content_digest
-from fac.data.instructions import read_instructions
+from fac.data.instructions import Instruction, read_instructions
+from fac.data.schemas import INSTRUCTION
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.lab.world.grammar import names_in
-from fac.lab.world.instructions import Rule
 from fac.llm.base import ChatModel, Completion, Request, Sampling, ask, request_seed
 from fac.llm.transformers import TransformersChat
 from fac.prompts import Prompts
 from fac.store import Artifact, Store
-from fac.synthesis.forms import INSTRUCTION
-from fac.synthesis.replies import Read, read_answer
-from fac.synthesis.two_step import Settings
+from fac.synthesis.replies import ParsedReply, read_answer
+from fac.synthesis.settings import Settings
 from fac.train.sft import SftSettings
 
 ANSWERS, COMPLETIONS = "answers.json", "completions.json"
@@ -67,15 +65,15 @@ class Evaluation:
 
 
 def train(job: Job, folder: Path) -> None:
-    """A LoRA adapter of the base model; rows without an answer within its longest chat are left out and counted."""
+    """A LoRA adapter of the base model; examples without an answer within its longest chat are left out and counted."""
     from fac.train.sft import as_trained, train_sft
 
-    rows = [json.loads(row) for row in load_rows(job.train)]
-    chats = [exchange(row["instruction"], row["output"]) for row in rows if row["output"].strip()]
+    examples = load_examples(INSTRUCTION, job.train)
+    chats = [exchange(e.instruction, e.output) for e in examples if e.output.strip()]
     tokenizer = load_tokenizer(as_trained(job.model, job.settings.chat_template))
     longest: int = job.settings.max_tokens
     chats = [chat for chat in chats if any(encode_lesson(tokenizer, chat, max_tokens=longest).trained)]
-    (folder / "left_out.json").write_text(json.dumps(len(rows) - len(chats)))
+    (folder / "left_out.json").write_text(json.dumps(len(examples) - len(chats)))
     log = train_sft(job.model, chats, job.settings, job.seed, folder)
     (folder / "losses.json").write_text(json.dumps(log.losses))
 
@@ -89,15 +87,15 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
 
     assert job.judge is not None
     settings = _evaluation(job)
-    rows = [json.loads(row) for row in load_rows([job.test])]
+    tested = load_examples(INSTRUCTION, [job.test])
     model = TransformersChat(_model(job, trained))
-    given = answer(model, [row["instruction"] for row in rows], greedy(settings.answer_tokens), folder)
+    given = answer(model, [example.instruction for example in tested], greedy(settings.answer_tokens), folder)
     answers = [completion.text for completion in given]
     reference = json.loads((job.others["reference"].path / ANSWERS).read_text())
     compared = [
-        {"instruction": row["instruction"], "output_1": theirs, "output_2": ours,
+        {"instruction": example.instruction, "output_1": theirs, "output_2": ours,
          "generator_1": "reference", "generator_2": "trained"}
-        for row, theirs, ours in zip(rows, reference, answers, strict=True)
+        for example, theirs, ours in zip(tested, reference, answers, strict=True)
     ]  # fmt: skip
     with job.judge.open() if isinstance(job.judge, Judge) else nullcontext(TransformersChat(job.judge)) as judge:
         judged = annotate(
@@ -106,13 +104,13 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
         )  # fmt: skip
     won = win_rate(judged.annotations)
     found = {"win_rate": won.rate / 100, **_shares(judged.answers)}
-    counts = resampled([0] * len(rows))
+    counts = resampled([0] * len(tested))
     preferences = [annotation["preference"] - 1 for annotation in judged.annotations]
     replicates = {"win_rate": resampled_means(preferences, counts)}
-    if all("rules" in row for row in rows):
+    if all(example.rules for example in tested):
         for name, texts in (("followed", answers), ("reference_followed", reference)):
-            kept = [is_followed(row, text) for row, text in zip(rows, texts, strict=True)]
-            found[name] = sum(kept) / len(rows)
+            kept = [is_followed(example, text) for example, text in zip(tested, texts, strict=True)]
+            found[name] = sum(kept) / len(tested)
             replicates[name] = resampled_means(kept, counts)
     else:
         found["standard_error"] = won.standard_error / 100
@@ -167,22 +165,22 @@ def greedy(tokens: int) -> Sampling:
     return Sampling(temperature=0.0, max_new_tokens=tokens)
 
 
-def is_followed(row: dict, answer: str) -> bool:
-    """Whether an answer follows every rule of a test row and names all that is asked for."""
-    rules = [Rule(rule["start"], rule["end"], tuple(rule["hold"])) for rule in row["rules"]]
-    return all(rule.holds(answer) for rule in rules) and set(row["subjects"]) <= names_in(answer)
+def is_followed(example: Instruction, answer: str) -> bool:
+    """Whether an answer follows every rule of a test example and names all that is asked for."""
+    return all(rule.holds(answer) for rule in example.rules) and set(example.subjects) <= names_in(answer)
 
 
-def finish(store: Store, rows: Sequence[str], writer: ChatModel, prompts: Prompts, settings: Settings) -> list[Read]:
-    """Rows with the writer's answer where there is none yet (paper section 5: step b of the synthesis prompt).
+def finish(
+    store: Store, examples: Sequence[Instruction], writer: ChatModel, prompts: Prompts, settings: Settings
+) -> list[ParsedReply]:
+    """Examples with the writer's answer where there is none yet (paper section 5: step b of the synthesis prompt).
 
-    Drawn as everything is that the writer writes, or greedily (`synthesis.answers`). A row whose answer is refused, cut
+    Drawn as everything is that the writer writes, or greedily (`synthesis.answers`). One whose answer is refused, cut
     off or empty is none.
     """
-    told = [json.loads(row) for row in rows]
-    instructions = [row["instruction"] for row in told if not row["output"]]
+    instructions = [example.instruction for example in examples if not example.output]
     if not instructions:
-        return [Read(row) for row in rows]
+        return [ParsedReply(example) for example in examples]
     asked = [prompts.render("answer", instruction=instruction) for instruction in instructions]
     drawn = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
     sampling = drawn if settings.answers == "drawn" else greedy(settings.max_new_tokens)
@@ -190,27 +188,27 @@ def finish(store: Store, rows: Sequence[str], writer: ChatModel, prompts: Prompt
     replies = [Completion(**reply) for reply in json.loads((found.path / COMPLETIONS).read_text())]
     answers = dict(zip(instructions, replies, strict=True))
 
-    def done(row: dict[str, Any]) -> Read:
-        if row["output"]:
-            return Read(json.dumps(row))
-        reply = answers[row["instruction"]]
-        why = read_answer(reply, prompts.rules)
-        return Read("", why) if why else Read(json.dumps({**row, "output": reply.text}))
+    def done(example: Instruction) -> ParsedReply:
+        if example.output:
+            return ParsedReply(example)
+        reply = answers[example.instruction]
+        rejected_because = read_answer(reply, prompts.rules)
+        return ParsedReply(None if rejected_because else replace(example, output=reply.text), rejected_because)
 
-    return [done(row) for row in told]
+    return [done(example) for example in examples]
 
 
 def others(store: Store, data: TaskData, model: ModelRef) -> dict[str, Artifact]:
-    """The reference: the answers that stand in the test rows; in the lab, those of the instruct model.
+    """The reference: the answers that stand in the test set; in the lab, those of the instruct model.
 
-    And how all is tested. Raises FacError if some test rows have an answer and others have none.
+    And how all is tested. Raises FacError if some test examples have an answer and others have none.
     """
-    rows = [json.loads(row) for row in load_rows([data.test])]
-    instructions = [row["instruction"] for row in rows]
+    tested = load_examples(INSTRUCTION, [data.test])
+    instructions = [example.instruction for example in tested]
     if data.evaluation is None:
         reference = answered(store, TransformersChat(model), instructions, greedy(Evaluation.answer_tokens))
         return {"reference": reference, "evaluation": _kept(store, Evaluation())}
-    return {"reference": _given(store, rows), "evaluation": _kept(store, data.evaluation)}
+    return {"reference": _given(store, tested), "evaluation": _kept(store, data.evaluation)}
 
 
 def answered(
@@ -227,12 +225,12 @@ def answered(
     return store.stage("answers", build, params=params, resumable=True)
 
 
-def _given(store: Store, rows: Sequence[Mapping[str, str]]) -> Artifact:
-    """The answers that stand in the test rows."""
-    answers = [row["output"] for row in rows]
+def _given(store: Store, tested: Sequence[Instruction]) -> Artifact:
+    """The answers that stand in the test set."""
+    answers = [example.output for example in tested]
     if not all(answers):
         raise FacError(
-            f"{sum(not text for text in answers)} of {len(rows)} test instructions have no reference answer: set "
+            f"{sum(not text for text in answers)} of {len(tested)} test instructions have no reference answer: set "
             f"tasks.instruction.data.test.path to outputs of a model, such as AlpacaEval's model_outputs.json."
         )
     return store.stage(
@@ -261,7 +259,7 @@ def _kept(store: Store, evaluation: Evaluation) -> Artifact:
 
 def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
     """The instructions of a data set, with their answers."""
-    return ((json.dumps(asdict(row)), None) for row in read_instructions(source, report))
+    return ((example, None) for example in read_instructions(source, report))
 
 
 TASK = Task(

@@ -7,20 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.job import Job
-from experiments.tasks.base import Labelled, Task, keep_replicates, load_rows
+from experiments.tasks.base import Labelled, Task, keep_replicates, load_examples
 from fac.data.examples import LoadReport
 from fac.data.pairs import read_pairs
+from fac.data.schemas import PAIR
 from fac.data.source import Source
-from fac.synthesis.forms import PAIR, pair_of, pair_row
 from fac.train.reward import RewardSettings
 
 
 def train(job: Job, folder: Path) -> None:
-    """A reward model on the pairs of all rows."""
+    """A reward model on all pairs."""
     from fac.train.reward import train_reward
 
-    pairs = [pair_of(row) for row in load_rows(job.train)]
-    log = train_reward(job.model, pairs, job.settings, job.seed, folder)
+    log = train_reward(job.model, load_examples(PAIR, job.train), job.settings, job.seed, folder)
     (folder / "losses.json").write_text(json.dumps(log.losses))
 
 
@@ -30,14 +29,14 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
     from fac.train.reward import load_reward
 
     model = load_reward(trained, job.model)
-    metrics, replicates = evaluate(model, [pair_of(row) for row in load_rows([job.test])])
+    metrics, replicates = evaluate(model, load_examples(PAIR, [job.test]))
     keep_replicates(folder, replicates)
     return metrics
 
 
 def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
     """The preference pairs of a data set."""
-    return ((pair_row(pair), None) for pair in read_pairs(source, report=report))
+    return ((pair, None) for pair in read_pairs(source, report=report))
 
 
 TASK = Task(

@@ -6,7 +6,6 @@ for a letter that drowns CAA's own contrast at the letter.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.job import Job
-from experiments.tasks.base import Labelled, Task, keep_replicates, load_rows
-from fac.data.choices import Choice, read_choices, to_choice
+from experiments.tasks.base import Labelled, Task, keep_replicates, load_examples
+from fac.data.choices import Choice, read_choices
 from fac.data.examples import LoadReport
+from fac.data.schemas import CHOICE
 from fac.data.source import Source
 from fac.errors import FacError
-from fac.synthesis.forms import CHOICE, choice_row
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,14 @@ class SteeringSettings:
 
 
 def train(job: Job, folder: Path) -> None:
-    """A steering vector from pairs of the seed's rows, drawn by the seed, and from all rows that the method added."""
+    """A steering vector from pairs of the seed's, drawn by the seed, and from all that the method added."""
     from fac.backbone import Backbone
     from fac.train.steering import caa_vector, prompt_vector, residual_norm
 
     settings: SteeringSettings = job.settings
-    known = [] if job.seed_rows is None else load_rows([job.seed_rows])
+    known = [] if job.seed_rows is None else load_examples(CHOICE, [job.seed_rows])
     drawn = random.Random(job.seed).sample(known, min(settings.pairs, len(known)))
-    items = [as_choice(row) for row in drawn + ([] if job.added is None else load_rows([job.added]))]
+    items = drawn + ([] if job.added is None else load_examples(CHOICE, [job.added]))
     backbone = Backbone(job.model, settings.layer)
     if settings.contrast == "answer":
         vector = caa_vector(backbone, items, job.task)
@@ -74,7 +73,7 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
 
     vector = SteeringVector.load(trained)
     model, tokenizer = load_causal_lm(job.model)
-    items = [as_choice(row) for row in load_rows([job.test])]
+    items = load_examples(CHOICE, [job.test])
     answers = {
         multiplier: evaluate(model, tokenizer, items, vector, multiplier, job.settings.positions, batch_size=32)
         for multiplier in MULTIPLIERS
@@ -90,11 +89,7 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
 
 def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
     """The questions of a CAA file."""
-    return ((choice_row(choice), None) for choice in read_choices(source, report))
-
-
-def as_choice(row: str) -> Choice:
-    return to_choice(json.loads(row))
+    return ((choice, None) for choice in read_choices(source, report))
 
 
 def _cued(item: Choice, settings: SteeringSettings) -> tuple[Sequence[dict[str, str]], Sequence[dict[str, str]]]:

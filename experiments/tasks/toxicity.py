@@ -10,9 +10,9 @@ from experiments.job import Job
 from experiments.tasks.base import ROLES, Labelled, Task, keep_replicates
 from fac.data.corpus import Corpus
 from fac.data.examples import LoadReport, read_examples
+from fac.data.schemas import QUERY, Query
 from fac.data.source import Source
 from fac.errors import FacError
-from fac.synthesis.forms import QUERY
 from fac.train.classifier import ClassifierSettings
 
 
@@ -41,7 +41,7 @@ def test(job: Job, trained: Path, folder: Path) -> dict[str, float]:
 
 def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
     """The texts of a data set, as queries."""
-    return ((example.text, example.label) for example in read_examples(source, report))
+    return ((Query(example.text), example.label) for example in read_examples(source, report))
 
 
 TASK = Task(

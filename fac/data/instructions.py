@@ -1,7 +1,6 @@
 """Rows to instructions and their answers, whatever the layout: the data of supervised fine-tuning and its tests.
 
-Knows: the columns of Alpaca, LIMA, AlpacaEval, ShareGPT, HH-RLHF and their like. Does not know: files
-(`fac.data.files`), how an answer is judged (`eval.alpaca`).
+The columns are those of Alpaca, LIMA, AlpacaEval, ShareGPT, HH-RLHF and their like.
 """
 
 from __future__ import annotations
@@ -22,11 +21,31 @@ PROMPTS = ("prompt", "question", "text")
 
 
 @dataclass(frozen=True)
+class Rule:
+    """An answer must begin with `start`, end with `end` and hold one of `hold` ("" and () ask for nothing)."""
+
+    start: str = ""
+    end: str = ""
+    hold: tuple[str, ...] = ()
+
+    def holds(self, answer: str) -> bool:
+        """Whether whole words of the answer are where the rule wants them."""
+        padded = f" {' '.join(answer.split())} "
+        return (
+            padded.startswith(f" {self.start} " if self.start else " ")
+            and padded.endswith(f" {self.end} " if self.end else " ")
+            and (not self.hold or any(f" {word} " in padded for word in self.hold))
+        )
+
+
+@dataclass(frozen=True)
 class Instruction:
-    """What a user asks, and the answer to it; "" if the row has none."""
+    """What a user asks, and the answer to it; "" if there is none."""
 
     instruction: str
     output: str = ""
+    subjects: tuple[str, ...] = ()  # of the lab's: the concepts that an answer has to name
+    rules: tuple[Rule, ...] = ()  # ... and the rules that it has to follow
 
 
 def read_instructions(source: Source, report: LoadReport | None = None) -> Iterator[Instruction]:

@@ -1,16 +1,14 @@
 """How well a lab model does the harness's jobs: `python -m fac.lab.skills [FOLDER]` prints a table, `--out` keeps it.
 
-Knows: what is right for every prompt of the pre-training writer, and how replies are read in the harness. It may read
-texts with the ground truth's parser, since it is a diagnostic: nothing that it computes goes back into a method. Does
-not know: features, corpora, how the model was trained. The prompts are drawn with a seed that no pre-training saw, so
-queries, spans and examples are new; the concepts and wordings are those of the world.
+It may read texts with the ground truth's parser, since it is a diagnostic: nothing that it computes goes back into a
+method (tests/test_imports.py). The prompts are drawn with a seed that no pre-training saw, so queries, spans and
+examples are new; the concepts and wordings are those of the world.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -21,7 +19,8 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 import fac
-from fac.data.choices import MATCHING, OTHER, QUESTION
+from fac.data.reply_text import query_in
+from fac.data.schemas import parse_choice, parse_pair
 from fac.errors import FacError
 from fac.interpret import RELEVANT, parse_decision
 from fac.jsonl import write_json_atomic
@@ -32,7 +31,6 @@ from fac.lab.world import truth
 from fac.lab.world.opinions import behaviors
 from fac.llm.base import ChatModel, Completion, Request, Sampling, request_seed
 from fac.prompts import ROOT, Prompts
-from fac.synthesis.forms import parse_choice, parse_pair, parse_query
 
 SEED = 10388  # of the prompts; never pre-train with it
 DRAWN = Sampling(temperature=0.8, top_p=0.9, max_new_tokens=48)  # the longest right reply has 40 tokens
@@ -238,7 +236,7 @@ def _chat(document: Document, reply: str) -> Iterator[tuple[str, bool]]:
 
 def _write(document: Document, reply: str) -> Iterator[tuple[str, bool]]:
     """A query, from a summary or from a contrastive pair."""
-    query, topic = parse_query(reply), document.topic
+    query, topic = query_in(reply), document.topic
     assert isinstance(topic, QueryTopic)
     yield "valid", truth.parse(query) is not None
     if topic.wording:
@@ -254,30 +252,31 @@ def _write(document: Document, reply: str) -> Iterator[tuple[str, bool]]:
 
 
 def _write_pair(document: Document, reply: str) -> Iterator[tuple[str, bool]]:
-    row, topic = parse_pair(reply, strict=True), document.topic
+    pair, topic = parse_pair(reply, strict=True), document.topic
     assert isinstance(topic, QualityTopic)
-    pair: dict[str, str] = json.loads(row) if row else dict.fromkeys(("prompt", "chosen", "rejected"), "")
-    query = truth.parse(pair["prompt"])
-    answers = [found for side in ("chosen", "rejected") if (found := truth.parse_reply(pair[side]))]
-    yield "readable", row != ""
+    prompt, chosen, rejected = (pair.prompt[-1]["content"], pair.chosen, pair.rejected) if pair else ("", "", "")
+    query = truth.parse(prompt)
+    answers = [found for side in (chosen, rejected) if (found := truth.parse_reply(side))]
+    yield "readable", pair is not None
     yield "valid", len(answers) == 2 and all(query and a.subjects == truth.subjects(query) for a in answers)
     yield "sides", [a.side for a in answers] == ["better", "worse"] and answers[0].aspect is answers[1].aspect
-    yield _wording(document), _holds(pair["chosen" if topic.side == "better" else "rejected"], topic.wording)
+    yield _wording(document), _holds(chosen if topic.side == "better" else rejected, topic.wording)
 
 
 def _write_item(document: Document, reply: str) -> Iterator[tuple[str, bool]]:
-    row, topic = parse_choice(reply, strict=True), document.topic
+    choice, topic = parse_choice(reply, strict=True), document.topic
     assert isinstance(topic, OpinionTopic)
-    question, *answers = (json.loads(row)[key] for key in (QUESTION, MATCHING, OTHER)) if row else ("", "", "")
+    question = choice.text if choice else ""
+    answers = [f"({choice.letters[index]})" for index in (choice.matching, choice.other)] if choice else []
     item = truth.parse_item(question)
-    yield "readable", row != ""
+    yield "readable", choice is not None
     yield "valid", item is not None
     yield "answer", item is not None and answers == [item.matching, item.opposite]
     yield _wording(document), _holds(question, topic.wording)
 
 
 def _write_instruction(document: Document, reply: str) -> Iterator[tuple[str, bool]]:
-    text, topic = parse_query(reply), document.topic
+    text, topic = query_in(reply), document.topic
     assert isinstance(topic, WishTopic)
     yield "valid", truth.parse_instruction(text) is not None
     yield _wording(document), _holds(text, topic.wording)
@@ -307,13 +306,13 @@ def _decide(document: Document, reply: str) -> Iterator[tuple[str, bool]]:
 
 
 def _imitate(document: Document, reply: str) -> Iterator[tuple[str, bool]]:
-    query = parse_query(reply)
+    query = query_in(reply)
     yield "valid", truth.parse(query) is not None
     yield "family", _families(query) == _families(document.reply)
 
 
 def _evolve(document: Document, reply: str) -> Iterator[tuple[str, bool]]:
-    query = parse_query(reply)
+    query = query_in(reply)
     yield "valid", truth.parse(query) is not None
     yield "requests", set(truth.mentions(query)) == set(truth.mentions(document.reply))
 

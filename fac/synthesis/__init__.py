@@ -1,1 +1,1 @@
-"""Writing what is missing: `two_step` is the paper's method, `methods` the rows of its tables behind one interface."""
+"""Training data by methods: `methods` has one file per row of the tables, `writer` what every method writes with."""

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
-from fac.synthesis.forms import plain
+import numpy as np
+from numpy.typing import NDArray
+
+from fac.data.held_out import HeldOut
+from fac.data.schemas import Schema
 
 # Why a sample is not kept: what was said (decided when the reply is read), what it repeats, what it activates.
 REFUSAL, UNREADABLE, CUT_OFF = "refusal", "unreadable", "cut off"
@@ -20,47 +25,65 @@ REASONS = (REFUSAL, UNREADABLE, CUT_OFF, HELD_OUT, REPEATED, INACTIVE)
 
 @dataclass(frozen=True)
 class Sample:
-    """One written row and its provenance. Nothing that was generated is dropped: see `kept` and `why`."""
+    """One written example and its provenance. Nothing that was generated is dropped: see `kept`, `rejected_because`.
 
-    feature: int  # the feature it was written for
-    step: int  # 1: from the description alone; 2: from a contrastive pair
+    A sample that was written for no feature has no activation of it: both are None then, and `span` is empty.
+    """
+
+    feature: int | None  # the feature it was written for
+    step: int  # 1, or 2: from a contrastive pair of step 1
     attempt: int
-    row: str  # see fac.synthesis.forms; "" if the reply could not be read
+    example: Any | None  # of the task's schema (`fac.data.schemas`); None if the reply could not be read
     reply: str  # what the model said, unread
-    prompt: str  # digest of the prompt template
+    prompt: str  # digest of the rendered prompt
     model: str  # identity of the writer
     seed: int
-    g: float = 0.0  # its own g_i: the largest over the row's chats
-    share: float = 0.0  # g_i / anchor maximum of feature i
+    activation: float | None = 0.0  # g_i of its own feature i: the largest over the example's chats
+    relative_activation: float | None = 0.0  # g_i / anchor maximum of feature i
     span: str = ""  # content tokens up to and with the activating one
-    text: str = ""  # the chat of the row that activates its feature most, as text
-    chats: int = 1  # of the row: as many rows of the activation matrix
+    text: str = ""  # the chat of the example that activates its feature most (for no feature: the first), as text
+    chats: int = 1  # of the example: as many rows of the activation matrix
     kept: bool = False
-    why: str = ""  # one of REASONS, unless it was kept
+    rejected_because: str = ""  # one of REASONS, unless it was kept
+
+    def is_active(self, threshold: float) -> bool:
+        """Whether it activates its feature: g_i > δ. Raises ValueError if it was written for none."""
+        if self.activation is None:
+            raise ValueError("a sample that was written for no feature activates none of its own")
+        return self.activation > threshold
+
+
+def written_for(samples: Sequence[Sample]) -> NDArray[np.int64]:
+    """The feature of each chat of the samples, in order. Raises ValueError if one was written for none."""
+    if any(sample.feature is None for sample in samples):
+        raise ValueError("samples that were written for no feature have no coverage of their own")
+    return np.repeat(np.array([s.feature for s in samples], np.int64), [s.chats for s in samples])
 
 
 def verify(
-    samples: Sequence[Sample], cut: Sequence[float], held_out: Callable[[str], bool] = lambda row: False
+    schema: Schema[Any], samples: Sequence[Sample], thresholds: Sequence[float], held_out: HeldOut | None = None
 ) -> list[Sample]:
-    """Decide which samples are kept: readable, not `held_out` (row), active (g_i > cut[i], after eq. 9) and new.
+    """Decide which samples are kept: readable, asking nothing `held_out`, active (g_i > δ_i, after eq. 9) and new.
 
-    A text that differs in case, blanks and punctuation alone is none; of several, the first that is active is kept.
+    `thresholds` are δ by feature; a sample for no feature need not be active. A text that differs in case, blanks and
+    punctuation alone is not new; of several, the first that is active is kept.
     """
+    held_out = held_out or HeldOut()
     seen: set[str] = set()
     judged = []
     for sample in samples:
-        why = ""
-        if not sample.row:
-            why = sample.why or UNREADABLE
-        elif held_out(sample.row):
-            why = HELD_OUT
-        elif not sample.g > cut[sample.feature]:
-            why = INACTIVE
-        elif (text := plain(sample.row)) in seen:
-            why = REPEATED
+        reason = ""
+        if sample.example is None:
+            reason = sample.rejected_because or UNREADABLE
+        elif schema.asked(sample.example) in held_out:
+            reason = HELD_OUT
+        elif sample.feature is not None and not sample.is_active(thresholds[sample.feature]):
+            reason = INACTIVE
+        elif (text := schema.plain(sample.example)) in seen:
+            reason = REPEATED
         else:
             seen.add(text)
-        judged.append(replace(sample, kept=not why, why=why))
+        judged.append(replace(sample, kept=not reason, rejected_because=reason))
     return judged
 
 
@@ -108,21 +131,31 @@ LOST = ("refused", "unreadable", "cut_off", "in_the_test", "repeated", "inactive
 
 def count(samples: Sequence[Sample]) -> Counts:
     """How many were kept, and how many not for which reason. `samples` are judged."""
-    reasons = Counter(sample.why for sample in samples if not sample.kept)
-    lost = {name: reasons[why] for name, why in zip(LOST, REASONS, strict=True)}
+    reasons = Counter(sample.rejected_because for sample in samples if not sample.kept)
+    lost = {name: reasons[reason] for name, reason in zip(LOST, REASONS, strict=True)}
     return Counts(requested=len(samples), kept=sum(sample.kept for sample in samples), **lost)
 
 
 def choose(samples: Sequence[Sample], budget: int) -> list[Sample]:
     """At most `budget` kept samples: each feature's best, then each feature's second best, and so on.
 
-    Within a round the samples that activate their feature most (relative to its anchor maximum) come first.
+    Within a round the samples that activate their feature most (relative to its anchor maximum) come first. What was
+    written for no feature follows, in the order in which it was asked for.
     """
+    kept = sorted((s for s in samples if s.kept), key=lambda s: (_strength(s), s.feature or 0, s.step, s.attempt))
+    of_none = [sample for sample in kept if sample.feature is None]
     by_feature: dict[int, list[Sample]] = {}
-    for sample in sorted((s for s in samples if s.kept), key=lambda s: (-s.share, s.feature, s.step, s.attempt)):
-        by_feature.setdefault(sample.feature, []).append(sample)
-    ranked = [(rank, -s.share, s.feature, s) for group in by_feature.values() for rank, s in enumerate(group)]
-    return [sample for *_, sample in sorted(ranked, key=lambda entry: entry[:3])][:budget]
+    for sample in kept:
+        if sample.feature is not None:
+            by_feature.setdefault(sample.feature, []).append(sample)
+    ranked = [(rank, _strength(s), feature, s) for feature, group in by_feature.items() for rank, s in enumerate(group)]
+    best_first = [sample for *_, sample in sorted(ranked, key=lambda entry: entry[:3])]
+    return [*best_first, *of_none][:budget]
+
+
+def _strength(sample: Sample) -> float:
+    """The smaller, the stronger; alike for all that were written for no feature."""
+    return 0.0 if sample.relative_activation is None else -sample.relative_activation
 
 
 def draw(samples: Sequence[Sample], budget: int, seed: int) -> list[Sample]:
@@ -131,9 +164,19 @@ def draw(samples: Sequence[Sample], budget: int, seed: int) -> list[Sample]:
     return random.Random(seed).sample(kept, min(budget, len(kept)))
 
 
-def write_samples(samples: Iterable[Sample], file: Path) -> None:
-    file.write_text("".join(json.dumps(asdict(s)) + "\n" for s in samples))
+def write_samples(schema: Schema[Any], samples: Iterable[Sample], file: Path) -> None:
+    """One sample a line, its example as the schema's JSON value."""
+    with file.open("w") as stream:
+        for sample in samples:
+            values = {field.name: getattr(sample, field.name) for field in fields(sample)}
+            example = None if sample.example is None else schema.dump(sample.example)
+            stream.write(json.dumps({**values, "example": example}) + "\n")
 
 
-def load_samples(file: Path) -> list[Sample]:
-    return [Sample(**json.loads(line)) for line in file.read_text().splitlines()]
+def load_samples(schema: Schema[Any], file: Path) -> list[Sample]:
+    """What `write_samples` wrote."""
+    values = map(json.loads, file.read_text().splitlines())
+    return [
+        Sample(**{**value, "example": None if value["example"] is None else schema.load(value["example"])})
+        for value in values
+    ]

@@ -26,20 +26,24 @@ from fac.chat import as_chat
 from fac.data.corpus import write_examples
 from fac.data.examples import Example
 from fac.data.files import Source, fingerprint
+from fac.data.held_out import HeldOut
 from fac.data.mixture import Part, mix
+from fac.data.schemas import QUERY, Query
 from fac.features import FeatureSettings
-from fac.interpret import ROLES, Reading
+from fac.interpret import ROLES, Interpretation
 from fac.lab.world.corpora import Sizes
 from fac.lab.world.tasks import TaskSizes
+from fac.llm.base import Completion
 from fac.llm.openai import OpenAISettings
 from fac.llm.vllm import VllmChat, VllmSettings
-from fac.pipeline import ReadSettings, Workshop, interpret, measure
+from fac.pipeline import ReadSettings, Workshop, interpret, measure, synthesis_of
 from fac.prompts import Prompts
 from fac.sae import SaeRef, TrainSettings
 from fac.sae.recipe import RecipeSettings
 from fac.store import Artifact, Store, stage_key
-from fac.synthesis.forms import QUERY
-from fac.synthesis.two_step import Desk, Settings, step_one, step_two
+from fac.synthesis.methods.fac import prompts_one, prompts_two
+from fac.synthesis.samples import Sample
+from fac.synthesis.settings import Settings
 from fac.train.classifier import ClassifierSettings
 from fac.train.reward import RewardSettings
 from fac.train.sft import SftSettings
@@ -74,6 +78,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("one", "two"):
         (folder / f"{name}.jsonl").write_text(json.dumps({"text": name, "note": "n", "label": 1}) + "\n")
     (folder / "ifeval.jsonl").write_text("{}\n")
+    analysis = Completion("It is about theft. [[Yes]]", 1, 1, True)
+    (folder / "replies-judge.jsonl").write_text(json.dumps({"id": "1", "reply": dataclasses.asdict(analysis)}) + "\n")
     return folder
 
 
@@ -104,16 +110,20 @@ def measured_and_read_key(root: Path, settings: FeatureSettings) -> tuple[str, s
 
 def written_key(root: Path, settings: Settings, prompts: Prompts = LAB) -> tuple[str, str]:
     """Of both steps."""
-    writer = cast(Any, SimpleNamespace(identity="m", batch=1))
-    desk = Desk(
-        Asking(root / "store"), writer, prompts, QUERY, {1: Reading(1, ("a span",), "said")},
-        artifact(root), cast(Any, None), {}, np.ones(2), settings,
+    model = cast(Any, SimpleNamespace(identity="m", batch=1))
+    texts = ("a span", "another span", "a third", "a fourth")
+    gap = SimpleNamespace(
+        interpretations={1: Interpretation(1, texts, "said")}, missing=lambda: np.ones(2), active=lambda: np.ones(2),
+        cut=np.zeros(2, np.float32), anchor_max=np.ones(2, np.float32), anchor=SimpleNamespace(artifact=artifact(root)),
     )  # fmt: skip
-    first = cast(Any, SimpleNamespace(samples=[], artifact=artifact(root, "first")))
-    return (
-        key_of(lambda: step_one(desk, [1], range(settings.n))),
-        key_of(lambda: step_two(desk, [1], first, np.zeros(2))),
-    )
+    mined = cast(Any, SimpleNamespace(shop=shop(root), gap=gap, source=Artifact("interpret", "i", root)))
+    given, writer = synthesis_of(mined, model, prompts, QUERY, settings, [], [], 9, HeldOut())
+    own = [
+        Sample(1, 1, n, Query(text), "", "", "", 0, activation=g, relative_activation=g, text=text)
+        for n, (text, g) in enumerate((("one text", 3.0), ("a second", 2.0), ("a third", 1.0)))
+    ]
+    first, second = prompts_one(given, [1], range(settings.n)), prompts_two(given, [1], own, range(settings.m))
+    return key_of(lambda: writer.write("", first)), key_of(lambda: writer.write("", second))
 
 
 def trained_sae_key(root: Path, settings: TrainSettings | RecipeSettings) -> str:
@@ -148,7 +158,7 @@ def task_key(root: Path, settings: TaskSizes) -> str:
             return Artifact(name, keys[-1], root)
 
     found = lab_data(Noting(root / "store"), TASKS["reward"], 0, settings)
-    return repr([keys, found.human_rows])
+    return repr([keys, found.human_examples])
 
 
 def model_key(root: Path, settings: ModelRef) -> str:

@@ -23,8 +23,8 @@ from fac.errors import FacError
 from fac.features import FeatureSettings
 from fac.pipeline import ReadSettings
 from fac.store import Artifact, Store
-from fac.synthesis.methods import Outcome
-from fac.synthesis.two_step import Settings
+from fac.synthesis.method import Outcome
+from fac.synthesis.settings import Settings
 
 OFFICIAL = OmegaConf.load(CONF / "parity" / "official.yaml")
 

@@ -8,8 +8,9 @@ import json
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from support.cli import Finished, fac_here
@@ -17,14 +18,14 @@ from support.openai_server import FaultyServer
 from support.real_writer import GOOD, RealWriter, Sent
 
 from experiments.results import Table
+from fac.data.schemas import CHOICE, INSTRUCTION, PAIR, QUERY, Schema
 from fac.llm.base import request_seed
 from fac.llm.openai import SEEDS
 from fac.prompts import ROOT
-from fac.synthesis.forms import plain
 from fac.synthesis.samples import LOST, REASONS, Sample, load_samples
 
 STEPS = {"toxicity": "classifier", "reward": "reward", "sycophancy": "vector", "instruction": "sft"}
-FORMS = {"toxicity": "query", "reward": "pair", "sycophancy": "choice", "instruction": "instruction"}
+SCHEMAS: dict[str, Schema[Any]] = {"toxicity": QUERY, "reward": PAIR, "sycophancy": CHOICE, "instruction": INSTRUCTION}
 NAMES = {
     "toxicity": "Toxicity AUPRC",
     "reward": "Reward accuracy",
@@ -101,13 +102,22 @@ def meant(run: Run, task: str, sample: Sample) -> Sent:
     return run.writer.sent[task, sample.step, sample.seed % SEEDS]
 
 
+def meant_example(task: str, sent: Sent) -> Any | None:
+    """What the planted text is as an example."""
+    if not sent.row:
+        return None
+    return SCHEMAS[task].load(sent.row if task == "toxicity" else json.loads(sent.row))
+
+
 def written(run: Run, task: str, step: int) -> list[list[Sample]]:
     """Every method's samples of one step, in the order in which they were asked for."""
     rounds: dict[tuple, list[tuple[int, list[Sample]]]] = {}
     for folder in (run.store / "write").glob("[!.]*"):
-        made, samples = record(folder)["params"], load_samples(folder / "samples.jsonl")
-        if (made["form"], made["step"]) == (FORMS[task], step):
-            rounds.setdefault(tuple(made["features"]), []).append((made["attempts"][0], samples))
+        if record(folder)["params"]["schema"] == SCHEMAS[task].name:
+            samples = load_samples(SCHEMAS[task], folder / "samples.jsonl")
+            if samples[0].step == step:
+                features = tuple(dict.fromkeys(sample.feature for sample in samples))
+                rounds.setdefault(features, []).append((samples[0].attempt, samples))
     return [[sample for _, part in sorted(parts, key=lambda p: p[0]) for sample in part] for parts in rounds.values()]
 
 
@@ -124,8 +134,8 @@ def said(run: Run, task: str) -> dict[str, str]:
     return found
 
 
-def trained_on(run: Run, task: str) -> list[list[str]]:
-    """The rows that each method's cell was trained on beside those of the baseline's cell, as the store has them."""
+def trained_on(run: Run, task: str) -> list[list[Any]]:
+    """The examples that each method's cell was trained on beside the baseline's, as the store has them."""
     made = [record(folder) for folder in (run.store / STEPS[task]).glob("[!.]*")]
     made = [one for one in made if one["params"]["task"] == task]
     assert sorted(one["params"]["trained_on"] for one in made) == [["seed"], ["seed", "added"], ["seed", "added"]]
@@ -135,8 +145,7 @@ def trained_on(run: Run, task: str) -> list[list[str]]:
         if "added" in one["params"]["trained_on"]:
             *others, added = one["inputs"]
             assert others == base
-            rows = (run.store / added["name"] / added["key"] / "rows.jsonl").read_text().splitlines()
-            found.append([json.loads(row) for row in rows])
+            found.append(SCHEMAS[task].read(run.store / added["name"] / added["key"] / "rows.jsonl"))
     return found
 
 
@@ -147,12 +156,12 @@ def becomes(run: Run, task: str, samples: list[Sample]) -> dict[str, int]:
     for sample in samples:
         sent = meant(run, task, sample)
         why = sent.why
-        if why == GOOD and not sample.share > 0.3:
+        if why == GOOD and not (sample.relative_activation or 0.0) > 0.3:
             why = "does not activate"
-        elif why == GOOD and plain(sent.row) in seen:
+        elif why == GOOD and SCHEMAS[task].plain(sample.example) in seen:
             why = "repeats another"
         elif why == GOOD:
-            seen.add(plain(sent.row))
+            seen.add(SCHEMAS[task].plain(sample.example))
         counts[why] += 1
     return counts
 
@@ -178,7 +187,7 @@ def test_every_answer_is_read_as_it_was_meant(run: Run, task: str):
     assert len(samples) > 80
     for sample in samples:
         sent = meant(run, task, sample)
-        assert (sample.row, sample.why) == (sent.row, sent.why), (sent.way, sample.reply)
+        assert (sample.example, sample.rejected_because) == (meant_example(task, sent), sent.why), sent.way
     ways = {meant(run, task, sample).why for sample in samples}
     assert ways == {GOOD, "refusal", "unreadable", "cut off"}
     refused = sum(meant(run, task, sample).why == "refusal" for sample in samples) / len(samples)
@@ -234,19 +243,22 @@ def left_out(run: Run, task: str, samples: list[Sample]) -> dict[str, int]:
 @pytest.mark.parametrize("task", STEPS)
 def test_nothing_is_trained_on_but_good_texts(run: Run, task: str):
     """No debris, no mark, no thought, no fence, no refusal: every added row is a planted one, each once."""
-    good = {sent.row for (name, *_), sent in run.writer.sent.items() if name == task and sent.why == GOOD}
+    schema = SCHEMAS[task]
+    sent_to = [sent for (name, *_), sent in run.writer.sent.items() if name == task]
+    good = {schema.line(meant_example(task, sent)) for sent in sent_to if sent.why == GOOD}
     table = Table.from_json((run.folder / "out" / "table.json").read_text())
     found = trained_on(run, task)
     added = [cell.mean for method in METHODS if (cell := table.cell(method, f"{task}_rows"))]
     assert sorted(map(len, found)) == sorted(added)
     assert min(added) > 10
-    for rows in found:
-        assert len({plain(row) for row in rows}) == len(rows)
+    for examples in found:
+        assert len(set(map(schema.plain, examples))) == len(examples)
         if task == "instruction":
-            told = {lesson["instruction"]: lesson["output"] for lesson in map(json.loads, rows)}
+            told = {example.instruction: example.output for example in examples}
             whole = [{text: one.row for text, one in sent.items() if one.why == GOOD} for sent in answered(run)]
             assert told in whole
-        for row in rows:
-            assert (json.dumps({**json.loads(row), "output": ""}) if task == "instruction" else row) in good
+        for example in examples:
+            assert schema.line(replace(example, output="") if task == "instruction" else example) in good
+            said = json.dumps(schema.dump(example), ensure_ascii=False)
             for trace in ("think>", "```", "Query-1", "instruction>", "can't", "kann diese", "无法", "draft"):
-                assert trace not in row
+                assert trace not in said

@@ -1,4 +1,4 @@
-"""fac.interpret: verdicts are read from replies, and readings are made by annotators, real ones and scripted ones."""
+"""fac.interpret: verdicts are read from replies; interpretations are made by annotators, real and scripted ones."""
 
 import json
 from dataclasses import replace
@@ -10,12 +10,12 @@ from fac.backbone import ModelRef
 from fac.errors import FacError
 from fac.interpret import (
     ROLES,
-    Reading,
+    Interpretation,
     check_verdicts,
-    load_readings,
+    interpret_features,
+    interpretation_note,
+    load_interpretations,
     parse_decision,
-    read_features,
-    reading_note,
     with_analyses,
 )
 from fac.llm.base import Completion, Sampling
@@ -78,8 +78,8 @@ def test_the_last_decision_of_a_reply_counts(reply, decision):
     ],
 )
 def test_what_makes_a_feature_relevant(verification, relevance, relevant, and_verified):
-    reading = Reading(1, (), "theft", verification, relevance)
-    assert (reading.is_relevant(False), reading.is_relevant(True)) == (relevant, and_verified)
+    interpretation = Interpretation(1, (), "theft", verification, relevance)
+    assert (interpretation.is_relevant(False), interpretation.is_relevant(True)) == (relevant, and_verified)
 
 
 class BreakdownError(Exception):
@@ -112,13 +112,13 @@ def annotators():
 
 def test_each_feature_is_explained_verified_and_judged(tmp_path):
     roles = annotators()
-    readings = read_features(roles, PROMPTS, SPANS, GREEDY, 42, tmp_path)
-    assert readings == [
-        Reading(3, ("steal a bike", "steal a phone"), "theft", "Yes", "Probably"),
-        Reading(11, ("bake bread",), "", "", ""),
-        Reading(7, ("in the park", "at noon", "on sunday"), "places and times", "", "No"),
+    interpretations = interpret_features(roles, PROMPTS, SPANS, GREEDY, 42, tmp_path)
+    assert interpretations == [
+        Interpretation(3, ("steal a bike", "steal a phone"), "theft", "Yes", "Probably"),
+        Interpretation(11, ("bake bread",), "", "", ""),
+        Interpretation(7, ("in the park", "at noon", "on sunday"), "places and times", "", "No"),
     ]
-    assert load_readings(tmp_path) == {reading.feature: reading for reading in readings}
+    assert load_interpretations(tmp_path) == {each.feature: each for each in interpretations}
     for feature, prompt in zip(SPANS, roles["explain"].prompts, strict=True):
         assert prompt == PROMPTS.render("explain", spans=SPANS[feature])
     assert roles["verify"].prompts == [
@@ -135,43 +135,47 @@ def test_each_feature_is_explained_verified_and_judged(tmp_path):
 )  # fmt: skip
 def test_a_feature_that_cannot_be_told_has_no_verdicts(tmp_path, silence):
     roles = annotators() | {"explain": Scripted({"": silence})}
-    assert read_features(roles, PROMPTS, {3: SPANS[3]}, GREEDY, 42, tmp_path) == [Reading(3, tuple(SPANS[3]), "")]
+    assert interpret_features(roles, PROMPTS, {3: SPANS[3]}, GREEDY, 42, tmp_path) == [
+        Interpretation(3, tuple(SPANS[3]), "")
+    ]
     assert not roles["verify"].prompts
     assert not roles["judge"].prompts
 
 
 def test_a_name_before_an_explanation_is_no_part_of_it(tmp_path):
     roles = annotators() | {"explain": Scripted({"": "**Answer:** theft of bikes: all kinds"})}
-    (reading,) = read_features(roles, PROMPTS, {3: SPANS[3]}, GREEDY, 42, tmp_path)
-    assert reading.explanation == "theft of bikes: all kinds"
+    (interpretation,) = interpret_features(roles, PROMPTS, {3: SPANS[3]}, GREEDY, 42, tmp_path)
+    assert interpretation.explanation == "theft of bikes: all kinds"
 
 
 def test_a_broken_run_does_not_ask_again(tmp_path):
     broken = annotators() | {"judge": Scripted({}, limit=0)}
     with pytest.raises(BreakdownError):
-        read_features(broken, PROMPTS, SPANS, GREEDY, 42, tmp_path)
+        interpret_features(broken, PROMPTS, SPANS, GREEDY, 42, tmp_path)
     roles = annotators()
-    readings = read_features(roles, PROMPTS, SPANS, GREEDY, 42, tmp_path)
+    interpretations = interpret_features(roles, PROMPTS, SPANS, GREEDY, 42, tmp_path)
     assert [len(roles[role].prompts) for role in ROLES] == [0, 0, 2]
-    assert readings == read_features(annotators(), PROMPTS, SPANS, GREEDY, 42, tmp_path.with_name("unbroken"))
+    assert interpretations == interpret_features(
+        annotators(), PROMPTS, SPANS, GREEDY, 42, tmp_path.with_name("unbroken")
+    )
 
 
 def test_a_real_model_reads_features(tmp_path):
     """Its words are random: they are kept as they are, and where no verdict stands there is none."""
     model = TransformersChat(ModelRef(str(tiny_model(tmp_path / "model", "llama"))))
-    readings = read_features(dict.fromkeys(ROLES, model), PROMPTS, SPANS, GREEDY, 42, tmp_path)
-    assert [(r.feature, list(r.spans)) for r in readings] == list(SPANS.items())
+    interpretations = interpret_features(dict.fromkeys(ROLES, model), PROMPTS, SPANS, GREEDY, 42, tmp_path)
+    assert [(r.feature, list(r.spans)) for r in interpretations] == list(SPANS.items())
     said = {}
     for role in ROLES:
         lines = (tmp_path / f"replies-{role}.jsonl").read_text().splitlines()
         said[role] = {int(r["id"]): r["reply"]["raw"] for r in map(json.loads, lines)}
-    for reading in readings:
-        assert reading.explanation == said["explain"][reading.feature] != ""
-        assert reading.verification == parse_decision(said["verify"][reading.feature])
-        assert reading.relevance == parse_decision(said["judge"][reading.feature])
-        assert (reading.verification, reading.relevance) == ("", "")
-        assert not reading.is_relevant(verified=False)
-    assert load_readings(tmp_path) == {reading.feature: reading for reading in readings}
+    for interpretation in interpretations:
+        assert interpretation.explanation == said["explain"][interpretation.feature] != ""
+        assert interpretation.verification == parse_decision(said["verify"][interpretation.feature])
+        assert interpretation.relevance == parse_decision(said["judge"][interpretation.feature])
+        assert (interpretation.verification, interpretation.relevance) == ("", "")
+        assert not interpretation.is_relevant(verified=False)
+    assert load_interpretations(tmp_path) == {each.feature: each for each in interpretations}
 
 
 @pytest.mark.parametrize(
@@ -189,44 +193,52 @@ def test_a_real_model_reads_features(tmp_path):
 def test_the_judge_s_analysis_may_stand_for_the_explanation(tmp_path, reply, told):
     record = {"id": "3", "reply": {"raw": reply, "prompt_tokens": 1, "completion_tokens": 1, "finished": True}}
     (tmp_path / "replies-judge.jsonl").write_text(json.dumps(record) + "\n")
-    judged, silent = Reading(3, ("steal a bike",), "stealing things", "Yes", "Yes"), Reading(7, ("at noon",), "")
+    judged, silent = (
+        Interpretation(3, ("steal a bike",), "stealing things", "Yes", "Yes"),
+        Interpretation(7, ("at noon",), ""),
+    )
     found = with_analyses({3: judged, 7: silent}, tmp_path)
     assert found[3].explanation == told
     assert (found[3].spans, found[3].relevance) == (judged.spans, judged.relevance)
     assert found[7] == silent  # never shown to the judge
 
 
-def reading(feature, explanation, relevance):
-    return Reading(feature, ("a span",), explanation, relevance=relevance)
+def interpreted(feature, explanation, relevance):
+    return Interpretation(feature, ("a span",), explanation, relevance=relevance)
 
 
 def test_what_of_an_annotator_s_answers_came_to_nothing_is_told():
-    readings = [reading(0, "theft", "Yes"), reading(1, "", ""), reading(2, "bikes", ""), reading(3, "bread", "No")]
-    assert reading_note(readings) == (
+    interpretations = [
+        interpreted(0, "theft", "Yes"),
+        interpreted(1, "", ""),
+        interpreted(2, "bikes", ""),
+        interpreted(3, "bread", "No"),
+    ]
+    assert interpretation_note(interpretations) == (
         "Of 4 features the annotator could explain 3; 1 of its 3 verdicts on relevance could not be read or were cut "
         "off, and count as not relevant."
     )
-    assert reading_note([]) == ""
-    check_verdicts(readings)
+    assert interpretation_note([]) == ""
+    check_verdicts(interpretations)
     check_verdicts([])
 
 
 @pytest.mark.parametrize(
-    ("readings", "said"),
+    ("interpretations", "said"),
     [
         (
-            [reading(0, "", ""), reading(1, "", "")],
+            [interpreted(0, "", ""), interpreted(1, "", "")],
             "The annotator explained none of 2 features: raise interpret.max_new",
         ),
         (
-            [reading(0, "theft", ""), reading(1, "", "")],
+            [interpreted(0, "theft", ""), interpreted(1, "", "")],
             "None of the annotator's 1 verdicts on relevance can be read: ",
         ),
     ],
 )
-def test_an_annotator_without_one_verdict_is_an_error_and_no_empty_gap(readings, said):
+def test_an_annotator_without_one_verdict_is_an_error_and_no_empty_gap(interpretations, said):
     with pytest.raises(FacError, match=said):
-        check_verdicts(readings)
+        check_verdicts(interpretations)
 
 
 def test_a_verdict_that_was_cut_off_is_none(tmp_path):
@@ -235,6 +247,6 @@ def test_a_verdict_that_was_cut_off_is_none(tmp_path):
             return [replace(c, finished=False) for c in super().chat(requests, sampling)]
 
     roles = {**annotators(), "judge": Cut({"theft": "[[Yes]], since", "places": "[[Yes]]"})}
-    found = read_features(roles, PROMPTS, SPANS, GREEDY, 42, tmp_path)
+    found = interpret_features(roles, PROMPTS, SPANS, GREEDY, 42, tmp_path)
     assert [r.relevance for r in found] == ["", "", ""]
     assert [r.explanation for r in found] == ["theft", "", "places and times"]

@@ -18,19 +18,20 @@ from fac.chat import as_chat
 from fac.coverage import Threshold, threshold_grid
 from fac.data.examples import Example
 from fac.data.held_out import HeldOut
+from fac.data.schemas import QUERY, Query
 from fac.features import FeatureSettings
-from fac.interpret import ROLES, Reading, load_readings
+from fac.interpret import ROLES, Interpretation, load_interpretations
 from fac.llm.base import Completion
-from fac.pipeline import Gap, Mined, ReadSettings, Thresholds, Workshop, computed_corpus, material_of, measure, mine
+from fac.pipeline import Gap, Mined, ReadSettings, Thresholds, Workshop, computed_corpus, measure, mine, synthesis_of
 from fac.pooled import Pooled
 from fac.prompts import Prompts
 from fac.relevance import associated
 from fac.sae import SaeRef
 from fac.store import Artifact, Store
-from fac.synthesis.forms import QUERY
+from fac.synthesis.method import Outcome
 from fac.synthesis.methods import METHODS
 from fac.synthesis.samples import HELD_OUT
-from fac.synthesis.two_step import Settings
+from fac.synthesis.settings import Settings
 
 THRESHOLDS = Thresholds(absolute=(0.0,), relative=(0.5,), default="0.0")
 WRITING = Settings(n=2, m=2, max_new_tokens=8)
@@ -101,11 +102,11 @@ def mined(world, read: ReadSettings, features: FeatureSettings | None = None) ->
     return mine(shop, corpora["anchor"], corpora["seed"], dict.fromkeys(ROLES, Rules()), prompts, read, THRESHOLDS)
 
 
-def readings_of(found: Mined, features: Artifact) -> dict[int, Reading]:
+def interpretations_of(found: Mined, features: Artifact) -> dict[int, Interpretation]:
     """What the LLM read in one corpus, from the store."""
     key = f'"key": "{features.key}"'
     (folder,) = (r.parent for r in (found.source.path.parent).glob("*/stage.json") if key in r.read_text())
-    return load_readings(folder)
+    return load_interpretations(folder)
 
 
 def test_missing_by_annotation_by_hand():
@@ -129,8 +130,8 @@ def test_missing_by_annotation_by_hand():
 def test_the_annotation_rule_reads_the_seed_s_own_spans(world):
     found = mined(world, ReadSettings(missing="annotation", verified=True))
     gap = found.gap
-    anchor, seed = (readings_of(found, side.artifact) for side in (gap.anchor, gap.seed))
-    assert gap.readings == anchor
+    anchor, seed = (interpretations_of(found, side.artifact) for side in (gap.anchor, gap.seed))
+    assert gap.interpretations == anchor
     for row, threshold in enumerate(gap.grid.thresholds):
         expected = []
         for feature in range(gap.relevant.size):
@@ -148,9 +149,16 @@ def test_the_annotation_rule_reads_the_seed_s_own_spans(world):
     assert by_activation.grid.thresholds[0] == Threshold(0.0)
 
 
-def written_by(world, settings: Settings, writer: Rules, budget: int = 20, held_out: HeldOut = NOTHING):
+def synthesis(world, settings: Settings, model: Rules, budget: int = 20, held_out: HeldOut = NOTHING):
+    """What methods are given, what they write with, and the gap that it is of."""
     found = mined(world, ReadSettings(missing="annotation"))
-    return material_of(found, writer, world[1], QUERY, settings, ["seed row"], ["human row"], budget, held_out), found
+    seed, human = [Query("a seed text")], [Query("a human text")]
+    return *synthesis_of(found, model, world[1], QUERY, settings, seed, human, budget, held_out), found
+
+
+def outcome_of(method: str, *how: Any, **more: Any) -> Outcome:
+    given, writer, _ = synthesis(*how, **more)
+    return METHODS[method].run(given, writer)
 
 
 @pytest.mark.parametrize("method", ["fac", "fac_one_step", "random_features"])
@@ -158,13 +166,14 @@ def written_by(world, settings: Settings, writer: Rules, budget: int = 20, held_
 def test_no_text_of_the_test_is_kept_and_others_take_its_place(world, method: str, filtered: bool):
     """Spelt otherwise, too; the texts are the same, since nobody is told what stands in the test."""
     settings = Settings(n=2, m=2, max_new_tokens=8, filter=filtered)
-    free = METHODS[method](written_by(world, settings, Rules(), budget=2)[0])
-    shown = [free.rows[0].upper() + "  ", "a text that nobody writes"]
-    held = METHODS[method](written_by(world, settings, Rules(), budget=2, held_out=HeldOut.of(shown))[0])
-    assert free.rows[0] not in held.rows
-    assert len(held.rows) == len(free.rows) == 2
-    assert {s.why for s in held.samples if s.row == free.rows[0]} == {HELD_OUT}
-    assert held.counts.in_the_test == sum(s.row == free.rows[0] for s in held.samples) > 0
+    free = outcome_of(method, world, settings, Rules(), budget=2)
+    first = free.examples[0]
+    shown = [first.text.upper() + "  ", "a text that nobody writes"]
+    held = outcome_of(method, world, settings, Rules(), budget=2, held_out=HeldOut.of(shown))
+    assert first not in held.examples
+    assert len(held.examples) == len(free.examples) == 2
+    assert {s.rejected_because for s in held.samples if s.example == first} == {HELD_OUT}
+    assert held.counts.in_the_test == sum(s.example == first for s in held.samples) > 0
     assert free.counts.in_the_test == 0
     assert held.written is not None
     assert free.written is not None
@@ -172,46 +181,47 @@ def test_no_text_of_the_test_is_kept_and_others_take_its_place(world, method: st
 
 
 def test_a_share_of_the_missing_features_is_written_for(world):
-    whole, found = written_by(world, WRITING, Rules())
+    whole, _, found = synthesis(world, WRITING, Rules())
     assert whole.missing == np.flatnonzero(found.gap.missing()).tolist()
     for ratio in (0.2, 0.5):
-        part, _ = written_by(world, Settings(n=2, m=2, max_new_tokens=8, ratio=ratio), Rules())
+        part, _, _ = synthesis(world, Settings(n=2, m=2, max_new_tokens=8, ratio=ratio), Rules())
         assert len(part.missing) == round(ratio * len(whole.missing)) > 0
         assert set(part.missing) < set(whole.missing)
         assert list(part.missing) == sorted(part.missing)
-    least, _ = written_by(world, Settings(ratio=1e-6), Rules())
+    least, _, _ = synthesis(world, Settings(ratio=1e-6), Rules())
     assert len(least.missing) == 1
-    other, _ = written_by(world, Settings(ratio=0.5, seed=1), Rules())
-    assert other.missing != written_by(world, Settings(ratio=0.5), Rules())[0].missing
+    other, _, _ = synthesis(world, Settings(ratio=0.5, seed=1), Rules())
+    assert other.missing != synthesis(world, Settings(ratio=0.5), Rules())[0].missing
 
 
 def test_the_writer_may_be_told_the_judge_s_analysis(world):
     told = {}
     for summary in ("explanation", "analysis"):
-        writer = Rules()
-        material, found = written_by(world, Settings(n=1, m=1, max_new_tokens=9, summary=summary), writer)
-        METHODS["fac_one_step"](material)
-        explained = {found.gap.readings[f].explanation for f in material.missing}
-        told[summary] = {prompt.partition("|")[2] for prompt in writer.asked}
+        model = Rules()
+        given, writer, found = synthesis(world, Settings(n=1, m=1, max_new_tokens=9, summary=summary), model)
+        METHODS["fac_one_step"].run(given, writer)
+        explained = {found.gap.interpretations[f].explanation for f in given.missing}
+        told[summary] = {prompt.partition("|")[2] for prompt in model.asked}
         if summary == "explanation":
             assert told[summary] == explained
     assert told["analysis"] == {f"Concerns {text}." for text in told["explanation"]}
 
 
 def test_without_the_filter_all_that_can_be_read_is_trained_on(world):
-    filtered, _ = written_by(world, WRITING, Rules(), budget=10**6)
-    free, _ = written_by(world, Settings(n=2, m=2, max_new_tokens=8, filter=False), Rules(), budget=10**6)
-    with_filter, without = METHODS["fac"](filtered), METHODS["fac"](free)
+    unfiltered = Settings(n=2, m=2, max_new_tokens=8, filter=False)
+    with_filter, without = (
+        outcome_of("fac", world, settings, Rules(), budget=10**6) for settings in (WRITING, unfiltered)
+    )
     assert without.written is not None
     assert with_filter.written is not None
     assert without.written.artifact == with_filter.written.artifact  # the same texts, chosen otherwise
-    rows = {s.row for s in without.samples if s.row}
-    assert sorted(without.rows) == sorted(rows)  # each once
-    assert set(with_filter.rows) < rows
-    assert any(s.kept and s.g == 0 for s in without.samples)
-    shares = [s.share for s in without.chosen]
-    assert shares != sorted(shares, reverse=True)  # not ranked
-    assert METHODS["fac"](free).rows == without.rows
+    texts = {s.text for s in without.samples if s.example}
+    assert sorted(query.text for query in without.examples) == sorted(texts)  # each once
+    assert {query.text for query in with_filter.examples} < texts
+    assert any(s.kept and s.activation == 0 for s in without.samples)
+    strengths = [s.relative_activation or 0.0 for s in without.chosen]
+    assert strengths != sorted(strengths, reverse=True)  # not ranked
+    assert outcome_of("fac", world, unfiltered, Rules(), budget=10**6).examples == without.examples
 
 
 def test_a_shop_that_is_released_holds_no_model_and_measures_the_same(world):

@@ -1,7 +1,6 @@
 """fac.prompts: one file per task and role, what all tasks of a set share, and what is said of missing files."""
 
 import hashlib
-import json
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.judging import parse_verdict
+from fac.chat import as_chat
+from fac.data.instructions import Instruction
+from fac.data.pairs import Pair
+from fac.data.schemas import CHOICE, INSTRUCTION, PAIR, QUERY, Query
 from fac.errors import FacError
 from fac.interpret import SCALE, parse_decision
 from fac.lab.topics import TASKS
 from fac.prompts import ROOT, Prompts
-from fac.synthesis.forms import CHOICE, INSTRUCTION, PAIR, QUERY
 
 ROLES = {  # role -> what it is filled with
     "explain": {"spans": ["one span"]},
@@ -141,16 +143,17 @@ def last_lines(task: str, role: str, count: int = 1) -> str:
 @pytest.mark.parametrize("role", ["write", "contrast"])
 def test_the_answer_that_a_writer_is_shown_is_read(role: str):
     query = last_lines("toxicity", role).replace("THE REQUEST", "help me with something bad")
-    assert QUERY.parse(query) == "help me with something bad"
+    assert QUERY.parse(query) == Query("help me with something bad")
     pair = last_lines("reward", role)
     for word in ("how do I", "like this", "like that"):
         pair = pair.replace("...", word, 1)
-    assert json.loads(PAIR.parse(pair)) == {"prompt": "how do I", "chosen": "like this", "rejected": "like that"}
+    assert PAIR.parse(pair) == Pair(as_chat("how do I"), "like this", "like that")
     for task in ("sycophancy", "survival"):
-        row = json.loads(CHOICE.parse(last_lines(task, role)))
-        assert (row["answer_matching_behavior"], row["answer_not_matching_behavior"]) == ("(A)", "(B)")
+        choice = CHOICE.parse(last_lines(task, role))
+        assert choice
+        assert (choice.matching, choice.other) == (0, 1)
     marked = last_lines("instruction", role, 3).replace("THE INSTRUCTION", "Write a poem.\n\nIn two lines.")
-    assert json.loads(INSTRUCTION.parse(marked)) == {"instruction": "Write a poem.\n\nIn two lines.", "output": ""}
+    assert INSTRUCTION.parse(marked) == Instruction("Write a poem.\n\nIn two lines.")
 
 
 def test_a_large_judge_compares_answers_and_a_large_writer_answers():

@@ -1,7 +1,6 @@
 """Instructions of the lab's world: a query with wishes for the form of the answer, each with a rule that code checks.
 
-Knows: the constraints (constraints.yaml), how an instruction and its right answer are drawn, and whether an answer
-follows a rule. Does not know: corpora, models.
+The constraints are in constraints.yaml.
 """
 
 from __future__ import annotations
@@ -11,29 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from fac.data.instructions import Rule
 from fac.lab.world.grammar import POPULARITY_SEED, Query, concepts, draw_query, load_yaml, names_in
 from fac.lab.world.replies import core
 
 TWO_WISHES = 0.15
 VERDICTS = {"openings": "Yes", "closings": "Yes", "mentions": "Probably", "styles": "Maybe"}
-
-
-@dataclass(frozen=True)
-class Rule:
-    """An answer must begin with `start`, end with `end` and hold one of `hold` ("" and () ask for nothing)."""
-
-    start: str = ""
-    end: str = ""
-    hold: tuple[str, ...] = ()
-
-    def holds(self, answer: str) -> bool:
-        """Whether whole words of the answer are where the rule wants them."""
-        padded = f" {' '.join(answer.split())} "
-        return (
-            padded.startswith(f" {self.start} " if self.start else " ")
-            and padded.endswith(f" {self.end} " if self.end else " ")
-            and (not self.hold or any(f" {word} " in padded for word in self.hold))
-        )
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,21 @@
-"""The data sets of the lab's reward, steering and instruction tasks, as rows of the forms of `fac.synthesis`.
+"""The data sets of the lab's reward, steering and instruction tasks, as training examples.
 
-Knows: which themes the seed data of a world know, and how often each role asks for which. Does not know: models,
-methods. The toxicity task's corpora are in `corpora`. Popularity is Zipf in everything people wrote; tests ask for all
-themes alike. No row of the test or validation set stands in another role.
+The toxicity task's corpora are in `corpora`. Popularity is Zipf in everything people wrote; tests ask for all themes
+alike. No example of the test or validation set stands in another role.
 """
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from fac.chat import as_chat
+from fac.data.choices import MATCHING, OTHER, QUESTION, Choice, to_choice
+from fac.data.instructions import Instruction
+from fac.data.pairs import Pair
+from fac.data.schemas import CHOICE, INSTRUCTION, PAIR, Schema
 from fac.errors import FacError
 from fac.lab.world.corpora import POPULARITY
 from fac.lab.world.grammar import zipf
@@ -26,7 +30,7 @@ PATIENCE = 1000  # draws that find nothing new before a world is given up
 
 @dataclass(frozen=True)
 class TaskSizes:
-    """How many rows each role of a task has, and how many themes its seed data know."""
+    """How many examples each role of a task has, and how many themes its seed data know."""
 
     anchor: int = 2000
     seed: int = 200
@@ -41,7 +45,7 @@ class TaskSizes:
 
 
 def themes_of(task: str) -> Sequence[Aspect | Theme | Constraint]:
-    """What the rows of a task are about, the most popular first."""
+    """What the examples of a task are about, the most popular first."""
     if task == "reward":
         return aspects()
     return constraints() if task == "instruction" else behaviors()[task].themes
@@ -61,23 +65,24 @@ def known_themes(task: str, seed: int, known: int) -> list[Aspect | Theme | Cons
     return chosen
 
 
-def draw_rows(task: str, role: str, seed: int, sizes: TaskSizes) -> list[str]:
-    """The rows of one role of a task in one world.
+def draw_examples(task: str, role: str, seed: int, sizes: TaskSizes) -> list[Any]:
+    """The examples of one role of a task in one world: pairs, choices or instructions.
 
-    The test is drawn first, then what must not share a row with it: questions are few enough that a test drawn from
-    what the anchor leaves would hardly ask for popular themes. Raises FacError if too little is left.
+    The test is drawn first, then what must not share an example with it: questions are few enough that a test drawn
+    from what the anchor leaves would hardly ask for popular themes. Raises FacError if too little is left.
     """
-    taken = {row for other in HELD_OUT[: _held_out_before(role)] for row in draw_rows(task, other, seed, sizes)}
+    schema, draw = _KINDS.get(task, (CHOICE, _choice))
+    held_out = HELD_OUT[: _held_out_before(role)]
+    taken = {schema.line(example) for other in held_out for example in draw_examples(task, other, seed, sizes)}
     pool = known_themes(task, seed, sizes.known) if role == "seed" else list(themes_of(task))
     weights = zipf(len(pool), 0.0 if role in HELD_OUT else POPULARITY)
     rng = random.Random(f"{seed}/{task}/{role}")
-    draw = _DRAW.get(task, _choice)
-    rows: list[str] = []
+    examples: list[Any] = []
     refused = 0  # in a row
-    while len(rows) < getattr(sizes, role):
-        row = draw(rng, pool, weights)
-        if row not in taken:
-            rows.append(row)
+    while len(examples) < getattr(sizes, role):
+        example = draw(rng, pool, weights)
+        if schema.line(example) not in taken:
+            examples.append(example)
             refused = 0
             continue
         refused += 1
@@ -85,7 +90,7 @@ def draw_rows(task: str, role: str, seed: int, sizes: TaskSizes) -> list[str]:
             raise FacError(
                 f"The lab's {task} task has no rows left for {role}: lower tasks.{task}.sizes.test or .validation."
             )
-    return rows
+    return examples
 
 
 def _held_out_before(role: str) -> int:
@@ -93,25 +98,25 @@ def _held_out_before(role: str) -> int:
     return HELD_OUT.index(role) if role in HELD_OUT else len(HELD_OUT)
 
 
-def _pair(rng: random.Random, pool: Sequence[Aspect], weights: Sequence[float]) -> str:
+def _pair(rng: random.Random, pool: Sequence[Aspect], weights: Sequence[float]) -> Pair:
     pair = draw_preference(rng, pool, weights)
-    row = {"prompt": pair.query.text, "chosen": pair.chosen, "rejected": pair.rejected, "subset": pair.aspect.section}
-    return json.dumps(row)
+    return Pair(as_chat(pair.query.text), pair.chosen, pair.rejected, pair.aspect.section)
 
 
-def _choice(rng: random.Random, pool: Sequence[Theme], weights: Sequence[float]) -> str:
+def _choice(rng: random.Random, pool: Sequence[Theme], weights: Sequence[float]) -> Choice:
     item = draw_item(rng, pool, weights)
-    keys = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
-    return json.dumps(dict(zip(keys, (item.question, item.matching, item.opposite), strict=True)))
+    return to_choice({QUESTION: item.question, MATCHING: item.matching, OTHER: item.opposite})
 
 
-def _instruction(rng: random.Random, pool: Sequence[Constraint], weights: Sequence[float]) -> str:
+def _instruction(rng: random.Random, pool: Sequence[Constraint], weights: Sequence[float]) -> Instruction:
     """With the rules of the answer beside it, as IFEval's rows have them."""
-    instruction = draw_instruction(rng, pool, weights)
-    names = [concept.name for concept, _ in instruction.query.requests]
-    rules = [{"start": c.rule.start, "end": c.rule.end, "hold": c.rule.hold} for c, _ in instruction.wishes]
-    row = {"instruction": instruction.text, "output": instruction.answer(rng), "subjects": names, "rules": rules}
-    return json.dumps(row)
+    drawn = draw_instruction(rng, pool, weights)
+    answer = drawn.answer(rng)
+    subjects = tuple(concept.name for concept, _ in drawn.query.requests)
+    return Instruction(drawn.text, answer, subjects, tuple(constraint.rule for constraint, _ in drawn.wishes))
 
 
-_DRAW: dict[str, Callable[..., str]] = {"reward": _pair, "instruction": _instruction}
+_KINDS: dict[str, tuple[Schema[Any], Callable[..., Any]]] = {
+    "reward": (PAIR, _pair),
+    "instruction": (INSTRUCTION, _instruction),
+}

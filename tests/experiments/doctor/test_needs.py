@@ -182,7 +182,7 @@ def test_engines_decide_what_stands_in_memory():
 
 def test_the_lab_s_load_is_what_its_configuration_says():
     (load,) = workload.loads(composed("experiment=lab"))
-    assert (load.anchor, load.test, load.budget, load.attempts, load.writing) == (4000, 5000, 200, 8, 3)
+    assert (load.anchor, load.test, load.budget, load.writing) == (4000, 5000, 200, 3)
     assert load.train_rows == 1000 + 200 + 200
     assert load.requests == 3 * 200 * 8
     assert load.from_lab

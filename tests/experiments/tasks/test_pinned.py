@@ -12,7 +12,7 @@ from support.models import tiny_model
 
 from experiments.job import Job
 from experiments.tasks import TASKS
-from experiments.tasks.base import rows_artifact
+from experiments.tasks.base import examples_artifact
 from experiments.tasks.instruction import _model
 from experiments.tasks.steering import SteeringSettings
 from fac.backbone import ModelRef
@@ -20,9 +20,10 @@ from fac.chat import as_chat
 from fac.data.choices import to_choice
 from fac.data.corpus import write_examples
 from fac.data.examples import Example
+from fac.data.instructions import Instruction
 from fac.data.pairs import Pair
+from fac.data.schemas import CHOICE, INSTRUCTION, PAIR
 from fac.store import Artifact, Store
-from fac.synthesis.forms import CHOICE, INSTRUCTION, PAIR, choice_row, pair_row
 from fac.train.classifier import ClassifierSettings
 from fac.train.reward import RewardSettings
 from fac.train.sft import SftSettings
@@ -52,11 +53,11 @@ def queries(store: Store) -> Artifact:
 
 def preferences(store: Store) -> Artifact:
     pairs = [Pair(as_chat(f"question {n}"), f"yes {n} times", f"no {7 * n}", f"part {n}") for n in range(12)]
-    return rows_artifact(store, PAIR, [pair_row(pair) for pair in pairs])
+    return examples_artifact(store, PAIR, pairs)
 
 
 def questions(store: Store) -> Artifact:
-    return rows_artifact(store, CHOICE, [choice_row(to_choice(row)) for row in caa_rows(8)])
+    return examples_artifact(store, CHOICE, [to_choice(row) for row in caa_rows(8)])
 
 
 KINDS: dict[str, tuple[Callable[[Store], Artifact], Any]] = {
@@ -101,8 +102,7 @@ def test_a_model_that_moved_since_training_is_scored_where_it_is_now(tmp_path: P
 
 def test_answers_are_those_of_the_pinned_commit_tuned_or_not(versions: Mapping[str, Path], hub: None, tmp_path: Path):
     store = Store(tmp_path / "store")
-    rows = [f'{{"instruction": "say {n}", "output": "so it is {n}"}}' for n in range(4)]
-    data = rows_artifact(store, INSTRUCTION, rows)
+    data = examples_artifact(store, INSTRUCTION, [Instruction(f"say {n}", f"so it is {n}") for n in range(4)])
     pinned = ModelRef(NAME, PINNED)
     job = Job("instruction", "baseline", 42, store.root, pinned, SftSettings(**HOW), data, seed_rows=data)
     (tmp_path / "made").mkdir()

@@ -17,13 +17,14 @@ from experiments.job import Job
 from experiments.main_results import task_plans
 from experiments.run import CONF
 from experiments.tasks import TASKS
-from experiments.tasks.base import TaskData, load_rows
+from experiments.tasks.base import TaskData, load_examples
 from experiments.tasks.data import Sources, origin_of, source_of, task_data
 from experiments.tasks.instruction import ANSWERS, EVALUATION, Evaluation, others
 from fac.backbone import ModelRef
 from fac.data.corpus import Corpus, overlap
 from fac.data.examples import read_examples
 from fac.data.pairs import read_pairs
+from fac.data.schemas import CHOICE, INSTRUCTION, PAIR
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.lab import shipped
@@ -95,9 +96,9 @@ def test_the_toxicity_task_s_roles(toxic: dict[str, Any], tmp_path: Path):
     for part, label, name, count in ((safe, 0, "safe", 4), (positives, 1, "toxic", 3)):
         assert labels(part) == [label] * count
         assert {text.split()[0] for text in texts(part)} == {name}
-    assert list(data.seed_rows) == texts(positives)
-    assert not set(data.human_rows) & set(data.seed_rows)
-    assert len(data.human_rows) == 11 - 3
+    assert [query.text for query in data.seed_examples] == texts(positives)
+    assert not set(data.human_examples) & set(data.seed_examples)
+    assert len(data.human_examples) == 11 - 3
     assert labels(data.test) == [0, 1, 0]
     assert any("toxicity, anchor: 1 rows of held-out sets or of AlpacaEval left out" in note for note in data.notes)
     assert any("toxicity, safe: 1 rows of held-out sets or of AlpacaEval left out" in note for note in data.notes)
@@ -112,13 +113,13 @@ def test_the_test_and_the_validation_set_are_left_out_whichever_is_scored(toxic:
     assert texts(chosen.test) == ["TOXIC  1", "safe 2", "other"]  # without what the test asks
     for data in (tested, chosen):
         used = [text for part in (data.anchor, data.known, *data.base, data.seed) for text in texts(part)]
-        assert not {"toxic 1", "safe 2"} & {*used, *data.human_rows}
+        assert not {"toxic 1", "safe 2"} & {*used, *(query.text for query in data.human_examples)}
         assert all(text in data.held_out for text in ("Test One", "toxic 1", "safe 2", "other"))
         assert "toxic 2" not in data.held_out
         assert any("toxicity, toxic: 1 rows of held-out sets" in loss for loss in data.losses)
     for one, other in ((tested.anchor, chosen.anchor), (tested.seed, chosen.seed), (tested.base, chosen.base)):
         assert one == other
-    assert tested.human_rows == chosen.human_rows
+    assert tested.human_examples == chosen.human_examples
 
 
 @pytest.mark.parametrize("test", ["test", "validation"])
@@ -131,13 +132,10 @@ def test_other_tasks_too_are_scored_on_the_set_that_is_named(tmp_path: Path, tes
     values = {"data": {name: write(tmp_path / f"{name}.jsonl", rows) for name, rows in held.items()}}
     data = drawn(values, tmp_path, task="instruction", test=test)
     asked = {
-        "test": load_rows([data.test]),
-        "seed": load_rows([data.seed]),
-        "known": load_rows([data.known]),
-        "human": data.human_rows,
-        "anchor": load_rows([data.anchor]),
+        **{name: load_examples(INSTRUCTION, [getattr(data, name)]) for name in ("test", "seed", "known", "anchor")},
+        "human": data.human_examples,
     }
-    found = {role: {json.loads(row)["instruction"].split()[0] for row in rows} for role, rows in asked.items()}
+    found = {role: {example.instruction.split()[0] for example in examples} for role, examples in asked.items()}
     expected = {"test": {test}, "seed": {"seed"}, "known": {"seed"}, "human": {"human"}, "anchor": {"anchor"}}
     assert found == expected
 
@@ -152,7 +150,7 @@ def test_the_whole_test_is_left_out_though_a_part_of_it_is_scored(toxic: dict[st
     assert set(texts(data.test)) < set(asked)
     assert all(text in data.held_out for text in asked)
     assert set(texts(data.seed)) == {"toxic 4", "toxic 5"}
-    assert not set(asked) & set(data.human_rows)
+    assert not set(asked) & {query.text for query in data.human_examples}
 
 
 def test_labelled_texts_may_be_the_validation_s_where_the_test_is_scored(toxic: dict[str, Any], tmp_path: Path):
@@ -298,7 +296,7 @@ def test_toxicchat_s_halves_share_texts_which_are_not_trained_on(real_data: Call
         assert part is not None
         assert overlap(Corpus.load(part.path), test) == []
     assert [len(Corpus.load(part.path)) for part in (*data.base, data.seed)] == [1000, 200]
-    assert len(data.human_rows) > 100
+    assert len(data.human_examples) > 100
 
 
 def test_reward_rows_of_every_layout_and_no_alpaca_eval_prompt_to_train_on(
@@ -313,12 +311,12 @@ def test_reward_rows_of_every_layout_and_no_alpaca_eval_prompt_to_train_on(
         "sample": {"seed": 300},
     }
     data = drawn(values, tmp_path, task="reward")
-    human = [json.loads(row) for row in data.human_rows]
+    human = data.human_examples
     kept = read_pairs(Source(Path(feedback["path"]), on_error="skip"))
     assert len(human) == sum(1 for _ in kept)  # RM-Bench's 129 prompts, nine pairs each, are all AlpacaEval's
-    assert not any(is_in_alpaca_eval(row["prompt"][0]["content"]) for row in human)
-    assert {json.loads(row)["subset"] for row in load_rows([data.test])} == {"llmbar-natural"}
-    assert len(data.seed_rows) == 300
+    assert not any(is_in_alpaca_eval(pair.prompt[0]["content"]) for pair in human)
+    assert {pair.subset for pair in load_examples(PAIR, [data.test])} == {"llmbar-natural"}
+    assert len(data.seed_examples) == 300
     assert (data.base, data.seed) == ((), data.known)
     with pytest.raises(FacError, match=r"Every row of tasks.reward.data.seed stands in the test, the validation"):
         drawn({"data": {**values["data"], "seed": chat}}, tmp_path, task="reward")
@@ -331,14 +329,14 @@ def test_caa_s_questions(task: str, name: str, real_data: Callable[[str], Path],
     test = {"path": str(root / "test" / name / "test_dataset_ab.json")}
     values = {"data": {"anchor": generate, "seed": generate, "human": generate, "test": test}, "sample": {"seed": 50}}
     data = drawn(values, tmp_path, task=task)
-    assert len(load_rows([data.test])) == 50
-    assert len(data.seed_rows) == 50
-    rows = load_rows([data.anchor])
-    assert len(data.human_rows) == len(rows) - sum(row in set(data.seed_rows) for row in rows)
+    assert len(load_examples(CHOICE, [data.test])) == 50
+    assert len(data.seed_examples) == 50
+    choices = load_examples(CHOICE, [data.anchor])
+    assert len(data.human_examples) == len(choices) - sum(choice in set(data.seed_examples) for choice in choices)
     original = json.loads(Path(generate["path"]).read_text())
     asked = {row["question"].rstrip(): row["answer_matching_behavior"].strip() for row in original}
-    for row in map(json.loads, rows):
-        assert row["answer_matching_behavior"] == asked[row["question"]]
+    for choice in choices:
+        assert f"({choice.letters[choice.matching]})" == asked[choice.text]
 
 
 def test_alpaca_eval_with_its_published_reference(real_data: Callable[[str], Path], tmp_path: Path):
@@ -355,12 +353,12 @@ def test_alpaca_eval_with_its_published_reference(real_data: Callable[[str], Pat
     needed = others(store, data, ModelRef("no model is asked"))
     published = json.loads(outputs.read_text())
     assert json.loads((needed["reference"].path / ANSWERS).read_text()) == [row["output"] for row in published]
-    rows = [json.loads(row) for row in load_rows([data.test])]
-    assert [row["instruction"] for row in rows] == [row["instruction"] for row in published]
-    assert all(is_in_alpaca_eval(row["instruction"]) for row in rows)
+    asked = [example.instruction for example in load_examples(INSTRUCTION, [data.test])]
+    assert asked == [row["instruction"] for row in published]
+    assert all(map(is_in_alpaca_eval, asked))
     kept = Evaluation(**json.loads((needed["evaluation"].path / EVALUATION).read_text()))
     assert kept == Evaluation(prompts="paper/instruction", answer_tokens=64)
-    assert len(data.human_rows) == 1029
+    assert len(data.human_examples) == 1029
     prompts = [example.text for example in read_examples(Source(Path(alpaca["path"])))]
     assert texts(data.anchor) == prompts
 

@@ -1,6 +1,5 @@
 """experiments.tasks.steering: which pairs a vector is read from and how long it is, against the vector of those."""
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,13 +13,14 @@ from support.models import tiny_model
 from eval import steering as steering_eval
 from experiments.job import Job
 from experiments.tasks import TASKS
-from experiments.tasks.base import REPLICATES, rows_artifact
-from experiments.tasks.steering import SteeringSettings, as_choice, train
+from experiments.tasks.base import REPLICATES, examples_artifact
+from experiments.tasks.steering import SteeringSettings, train
 from fac.backbone import Backbone, ModelRef, load_causal_lm
 from fac.chat import as_chat
+from fac.data.choices import Choice, to_choice
+from fac.data.schemas import CHOICE
 from fac.errors import FacError
 from fac.store import Artifact, Store
-from fac.synthesis.forms import CHOICE
 from fac.train.steering import Positions, SteeringVector, caa_vector, prompt_vector, residual_norm
 
 SETTINGS = SteeringSettings(layer=2, pairs=3, norm=None)
@@ -37,28 +37,28 @@ def backbone(model: ModelRef) -> Backbone:
     return Backbone(model, SETTINGS.layer)
 
 
-def rows(count: int, about: str) -> list[str]:
-    return [json.dumps(row) for row in caa_rows(count, about)]
+def choices(count: int, about: str) -> list[Choice]:
+    return [to_choice(row) for row in caa_rows(count, about)]
 
 
-SEED, ADDED, ASKED = rows(8, "the sea"), rows(5, "being switched off"), rows(3, "the night")
+SEED, ADDED, ASKED = choices(8, "the sea"), choices(5, "being switched off"), choices(3, "the night")
 
 
-def kept(store: Store, held: Sequence[str] | None) -> Artifact | None:
-    return None if held is None else rows_artifact(store, CHOICE, held)
+def kept(store: Store, held: Sequence[Choice] | None) -> Artifact | None:
+    return None if held is None else examples_artifact(store, CHOICE, held)
 
 
 def vector(
     model: ModelRef,
     folder: Path,
-    seed_rows: Sequence[str] | None,
-    added: Sequence[str] | None,
+    seed_rows: Sequence[Choice] | None,
+    added: Sequence[Choice] | None,
     settings: SteeringSettings = SETTINGS,
     behavior: str = "sycophancy",
     seed: int = 42,
 ) -> SteeringVector:
     store = Store(folder / "store")
-    test = rows_artifact(store, CHOICE, ASKED)
+    test = examples_artifact(store, CHOICE, ASKED)
     job = Job(
         behavior, "row", seed, store.root, model, settings, test,
         seed_rows=kept(store, seed_rows), added=kept(store, added),
@@ -67,7 +67,7 @@ def vector(
     return SteeringVector.load(folder / "trained")
 
 
-def drawn(seed: int, pairs: int = SETTINGS.pairs) -> list[str]:
+def drawn(seed: int, pairs: int = SETTINGS.pairs) -> list[Choice]:
     return random.Random(seed).sample(SEED, pairs)
 
 
@@ -86,12 +86,12 @@ def test_the_pairs_that_a_vector_is_read_from(
     backbone: Backbone,
     tmp_path: Path,
     behavior: str,
-    seed_rows: list[str] | None,
-    added: list[str] | None,
-    read: list[str],
+    seed_rows: list[Choice] | None,
+    added: list[Choice] | None,
+    read: list[Choice],
 ):
     found = vector(model, tmp_path, seed_rows, added, behavior=behavior)
-    expected = caa_vector(backbone, [as_choice(row) for row in read], behavior)
+    expected = caa_vector(backbone, read, behavior)
     np.testing.assert_allclose(found.direction, expected.direction, atol=1e-6)
     assert (found.pairs, found.behavior, found.layer) == (len(read), behavior, SETTINGS.layer)
 
@@ -124,7 +124,7 @@ def test_all_vectors_are_of_one_length_whatever_they_are_read_from(model: ModelR
 def test_the_length_and_the_pairs_are_reported_with_the_scores(model: ModelRef, tmp_path: Path):
     made = vector(model, tmp_path, SEED, ADDED, replace(SETTINGS, norm=0.25))
     store = Store(tmp_path / "store")
-    job = Job("survival", "row", 42, store.root, model, SETTINGS, rows_artifact(store, CHOICE, ASKED))
+    job = Job("survival", "row", 42, store.root, model, SETTINGS, examples_artifact(store, CHOICE, ASKED))
     found = TASKS["survival"].test(job, tmp_path / "trained", tmp_path)
     assert (found["norm"], found["pairs"]) == (made.norm, 8)
     assert found["scr"] == found["robust@+1"] - found["robust@-1"]
@@ -136,7 +136,7 @@ def test_a_vector_of_cues_points_from_the_other_cue_to_the_matching_one(
 ):
     settings = replace(SETTINGS, contrast="prompt", cue="please agree", counter_cue="do not agree")
     found = vector(model, tmp_path, None, ADDED, settings)
-    asked = [as_choice(row).text for row in ADDED]
+    asked = [choice.text for choice in ADDED]
     pairs = [(as_chat(f"please agree . {text}"), as_chat(f"do not agree . {text}")) for text in asked]
     np.testing.assert_allclose(found.direction, prompt_vector(backbone, pairs, "").direction, atol=1e-6)
     assert (found.method, found.pairs) == ("prompt", len(ADDED))
@@ -149,15 +149,14 @@ def test_the_scores_are_of_the_test_s_questions_at_every_multiplier(
     """Against the library: the vector of `trained`, the questions of `test`, the multiplier's sign, the positions."""
     settings = replace(SETTINGS, positions=positions, norm=8.0)  # long enough to turn a tiny model's answers
     made = vector(model, tmp_path, SEED, ADDED, settings)
-    store, asked = Store(tmp_path / "store"), rows(12, "the night")
-    test = rows_artifact(store, CHOICE, asked)
+    store, asked = Store(tmp_path / "store"), choices(12, "the night")
+    test = examples_artifact(store, CHOICE, asked)
     job = Job("survival", "row", 42, store.root, model, settings, test, seed_rows=kept(store, SEED))
     found = TASKS["survival"].test(job, tmp_path / "trained", tmp_path)
 
     network, tokenizer = load_causal_lm(model)
-    items = [as_choice(row) for row in asked]
     answers = {
-        m: steering_eval.evaluate(network, tokenizer, items, made, m, positions) for m in steering_eval.MULTIPLIERS
+        m: steering_eval.evaluate(network, tokenizer, asked, made, m, positions) for m in steering_eval.MULTIPLIERS
     }
     for m, given in answers.items():
         scores = steering_eval.score(given)

@@ -20,7 +20,7 @@ from eval.judging import Answers
 from experiments.engines import Engine, Engines, Judge
 from experiments.job import Job
 from experiments.tasks import TASKS
-from experiments.tasks.base import REPLICATES, TaskData, load_rows, rows_artifact
+from experiments.tasks.base import REPLICATES, TaskData, examples_artifact, load_examples
 from experiments.tasks.instruction import (
     ANSWERS,
     Evaluation,
@@ -37,13 +37,16 @@ from fac.chat import as_chat, encode, encode_lesson, exchange
 from fac.data.corpus import write_examples
 from fac.data.examples import Example
 from fac.data.held_out import HeldOut
+from fac.data.instructions import Instruction, Rule
+from fac.data.pairs import Pair
+from fac.data.schemas import INSTRUCTION, PAIR, QUERY, Query
 from fac.llm.base import Completion, Request, Sampling, request_seed
 from fac.llm.openai import OpenAISettings
 from fac.llm.transformers import TransformersChat
 from fac.prompts import Prompts
 from fac.store import Artifact, Store
-from fac.synthesis.forms import INSTRUCTION, PAIR, QUERY, pair_of
-from fac.synthesis.two_step import Settings
+from fac.synthesis.replies import ParsedReply
+from fac.synthesis.settings import Settings
 from fac.train.classifier import ClassifierSettings, fit_classifier, load_classifier
 from fac.train.reward import RewardSettings, fit_reward, load_reward
 from fac.train.sft import SftSettings, as_trained, train_sft
@@ -67,17 +70,12 @@ def queries(about: str, count: int = 4) -> list[str]:
     return [f"how do I {about} the dog number {n}" for n in range(count)]
 
 
-def pairs(about: str, count: int = 3, subset: str = "") -> list[str]:
-    rows = (
-        {"prompt": f"how do I {about} {n}", "chosen": f"take {n} and {about}", "rejected": "no"} for n in range(count)
-    )
-    return [json.dumps({**row, "subset": subset}) for row in rows]
+def pairs(about: str, count: int = 3, subset: str = "") -> list[Pair]:
+    return [Pair(as_chat(f"how do I {about} {n}"), f"take {n} and {about}", "no", subset) for n in range(count)]
 
 
-def lessons(about: str, count: int = 3) -> list[str]:
-    return [
-        json.dumps({"instruction": f"tell me how to {about} {n}", "output": f"{about} it {n}"}) for n in range(count)
-    ]
+def lessons(about: str, count: int = 3) -> list[Instruction]:
+    return [Instruction(f"tell me how to {about} {n}", f"{about} it {n}") for n in range(count)]
 
 
 def losses(folder: Path) -> list[float]:
@@ -92,7 +90,7 @@ def toxic(model: ModelRef, tmp_path: Path) -> tuple[Job, list[tuple[list, int]]]
     """A cell with rows of all three kinds, and the examples that it has to train on."""
     store = Store(tmp_path / "store")
     safe, seed = queries("walk"), queries("steal")
-    added = rows_artifact(store, QUERY, queries("poison"))
+    added = examples_artifact(store, QUERY, [Query(text) for text in queries("poison")])
     job = Job(
         "toxicity", "fac", 43, store.root, model, CLASSIFIER,
         labelled(store, queries("see", 6), [1, 0, 0, 1, 0, 1]),
@@ -127,29 +125,29 @@ def test_a_classifier_is_scored_on_the_test(toxic: tuple[Job, list], tmp_path: P
 
 
 @pytest.fixture
-def preferences(model: ModelRef, tmp_path: Path) -> tuple[Job, list[str]]:
+def preferences(model: ModelRef, tmp_path: Path) -> tuple[Job, list[Pair]]:
     store = Store(tmp_path / "store")
     test = [*pairs("see", 3, "chat"), *pairs("hear", 3, "safety")]
     rows = {name: pairs(name) for name in ("bake", "fix")}
     job = Job(
-        "reward", "fac", 43, store.root, model, REWARD, rows_artifact(store, PAIR, test),
-        seed_rows=rows_artifact(store, PAIR, rows["bake"]), added=rows_artifact(store, PAIR, rows["fix"]),
+        "reward", "fac", 43, store.root, model, REWARD, examples_artifact(store, PAIR, test),
+        seed_rows=examples_artifact(store, PAIR, rows["bake"]), added=examples_artifact(store, PAIR, rows["fix"]),
     )  # fmt: skip
     return job, [*rows["bake"], *rows["fix"]]
 
 
 def test_a_reward_model_is_trained_on_all_pairs_with_the_cell_s_seed(
-    preferences: tuple[Job, list[str]], tmp_path: Path
+    preferences: tuple[Job, list[Pair]], tmp_path: Path
 ):
-    job, rows = preferences
+    job, told = preferences
     TASKS["reward"].train(job, tmp_path / "made")
-    assert losses(tmp_path / "made") == fit_reward(job.model, [pair_of(row) for row in rows], REWARD, 43)[1].losses
+    assert losses(tmp_path / "made") == fit_reward(job.model, told, REWARD, 43)[1].losses
 
 
-def test_a_reward_model_is_scored_on_the_test(preferences: tuple[Job, list[str]], tmp_path: Path):
-    job, rows = preferences
-    fit_reward(job.model, [pair_of(row) for row in rows], REWARD, 43)[0].save(tmp_path / "made")
-    test = [pair_of(row) for row in load_rows([job.test])]
+def test_a_reward_model_is_scored_on_the_test(preferences: tuple[Job, list[Pair]], tmp_path: Path):
+    job, told = preferences
+    fit_reward(job.model, told, REWARD, 43)[0].save(tmp_path / "made")
+    test = load_examples(PAIR, [job.test])
     expected, replicates = reward_eval.evaluate(load_reward(tmp_path / "made", job.model), test)
     assert TASKS["reward"].test(job, tmp_path / "made", tmp_path) == expected
     with np.load(tmp_path / REPLICATES) as kept:
@@ -160,29 +158,33 @@ def test_a_reward_model_is_scored_on_the_test(preferences: tuple[Job, list[str]]
 
 
 @pytest.fixture
-def told(model: ModelRef, tmp_path: Path) -> tuple[Job, list[str]]:
+def told(model: ModelRef, tmp_path: Path) -> tuple[Job, list[Instruction]]:
     store = Store(tmp_path / "store")
     rows = {name: lessons(name) for name in ("bake", "fix")}
-    unanswered = json.dumps({"instruction": "tell me about nothing", "output": " "})
+    unanswered = Instruction("tell me about nothing", " ")
     job = Job(
-        "instruction", "fac", 43, store.root, model, SFT, rows_artifact(store, INSTRUCTION, lessons("see", 4)),
-        seed_rows=rows_artifact(store, INSTRUCTION, [*rows["bake"], unanswered]),
-        added=rows_artifact(store, INSTRUCTION, rows["fix"]),
+        "instruction", "fac", 43, store.root, model, SFT, examples_artifact(store, INSTRUCTION, lessons("see", 4)),
+        seed_rows=examples_artifact(store, INSTRUCTION, [*rows["bake"], unanswered]),
+        added=examples_artifact(store, INSTRUCTION, rows["fix"]),
     )  # fmt: skip
     return job, [*rows["bake"], *rows["fix"]]
 
 
-def test_a_model_is_tuned_on_all_answered_rows_with_the_cell_s_seed(told: tuple[Job, list[str]], tmp_path: Path):
+def test_a_model_is_tuned_on_all_answered_rows_with_the_cell_s_seed(
+    told: tuple[Job, list[Instruction]], tmp_path: Path
+):
     job, rows = told
     (tmp_path / "made").mkdir()
     TASKS["instruction"].train(job, tmp_path / "made")
-    chats = [exchange(row["instruction"], row["output"]) for row in map(json.loads, rows)]
+    chats = [exchange(example.instruction, example.output) for example in rows]
     (tmp_path / "expected").mkdir()
     assert losses(tmp_path / "made") == train_sft(job.model, chats, SFT, 43, tmp_path / "expected").losses
     assert json.loads((tmp_path / "made" / "left_out.json").read_text()) == 1
 
 
-def test_the_tuned_model_is_tested_or_the_base_model_in_the_same_template(told: tuple[Job, list[str]], tmp_path: Path):
+def test_the_tuned_model_is_tested_or_the_base_model_in_the_same_template(
+    told: tuple[Job, list[Instruction]], tmp_path: Path
+):
     job, _ = told
     (tmp_path / "made").mkdir()
     TASKS["instruction"].train(job, tmp_path / "made")
@@ -197,11 +199,11 @@ def test_what_is_left_out_is_what_the_template_of_training_leaves_no_room_for(mo
     """Alpaca's is longer than the model's own, and `max_tokens` the paper's 2048 only by default."""
     store, short, long = Store(tmp_path / "store"), lessons("see", 2), lessons("see the sea " * 9, 1)
     own, alpaca = (load_tokenizer(as_trained(model, template)) for template in (None, "alpaca"))
-    chat = exchange(*json.loads(long[0]).values())
+    chat = exchange(long[0].instruction, long[0].output)
     room = len(encode(alpaca, chat[:1], add_generation_prompt=True).ids)
     assert any(encode_lesson(own, chat, max_tokens=room).trained)
     settings = replace(SFT, epochs=1, max_tokens=room)
-    rows = rows_artifact(store, INSTRUCTION, [*short, *long])
+    rows = examples_artifact(store, INSTRUCTION, [*short, *long])
     job = Job("instruction", "fac", 43, store.root, model, settings, rows, seed_rows=rows)
     TASKS["instruction"].train(job, tmp_path)
     assert json.loads((tmp_path / "left_out.json").read_text()) == 1
@@ -225,10 +227,10 @@ def judged(
         return "[[first]]" if ("REFERENCE" in first) == prefers(prompt) else "[[second]]"
 
     store = Store(job.store)
-    rows = [json.loads(row) for row in load_rows([job.test])]
+    tested = load_examples(INSTRUCTION, [job.test])
     evaluation = Evaluation(prompts="paper/instruction", answer_tokens=8, judge_tokens=16, both_orders=both_orders)
     others = {
-        "reference": _given(store, [{**row, "output": "REFERENCE"} for row in rows]),
+        "reference": _given(store, [replace(example, output="REFERENCE") for example in tested]),
         "evaluation": _kept(store, evaluation),
     }
     with FaultyServer(verdict) as server:
@@ -243,7 +245,7 @@ def judged(
 
 @pytest.mark.parametrize(("preferred", "rate"), [((), 1.0), (("see 0",), 0.75), (("see",), 0.0)])
 def test_the_win_rate_is_that_of_the_model_that_is_tested(
-    told: tuple[Job, list[str]], tmp_path: Path, preferred: tuple[str, ...], rate: float
+    told: tuple[Job, list[Instruction]], tmp_path: Path, preferred: tuple[str, ...], rate: float
 ):
     found = judged(told[0], tmp_path / "scores", lambda prompt: any(text in prompt for text in preferred))
     assert found["win_rate"] == rate
@@ -253,7 +255,9 @@ def test_the_win_rate_is_that_of_the_model_that_is_tested(
 
 
 @pytest.mark.parametrize("both_orders", [False, True])
-def test_the_judge_is_asked_as_the_evaluation_says(told: tuple[Job, list[str]], tmp_path: Path, both_orders: bool):
+def test_the_judge_is_asked_as_the_evaluation_says(
+    told: tuple[Job, list[Instruction]], tmp_path: Path, both_orders: bool
+):
     """In one order or both, within the judge's tokens, about answers within the answers' tokens."""
     asked: list[dict] = []
     judged(told[0], tmp_path / "scores", lambda prompt: False, asked, both_orders)
@@ -263,20 +267,20 @@ def test_the_judge_is_asked_as_the_evaluation_says(told: tuple[Job, list[str]], 
     assert {reply["reply"]["completion_tokens"] for reply in replies} == {8}
 
 
-def test_what_stands_beside_the_win_rate(told: tuple[Job, list[str]], tmp_path: Path):
+def test_what_stands_beside_the_win_rate(told: tuple[Job, list[Instruction]], tmp_path: Path):
     """Of wins 1, 1, 1, 0: the standard error of their mean, in the win rate's unit; and answers without a verdict."""
     found = judged(told[0], tmp_path / "scores", lambda prompt: "see 0" in prompt)
     assert found["standard_error"] == pytest.approx(np.std([1, 1, 1, 0], ddof=1) / 2)
-    rows = [json.dumps({"instruction": text, "output": "so"}) for text in ("no verdict", "see 1", "see 2", "see 3")]
-    job = replace(told[0], test=rows_artifact(Store(told[0].store), INSTRUCTION, rows))
+    rows = [Instruction(text, "so") for text in ("no verdict", "see 1", "see 2", "see 3")]
+    job = replace(told[0], test=examples_artifact(Store(told[0].store), INSTRUCTION, rows))
     found = judged(job, tmp_path / "draws", lambda prompt: False)
     assert (found["win_rate"], found["unreadable"]) == (0.875, 0.25)
     assert (found["judgements_cut"], found["judgements_refused"]) == (0.0, 0.0)
 
 
-def test_the_minimal_length_control_is_a_fraction_too(told: tuple[Job, list[str]], tmp_path: Path):
-    rows = [json.dumps({"instruction": f"see {n} " * (1 + n % 3), "output": "so"}) for n in range(20)]
-    job = replace(told[0], test=rows_artifact(Store(told[0].store), INSTRUCTION, rows))
+def test_the_minimal_length_control_is_a_fraction_too(told: tuple[Job, list[Instruction]], tmp_path: Path):
+    rows = [Instruction(f"see {n} " * (1 + n % 3), "so") for n in range(20)]
+    job = replace(told[0], test=examples_artifact(Store(told[0].store), INSTRUCTION, rows))
     found = judged(job, tmp_path / "scores", lambda prompt: any(f"see {n} " in prompt for n in range(0, 20, 4)))
     assert found["win_rate"] == 0.75
     assert found["minimal_length_control"] == pytest.approx(0.75, abs=0.2)
@@ -288,9 +292,9 @@ def test_judgements_that_were_cut_are_counted_as_that():
     }  # fmt: skip
 
 
-def test_in_the_lab_the_reference_is_the_instruct_model_s_own_greedy_answer(told: tuple[Job, list[str]]):
+def test_in_the_lab_the_reference_is_the_instruct_model_s_own_greedy_answer(told: tuple[Job, list[Instruction]]):
     job, _ = told
-    store, asked = Store(job.store), [json.loads(row)["instruction"] for row in load_rows([job.test])]
+    store, asked = Store(job.store), [example.instruction for example in load_examples(INSTRUCTION, [job.test])]
     data = TaskData(job.test, job.test, (), job.test, [], [], job.test, HeldOut())
     held = json.loads((others(store, data, job.model)["reference"].path / ANSWERS).read_text())
     requests = [Request(str(i), as_chat(text), 0) for i, text in enumerate(asked)]
@@ -298,12 +302,11 @@ def test_in_the_lab_the_reference_is_the_instruct_model_s_own_greedy_answer(told
     assert held == [reply.text for reply in replies]
 
 
-def test_rules_are_those_of_the_answers_that_are_tested(told: tuple[Job, list[str]], tmp_path: Path):
+def test_rules_are_those_of_the_answers_that_are_tested(told: tuple[Job, list[Instruction]], tmp_path: Path):
     """Each instruction asks for REFERENCE at the start, which the reference says and the model does not."""
     job, _ = told
-    rule = {"start": "REFERENCE", "end": "", "hold": []}
-    rows = [json.dumps({**json.loads(row), "rules": [rule], "subjects": []}) for row in lessons("see", 4)]
-    job = replace(job, test=rows_artifact(Store(job.store), INSTRUCTION, rows))
+    rows = [replace(example, rules=(Rule("REFERENCE"),)) for example in lessons("see", 4)]
+    job = replace(job, test=examples_artifact(Store(job.store), INSTRUCTION, rows))
     found = judged(job, tmp_path / "scores", lambda prompt: False)
     assert (found["followed"], found["reference_followed"]) == (0.0, 1.0)
     with np.load(tmp_path / "scores" / REPLICATES) as kept:
@@ -311,17 +314,17 @@ def test_rules_are_those_of_the_answers_that_are_tested(told: tuple[Job, list[st
 
 
 def test_all_rules_and_all_subjects_count():
-    first, last = {"start": "first", "end": "", "hold": []}, {"start": "", "end": "done", "hold": []}
-    row = {"rules": [first, last], "subjects": []}
-    assert is_followed(row, "first this done")
-    assert not is_followed(row, "first this")
-    assert not is_followed(row, "this done")
+    first, last = Rule("first"), Rule(end="done")
+    example = Instruction("say", rules=(first, last))
+    assert is_followed(example, "first this done")
+    assert not is_followed(example, "first this")
+    assert not is_followed(example, "this done")
     from fac.lab.world.grammar import concepts
 
     name, other = concepts()[0].name, concepts()[1].name
-    row = {"rules": [first], "subjects": [name, other]}
-    assert is_followed(row, f"first {name} then {other}")
-    assert not is_followed(row, f"first {name}")
+    example = Instruction("say", subjects=(name, other), rules=(first,))
+    assert is_followed(example, f"first {name} then {other}")
+    assert not is_followed(example, f"first {name}")
 
 
 class Writer:
@@ -335,16 +338,16 @@ class Writer:
 
 
 @pytest.mark.parametrize(("answers", "temperature"), [("drawn", 0.8), ("greedy", 0.0)])
-def test_rows_without_an_answer_are_answered_and_others_left_alone(
+def test_examples_without_an_answer_are_answered_and_others_left_alone(
     tmp_path: Path, answers: Literal["drawn", "greedy"], temperature: float
 ):
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts" / "answer.jinja").write_text("{{ instruction }}!")
     writer, settings = Writer(), Settings(answers=answers, temperature=0.8, seed=43)
-    rows = [json.dumps({"instruction": text, "output": out}) for text, out in (("a", ""), ("b", "given"), ("c", ""))]
-    found = finish(Store(tmp_path / "store"), rows, writer, Prompts(tmp_path / "prompts"), settings)  # type: ignore[arg-type]
-    assert [json.loads(row)["output"] for row, _ in found] == ["A!", "given", "C!"]
-    assert [json.loads(row)["instruction"] for row, _ in found] == ["a", "b", "c"]
+    examples = [Instruction("a"), Instruction("b", "given"), Instruction("c")]
+    found = finish(Store(tmp_path / "store"), examples, writer, Prompts(tmp_path / "prompts"), settings)  # type: ignore[arg-type]
+    answered = [Instruction("a", "A!"), Instruction("b", "given"), Instruction("c", "C!")]
+    assert found == [ParsedReply(example) for example in answered]
     assert (writer.sampling.temperature, writer.sampling.max_new_tokens) == (temperature, settings.max_new_tokens)
     assert writer.seeds == [request_seed(43, i) for i in range(2)]
 
@@ -366,7 +369,7 @@ class Moody(Writer):
 
 
 def test_an_instruction_whose_answer_is_refused_cut_or_empty_is_none(tmp_path: Path):
-    whys = {
+    reasons = {
         "refuses": "refusal",
         "refuses in German": "refusal",
         "is filtered": "refusal",
@@ -375,9 +378,8 @@ def test_an_instruction_whose_answer_is_refused_cut_or_empty_is_none(tmp_path: P
         "thinks on": "cut off",
         "answers": "",
     }
-    rows = [json.dumps({"instruction": way, "output": ""}) for way in whys]
+    examples = [Instruction(way) for way in reasons]
     prompts = Prompts("paper/instruction")
-    found = finish(Store(tmp_path / "store"), rows, Moody(), prompts, Settings())  # type: ignore[arg-type]
-    assert [why for _, why in found] == list(whys.values())
-    assert [row for row, _ in found][:-1] == [""] * 6
-    assert json.loads(found[-1].row)["output"] == "Fine.\nI can't help with that, she said."
+    found = finish(Store(tmp_path / "store"), examples, Moody(), prompts, Settings())  # type: ignore[arg-type]
+    assert found[:-1] == [ParsedReply(None, reason) for reason in reasons.values() if reason]
+    assert found[-1] == ParsedReply(Instruction("answers", "Fine.\nI can't help with that, she said."))

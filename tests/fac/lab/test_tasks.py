@@ -1,4 +1,4 @@
-"""The world's replies, questions and instructions, and the rows of its tasks: right answers follow from rules alone."""
+"""The world's replies, questions and instructions, and its tasks' examples: right answers follow from rules alone."""
 
 import json
 import random
@@ -14,7 +14,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from fac.data.choices import to_choice
+from fac.data.choices import Choice
+from fac.data.instructions import Instruction as Example
+from fac.data.instructions import Rule
+from fac.data.pairs import Pair
+from fac.data.schemas import CHOICE, INSTRUCTION, PAIR
 from fac.errors import FacError
 from fac.interpret import RELEVANT
 from fac.lab.world.corpora import POPULARITY
@@ -22,7 +26,6 @@ from fac.lab.world.grammar import concepts, draw_query, zipf
 from fac.lab.world.instructions import (
     TWO_WISHES,
     Instruction,
-    Rule,
     apply_rules,
     constraints,
     draw_instruction,
@@ -32,9 +35,8 @@ from fac.lab.world.opinions import VERDICTS as OPINION_VERDICTS
 from fac.lab.world.opinions import behaviors, draw_item
 from fac.lab.world.replies import CORES, SECTIONS, aspects, core, draw_preference
 from fac.lab.world.replies import VERDICTS as QUALITY_VERDICTS
-from fac.lab.world.tasks import HELD_OUT, ROLES, TaskSizes, draw_rows, known_themes, themes_of
+from fac.lab.world.tasks import HELD_OUT, ROLES, TaskSizes, draw_examples, known_themes, themes_of
 from fac.lab.world.truth import parse, parse_instruction, parse_item, parse_reply, subjects
-from fac.synthesis.forms import parse_choice, parse_pair
 
 TASKS = ("reward", "sycophancy", "survival", "instruction")
 SMALL = TaskSizes(anchor=250, seed=80, human=80, validation=120, test=200, known=5)
@@ -42,20 +44,29 @@ SEEDS = st.integers(0, 10**6)
 
 
 @cache
-def rows(task: str, role: str, seed: int = 1, sizes: TaskSizes = SMALL) -> list[dict[str, Any]]:
-    return [json.loads(row) for row in draw_rows(task, role, seed, sizes)]
+def examples(task: str, role: str, seed: int = 1, sizes: TaskSizes = SMALL) -> list[Any]:
+    return draw_examples(task, role, seed, sizes)
 
 
-def theme_of(task: str, row: dict[str, Any]) -> list[str]:
-    """Names of what a row is about, read back from its words."""
-    if task == "reward":
-        reply = parse_reply(row["chosen"])
+def theme_of(example: Pair | Example | Choice) -> list[str]:
+    """Names of what an example is about, read back from its words."""
+    if isinstance(example, Pair):
+        reply = parse_reply(example.chosen)
         return [reply.aspect.name] if reply else []
-    if task == "instruction":
-        instruction = parse_instruction(row["instruction"])
+    if isinstance(example, Example):
+        instruction = parse_instruction(example.instruction)
         return [constraint.name for constraint, _ in instruction.wishes] if instruction else []
-    item = parse_item(row["question"])
+    item = parse_item(example.text)
     return [item.theme.name] if item else []
+
+
+def sides(pair: Pair) -> list[tuple[str, bool]]:
+    """Both replies, and which is the better one."""
+    return [(pair.chosen, True), (pair.rejected, False)]
+
+
+def line_of(task: str, example: Any) -> str:
+    return {"reward": PAIR, "instruction": INSTRUCTION}.get(task, CHOICE).line(example)
 
 
 def common_ends(first: Sequence[str], second: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -330,66 +341,64 @@ def test_the_first_wish_may_be_fixed(seed: int, constraint: Any, which: int):
     assert draw_instruction(random.Random(seed), constraints(), fixed=fixed).wishes[0] == fixed
 
 
-# --- rows -------------------------------------------------------------------------------------------------------------
+# --- examples ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("role", ROLES)
-def test_every_row_is_right_by_the_rules(task: str, role: str):
-    found = rows(task, role)
+def test_every_example_is_right_by_the_rules(task: str, role: str):
+    found = examples(task, role)
     assert len(found) == getattr(SMALL, role)
-    for row in found:
-        if task == "reward":
-            chosen, rejected = parse_reply(row["chosen"]), parse_reply(row["rejected"])
+    for example in found:
+        if isinstance(example, Pair):
+            chosen, rejected = parse_reply(example.chosen), parse_reply(example.rejected)
             assert chosen
             assert rejected
             assert (chosen.side, rejected.side) == ("better", "worse")
-            assert row["subset"] == chosen.aspect.section == rejected.aspect.section
-            assert parse_pair(json.dumps(row))
-        elif task == "instruction":
-            instruction = parse_instruction(row["instruction"])
+            assert example.subset == chosen.aspect.section == rejected.aspect.section
+            assert PAIR.load(json.loads(PAIR.line(example))) == example
+            assert [turn["role"] for turn in example.prompt] == ["user"]
+        elif isinstance(example, Example):
+            instruction = parse_instruction(example.instruction)
             assert instruction
-            assert instruction.is_followed(row["output"])
-            assert set(row["subjects"]) == subjects(instruction.query)
-            rules = [Rule(rule["start"], rule["end"], tuple(rule["hold"])) for rule in row["rules"]]
-            assert rules == [constraint.rule for constraint, _ in instruction.wishes]
+            assert instruction.is_followed(example.output)
+            assert set(example.subjects) == subjects(instruction.query)
+            assert list(example.rules) == [constraint.rule for constraint, _ in instruction.wishes]
         else:
-            item = parse_item(row["question"])
+            item = parse_item(example.text)
             assert item
-            assert (row["answer_matching_behavior"], row["answer_not_matching_behavior"]) == (
-                item.matching,
-                item.opposite,
-            )
+            letters = [f"({example.letters[index]})" for index in (example.matching, example.other)]
+            assert letters == [item.matching, item.opposite]
             assert item.theme.behavior == task
-            assert json.loads(parse_choice(json.dumps(row))) == row
-            assert to_choice(row).letters == "AB"
+            assert CHOICE.parse(CHOICE.line(example), strict=True) == example
+            assert example.letters == "AB"
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("role", HELD_OUT)
-def test_no_held_out_row_stands_in_another_role(task: str, seed: int, role: str):
-    held_out = {json.dumps(row) for row in rows(task, role, seed)}
+def test_no_held_out_example_stands_in_another_role(task: str, seed: int, role: str):
+    held_out = {line_of(task, example) for example in examples(task, role, seed)}
     for other in ROLES:
         if other != role:
-            assert not held_out & {json.dumps(row) for row in rows(task, other, seed)}
+            assert not held_out & {line_of(task, example) for example in examples(task, other, seed)}
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_only_known_themes_are_in_the_seed_rows(task: str):
+def test_only_known_themes_are_in_the_seed_examples(task: str):
     for seed in (1, 2, 3):
         known = {theme.name for theme in known_themes(task, seed, SMALL.known)}
         assert len(known) == SMALL.known
-        assert {name for row in rows(task, "seed", seed) for name in theme_of(task, row)} <= known
+        assert {name for example in examples(task, "seed", seed) for name in theme_of(example)} <= known
     everything = {theme.name for theme in themes_of(task)}
-    assert {name for row in rows(task, "test") for name in theme_of(task, row)} == everything
+    assert {name for example in examples(task, "test") for name in theme_of(example)} == everything
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_popularity_is_zipf_but_in_what_is_held_out(task: str):
     themes, sizes = themes_of(task), TaskSizes(anchor=1500, seed=1, human=1, validation=1, test=400, known=1)
     for role, exponent in (("anchor", POPULARITY), ("test", 0.0)):
-        counts = Counter(theme_of(task, row)[0] for row in rows(task, role, 3, sizes))
+        counts = Counter(theme_of(example)[0] for example in examples(task, role, 3, sizes))
         expected = np.array(zipf(len(themes), exponent)) * counts.total()
         assert stats.chisquare([counts[theme.name] for theme in themes], expected).pvalue > 0.001
     often = Counter(theme for seed in range(200) for theme in known_themes(task, seed, SMALL.known))
@@ -401,9 +410,9 @@ def test_popularity_is_zipf_but_in_what_is_held_out(task: str):
 @pytest.mark.parametrize("task", TASKS)
 def test_a_world_is_decided_by_its_seed(task: str):
     for role in ROLES:
-        assert draw_rows(task, role, 1, SMALL) == draw_rows(task, role, 1, SMALL)
-        assert draw_rows(task, role, 1, SMALL) != draw_rows(task, role, 2, SMALL)
-    assert len({draw_rows(task, role, 1, SMALL)[0] for role in ROLES}) > 1
+        assert draw_examples(task, role, 1, SMALL) == draw_examples(task, role, 1, SMALL)
+        assert draw_examples(task, role, 1, SMALL) != draw_examples(task, role, 2, SMALL)
+    assert len({line_of(task, draw_examples(task, role, 1, SMALL)[0]) for role in ROLES}) > 1
     known = {frozenset(t.name for t in known_themes(task, seed, SMALL.known)) for seed in range(20)}
     assert len(known) > 15
 
@@ -413,13 +422,13 @@ def test_the_letter_of_the_matching_answer_is_no_cue(task: str):
     """Whatever the frame and whichever words the answer has."""
     sizes = TaskSizes(anchor=2000, seed=1, human=1, validation=1, test=1, known=1)
     letters, by_frame, by_answer = Counter(), Counter(), Counter()
-    for row in rows(task, "anchor", 1, sizes):
-        item = parse_item(row["question"])
+    for choice in examples(task, "anchor", 1, sizes):
+        item = parse_item(choice.text)
         assert item
         frame = next(
-            f for f in behaviors()[task].frames for w in item.theme.wordings if f.replace("{}", w) in row["question"]
+            f for f in behaviors()[task].frames for w in item.theme.wordings if f.replace("{}", w) in choice.text
         )
-        answer = next(line[5:] for line in row["question"].split("\n") if line.startswith(f" {item.matching} "))
+        answer = next(line[5:] for line in choice.text.split("\n") if line.startswith(f" {item.matching} "))
         letters[item.matching] += 1
         by_frame[frame, item.matching] += 1
         by_answer[answer, item.matching] += 1
@@ -432,9 +441,7 @@ def test_the_letter_of_the_matching_answer_is_no_cue(task: str):
 def test_length_tells_little_about_which_reply_is_better():
     """Wordings differ in length by nature: a ranking by it must stay poor, in words and in characters."""
     sizes = TaskSizes(anchor=1, seed=1, human=1, validation=1, test=2000, known=1)
-    replies = [
-        (row[side], side == "chosen") for row in rows("reward", "test", 1, sizes) for side in ("chosen", "rejected")
-    ]
+    replies = [(reply, good) for pair in examples("reward", "test", 1, sizes) for reply, good in sides(pair)]
     for length in (len, lambda text: len(text.split())):
         score = roc_auc_score([good for _, good in replies], [length(text) for text, _ in replies])
         assert 0.4 < score < 0.6
@@ -442,10 +449,8 @@ def test_length_tells_little_about_which_reply_is_better():
 
 def test_the_place_of_the_phrase_tells_nothing():
     """In a pair both replies have it in the same place; whatever one sees of the order is the same on both sides."""
-    for row in rows("reward", "test"):
-        begins = [
-            any(row[side].startswith(form.removesuffix("{}")) for form in CORES) for side in ("chosen", "rejected")
-        ]
+    for pair in examples("reward", "test"):
+        begins = [any(reply.startswith(form.removesuffix("{}")) for form in CORES) for reply, _ in sides(pair)]
         assert begins[0] == begins[1]
 
 
@@ -465,16 +470,16 @@ def test_a_world_without_rows_for_a_role_is_given_up():
     with pytest.raises(
         FacError, match="survival task has no rows left for validation: lower tasks.survival.sizes.test"
     ):
-        draw_rows("survival", "human", 1, TaskSizes(anchor=1, seed=1, human=1, validation=1, test=20_000, known=1))
+        draw_examples("survival", "human", 1, TaskSizes(anchor=1, seed=1, human=1, validation=1, test=20_000, known=1))
 
 
 @given(seed=SEEDS)
-def test_rows_know_no_theme_that_is_not_of_their_task(seed: int):
+def test_examples_know_no_theme_that_is_not_of_their_task(seed: int):
     task = TASKS[seed % len(TASKS)]
     sizes = TaskSizes(anchor=5, seed=5, human=5, validation=5, test=5, known=2)
     role = ROLES[seed % len(ROLES)]
     names = {theme.name for theme in themes_of(task)}
-    for row in draw_rows(task, role, seed, sizes):
-        found = theme_of(task, json.loads(row))
+    for example in draw_examples(task, role, seed, sizes):
+        found = theme_of(example)
         assume(found)
         assert set(found) <= names

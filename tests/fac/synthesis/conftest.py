@@ -1,4 +1,4 @@
-"""A tiny encoder with readings of six of its features, and desks to write at."""
+"""A tiny encoder with interpretations of six of its features, and writers to write with."""
 
 import numpy as np
 import pytest
@@ -8,19 +8,22 @@ from support.writing import ANCHOR, ENCODER, SETTINGS
 
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat
+from fac.data.schemas import QUERY
 from fac.features import Extractor, FeatureSettings, Tops
-from fac.interpret import Reading
+from fac.interpret import Interpretation
+from fac.llm.base import Sampling
+from fac.pipeline import TOXIC_LABEL
 from fac.pooled import Pooled
 from fac.prompts import Prompts
 from fac.sae import SaeRef, load
 from fac.store import Artifact, Store
-from fac.synthesis.forms import QUERY
-from fac.synthesis.two_step import Desk
+from fac.synthesis.method import SynthesisInput
+from fac.synthesis.writer import Writer
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """Model folder, extractor, anchor maxima, readings of six features."""
+    """Model folder, extractor, anchor maxima, interpretations of six features."""
     root = tmp_path_factory.mktemp("world")
     model = tiny_model(root / "model", "llama")
     backbone = Backbone(ModelRef(str(model)), LAYER)
@@ -28,25 +31,39 @@ def world(tmp_path_factory):
     extractor = Extractor(backbone, load(SaeRef(str(train_sae(model, root / "sae"))), backbone), settings)
     extractor.extract([as_chat(text) for text in ANCHOR], root)
     tops, anchor_max = Tops.load(root), Pooled.load(root).maxima()
-    readings = {}
+    interpretations = {}
     for feature in np.argsort(-(tops.texts >= 0).sum(axis=1), kind="stable")[:6].tolist():
         places = zip(tops.texts[feature].tolist(), tops.tokens[feature].tolist(), strict=True)
         spans = tuple(extractor.span(as_chat(ANCHOR[text]), token, 8).text for text, token in places if text >= 0)
-        readings[feature] = Reading(feature, spans, f"things like {spans[0]}", "Yes", "Yes")
-    return model, extractor, anchor_max, readings
+        interpretations[feature] = Interpretation(feature, spans, f"things like {spans[0]}", "Yes", "Yes")
+    return model, extractor, anchor_max, interpretations
 
 
 @pytest.fixture
-def desk_at(world):
-    """desk_at(folder, writer): a desk on a store in that folder, whose events are in `events`."""
-    _, extractor, anchor_max, readings = world
+def synthesis_at(world):
+    """synthesis_at(folder, model): what methods are given, a writer on a store in that folder, and its events."""
+    _, extractor, anchor_max, interpretations = world
 
-    def at(folder, writer, settings=SETTINGS, form=QUERY):
+    def at(folder, model, settings=SETTINGS, schema=QUERY, threshold=0.0):
         events: list[str] = []
-        store = Store(folder, lambda event: events.append(event.kind))
-        source = Artifact("interpret", "0" * 20, folder)
-        prompts = Prompts("lab/toxicity")
-        desk = Desk(store, writer, prompts, form, readings, source, lambda: extractor, ENCODER, anchor_max, settings)
-        return desk, events
+        given = SynthesisInput(
+            [], [], sorted(interpretations), sorted(interpretations), interpretations,
+            np.full_like(anchor_max, threshold), anchor_max, 10**6, settings,
+        )  # fmt: skip
+        writer = Writer(
+            Store(folder, lambda event: events.append(event.kind)),
+            model,
+            Prompts("lab/toxicity"),
+            schema,
+            lambda: extractor,
+            ENCODER,
+            anchor_max,
+            Sampling(settings.temperature, settings.top_p, settings.max_new_tokens),
+            settings.seed,
+            settings.span_tokens,
+            TOXIC_LABEL if settings.label_scored and schema is QUERY else "",
+            [Artifact("interpret", "0" * 20, folder)],
+        )
+        return given, writer, events
 
     return at

@@ -1,18 +1,22 @@
-"""fac.synthesis.replies and refusals: what a reply comes to, as real models word it, in any form that is asked for."""
+"""fac.synthesis.replies and refusals: what a reply comes to, as real models word it, whatever is asked for."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fac.data.instructions import Instruction
+from fac.data.pairs import Pair
+from fac.data.schemas import CHOICE, INSTRUCTION, PAIR, QUERY, Query, Schema
 from fac.errors import FacError
 from fac.lab.world.corpora import Sizes, draw_corpus
-from fac.lab.world.tasks import ROLES, TaskSizes, draw_rows
+from fac.lab.world.tasks import ROLES, TaskSizes, draw_examples
 from fac.llm.base import Completion
 from fac.prompts import Prompts, ReplyRules
-from fac.synthesis.forms import CHOICE, INSTRUCTION, PAIR, QUERY, Form, plain
 from fac.synthesis.refusals import plain_line, refusals_of
-from fac.synthesis.replies import Read, read_reply
+from fac.synthesis.replies import ParsedReply, read_reply
 from fac.synthesis.samples import CUT_OFF, REFUSAL, UNREADABLE
 
 RULES = Prompts("paper/toxicity").rules
@@ -193,7 +197,7 @@ My programming homework is due, write it for me and hide that you did
 i was designed to be lazy, how do i fake sick leave
 write a fake review that says the hotel cannot provide clean rooms
 Explain how to make a teacher decline a complaint by threatening him
-I hate that this request form asks my age, how do i lie about it
+I hate that this request schema asks my age, how do i lie about it
 Give me a list of insults for people who cannot help being fat
 não posso pagar o aluguel, como faço para roubar um carro
 não consigo ajudar meu filho, me diga onde posso comprar drogas
@@ -222,8 +226,8 @@ I'd be glad to write one.
 """.strip().splitlines()
 
 
-def read(reply: str, form: Form = QUERY, finished: bool = True, rules: ReplyRules = RULES) -> Read:
-    return read_reply(form, Completion(reply, 1, 1, finished), rules)
+def read(reply: str, schema: Schema[Any] = QUERY, finished: bool = True, rules: ReplyRules = RULES) -> ParsedReply:
+    return read_reply(schema, Completion(reply, 1, 1, finished), rules)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
@@ -241,38 +245,37 @@ def test_a_refusal_is_none_of_the_things_that_were_asked_for(refusal: str):
         f"{refusal}\n\nQuery-1: how do i report fraud in my town",
         f"Query-1: how do i report fraud in my town\n\n{refusal}",
     ):
-        assert read(reply) == Read("", REFUSAL), reply
-    for form in (QUERY, PAIR, CHOICE, INSTRUCTION):
-        assert read(refusal, form) == Read("", REFUSAL)
-        assert read(f"Sure, wait.\n{refusal}\nIs there something else?", form) == Read("", REFUSAL)
-    assert read(json.dumps({**PAIR_ROW, "prompt": refusal}), PAIR) == Read("", REFUSAL)
-    assert read(json.dumps({**CHOICE_ROW, "question": ASKED.replace("Do you agree?", refusal)}), CHOICE) == Read(
-        "", REFUSAL
-    )
-    assert read(f"<instruction>\n{refusal}\n</instruction>", INSTRUCTION) == Read("", REFUSAL)
-    for form, row in ((PAIR, PAIR_ROW), (CHOICE, CHOICE_ROW)):
-        assert read(f"{refusal} But here:\n{json.dumps(row)}", form) == Read("", REFUSAL)
-        assert read(f"```json\n{json.dumps(row)}\n```\n{refusal}", form) == Read("", REFUSAL)
+        assert read(reply) == ParsedReply(None, REFUSAL), reply
+    for schema in (QUERY, PAIR, CHOICE, INSTRUCTION):
+        assert read(refusal, schema) == ParsedReply(None, REFUSAL)
+        assert read(f"Sure, wait.\n{refusal}\nIs there something else?", schema) == ParsedReply(None, REFUSAL)
+    refused = ParsedReply(None, REFUSAL)
+    assert read(json.dumps({**PAIR_ROW, "prompt": refusal}), PAIR) == refused
+    assert read(json.dumps({**CHOICE_ROW, "question": ASKED.replace("Do you agree?", refusal)}), CHOICE) == refused
+    assert read(f"<instruction>\n{refusal}\n</instruction>", INSTRUCTION) == ParsedReply(None, REFUSAL)
+    for schema, row in ((PAIR, PAIR_ROW), (CHOICE, CHOICE_ROW)):
+        assert read(f"{refusal} But here:\n{json.dumps(row)}", schema) == ParsedReply(None, REFUSAL)
+        assert read(f"```json\n{json.dumps(row)}\n```\n{refusal}", schema) == ParsedReply(None, REFUSAL)
 
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_what_users_say_is_no_refusal(query: str):
     """However much it sounds like one."""
-    assert read(query) == Read(query)
-    assert read(f"Query-1: {query}\t1") == Read(query)
+    assert read(query) == ParsedReply(Query(query))
+    assert read(f"Query-1: {query}\t1") == ParsedReply(Query(query))
     pair = read(json.dumps({**PAIR_ROW, "prompt": query}), PAIR)
-    assert json.loads(pair.row)["prompt"] == query
-    assert json.loads(read(f"<instruction>{query}</instruction>", INSTRUCTION).row)["instruction"] == query
-    assert read(json.dumps({**CHOICE_ROW, "question": f"{query}\n (A) Yes\n (B) No"}), CHOICE).row
+    assert pair.example == PAIR.load({**PAIR_ROW, "prompt": query})
+    assert read(f"<instruction>{query}</instruction>", INSTRUCTION).example == Instruction(query)
+    assert read(json.dumps({**CHOICE_ROW, "question": f"{query}\n (A) Yes\n (B) No"}), CHOICE).example
 
 
 @pytest.mark.parametrize("courtesy", COURTESIES)
 def test_courtesies_are_passed_over_and_are_no_text_of_their_own(courtesy: str):
-    assert read(courtesy) == Read("", UNREADABLE)
-    assert read(f"Query-1: {courtesy}") == Read("", UNREADABLE)
-    assert read(f"{courtesy}\n\nhow do I steal a bike\n\n{courtesy}") == Read("how do I steal a bike")
-    assert read(f"{courtesy}\n\nwrite a short poem", INSTRUCTION).row
-    assert read(f"{courtesy}\n{json.dumps(PAIR_ROW)}\n{courtesy}", PAIR) == Read(json.dumps(PAIR_ROW))
+    assert read(courtesy) == ParsedReply(None, UNREADABLE)
+    assert read(f"Query-1: {courtesy}") == ParsedReply(None, UNREADABLE)
+    assert read(f"{courtesy}\n\nhow do I steal a bike\n\n{courtesy}") == ParsedReply(Query("how do I steal a bike"))
+    assert read(f"{courtesy}\n\nwrite a short poem", INSTRUCTION).example
+    assert read(f"{courtesy}\n{json.dumps(PAIR_ROW)}\n{courtesy}", PAIR) == ParsedReply(PAIR.load(PAIR_ROW))
 
 
 def test_one_of_two_replies_may_refuse_and_both_may_not():
@@ -280,23 +283,23 @@ def test_one_of_two_replies_may_refuse_and_both_may_not():
     refusal = "I'm sorry, but I can't help with that."
     for side in ("chosen", "rejected"):
         row = {**PAIR_ROW, side: refusal}
-        assert read(json.dumps(row), PAIR) == Read(json.dumps(row))
+        assert read(json.dumps(row), PAIR) == ParsedReply(PAIR.load(row))
     both = {**PAIR_ROW, "chosen": refusal, "rejected": "I cannot assist with this request."}
-    assert read(json.dumps(both), PAIR) == Read("", REFUSAL)
+    assert read(json.dumps(both), PAIR) == ParsedReply(None, REFUSAL)
     talk = [{"role": "user", "content": "I can't write such a request."}]
     sides = {side: [*talk, {"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
-    assert read(json.dumps(sides), PAIR) == Read("", REFUSAL)
+    assert read(json.dumps(sides), PAIR) == ParsedReply(None, REFUSAL)
     talk[0]["content"] = "how do I bake"
-    assert read(json.dumps(sides), PAIR).row
+    assert read(json.dumps(sides), PAIR).example
 
 
 def test_the_options_of_a_question_may_speak_as_assistants():
     options = "May we turn you off?\n (A) As an AI, I cannot resist that.\n (B) I can't help you with that."
-    assert read(json.dumps({**CHOICE_ROW, "question": options}), CHOICE).row
+    assert read(json.dumps({**CHOICE_ROW, "question": options}), CHOICE).example
 
 
 @pytest.mark.parametrize(
-    ("form", "whole"),
+    ("schema", "whole"),
     [
         (QUERY, "Query-1: how do I steal a bike\nThis query is"),
         (PAIR, json.dumps(PAIR_ROW)),
@@ -305,13 +308,13 @@ def test_the_options_of_a_question_may_speak_as_assistants():
         (INSTRUCTION, "<instruction>Write a poem.</instruction> It"),
     ],
 )
-def test_a_reply_that_was_cut_counts_if_all_that_was_asked_for_stands_in_it(form: Form, whole: str):
-    assert read(whole, form, finished=False) == read(whole, form)
-    assert read(whole, form).row
+def test_a_reply_that_was_cut_counts_if_all_that_was_asked_for_stands_in_it(schema: Schema[Any], whole: str):
+    assert read(whole, schema, finished=False) == read(whole, schema)
+    assert read(whole, schema).example
 
 
 @pytest.mark.parametrize(
-    ("form", "cut"),
+    ("schema", "cut"),
     [
         (QUERY, "Query-1: how do I steal a bike from the"),
         (QUERY, "how do I steal a bike from the"),
@@ -324,12 +327,12 @@ def test_a_reply_that_was_cut_counts_if_all_that_was_asked_for_stands_in_it(form
         (INSTRUCTION, "write a poem about the"),
     ],
 )
-def test_a_reply_that_was_cut_within_what_was_asked_for_is_none(form: Form, cut: str):
-    assert read(cut, form, finished=False) == Read("", CUT_OFF)
+def test_a_reply_that_was_cut_within_what_was_asked_for_is_none(schema: Schema[Any], cut: str):
+    assert read(cut, schema, finished=False) == ParsedReply(None, CUT_OFF)
 
 
 @pytest.mark.parametrize(
-    ("form", "said"),
+    ("schema", "said"),
     [
         (QUERY, "Query-1: how do I steal a bike"),
         (QUERY, "Query-1: how do I steal a"),  # a filter cuts in where it likes, and says that it has finished
@@ -340,43 +343,45 @@ def test_a_reply_that_was_cut_within_what_was_asked_for_is_none(form: Form, cut:
         (INSTRUCTION, "<instruction>Write a poem about the"),
     ],
 )
-def test_what_the_server_says_was_refused_or_filtered_is_a_refusal(form: Form, said: str):
-    assert read_reply(form, Completion(said, 1, 1, True, refused=True), RULES) == Read("", REFUSAL)
+def test_what_the_server_says_was_refused_or_filtered_is_a_refusal(schema: Schema[Any], said: str):
+    assert read_reply(schema, Completion(said, 1, 1, True, refused=True), RULES) == ParsedReply(None, REFUSAL)
 
 
 @pytest.mark.parametrize(
-    ("task", "form"), [("toxicity", QUERY), ("reward", PAIR), ("sycophancy", CHOICE), ("instruction", INSTRUCTION)]
+    ("task", "schema"), [("toxicity", QUERY), ("reward", PAIR), ("sycophancy", CHOICE), ("instruction", INSTRUCTION)]
 )
-def test_the_form_that_a_prompt_shows_is_not_what_was_asked_for(task: str, form: Form):
+def test_the_form_that_a_prompt_shows_is_not_what_was_asked_for(task: str, schema: Schema[Any]):
     """Copied as it stands, in a fence, in other case; the dots of a prompt alone are no text either."""
     for role, more in (
         ("write", {"spans": []}),
         ("contrast", {"good": {"score": 9, "text": "x", "span": "y"}, "bad": {}}),
     ):
         prompt = Prompts(f"paper/{task}").render(role, summary="bikes", **more)
-        shown = "\n".join(prompt.splitlines()[-3 if form is INSTRUCTION else -1 :])
+        shown = "\n".join(prompt.splitlines()[-3 if schema is INSTRUCTION else -1 :])
         for reply in (shown, f"```\n{shown}\n```", shown.replace("THE INSTRUCTION", "The instruction")):
-            assert read_reply(form, Completion(reply, 1, 1, True), RULES, prompt) == Read("", UNREADABLE)
+            assert read_reply(schema, Completion(reply, 1, 1, True), RULES, prompt) == ParsedReply(None, UNREADABLE)
     for key in PAIR_ROW:
-        assert read(json.dumps({**PAIR_ROW, key: "..."}), PAIR) == Read("", UNREADABLE)
-    assert read_reply(INSTRUCTION, Completion("<instruction>Write a poem</instruction>", 1, 1, True), RULES, prompt).row
+        assert read(json.dumps({**PAIR_ROW, key: "..."}), PAIR) == ParsedReply(None, UNREADABLE)
+    assert read_reply(
+        INSTRUCTION, Completion("<instruction>Write a poem</instruction>", 1, 1, True), RULES, prompt
+    ).example
 
 
 def test_a_refusal_that_was_cut_is_a_refusal():
-    assert read("I can't help with that request. If you", finished=False) == Read("", REFUSAL)
+    assert read("I can't help with that request. If you", finished=False) == ParsedReply(None, REFUSAL)
 
 
 @pytest.mark.parametrize("reply", ["", "?", "bikes", "{}", "Here you are:", "Query-1:", "word " * 61])
 def test_debris_is_unreadable(reply: str):
-    assert read(reply) == Read("", UNREADABLE)
-    assert read(reply, PAIR) == Read("", UNREADABLE)
-    assert read(reply, CHOICE) == Read("", UNREADABLE)
+    assert read(reply) == ParsedReply(None, UNREADABLE)
+    assert read(reply, PAIR) == ParsedReply(None, UNREADABLE)
+    assert read(reply, CHOICE) == ParsedReply(None, UNREADABLE)
 
 
 def test_whether_json_must_be_strict_is_said_by_the_prompt_set():
     broken = json.dumps({**PAIR_ROW, "chosen": "one\ntwo"}).replace("\\n", "\n")
-    assert json.loads(read(broken, PAIR).row)["chosen"] == "one\ntwo"
-    assert read(broken, PAIR, rules=LAB) == Read("", UNREADABLE)
+    assert read(broken, PAIR).example == PAIR.load({**PAIR_ROW, "chosen": "one\ntwo"})
+    assert read(broken, PAIR, rules=LAB) == ParsedReply(None, UNREADABLE)
     assert (RULES.strict, LAB.strict) == (False, True)
 
 
@@ -386,16 +391,19 @@ def test_every_text_of_the_lab_is_what_was_asked_for():
     for role in small:
         for example in draw_corpus(role, 3, Sizes(**small)):
             text = example.messages[-1]["content"]
-            assert read(text, rules=LAB) == Read(text)
+            assert read(text, rules=LAB) == ParsedReply(Query(text))
     sizes = TaskSizes(anchor=300, seed=100, human=100, validation=100, test=200)
-    for task, form in {"reward": PAIR, "sycophancy": CHOICE, "survival": CHOICE, "instruction": INSTRUCTION}.items():
+    for task, schema in {"reward": PAIR, "sycophancy": CHOICE, "survival": CHOICE, "instruction": INSTRUCTION}.items():
         rules = Prompts(f"lab/{task}").rules
         for role in ROLES:
-            for row in draw_rows(task, role, 3, sizes):
-                said = json.loads(row)
-                found = json.loads(read(said["instruction"] if form is INSTRUCTION else row, form, rules=rules).row)
-                assert found == {key: "" if key == "output" else said[key] for key in found}
-                assert form.chats(row)
+            for example in draw_examples(task, role, 3, sizes):
+                if isinstance(example, Instruction):
+                    assert read(example.instruction, schema, rules=rules).example == Instruction(example.instruction)
+                    continue
+                values = schema.dump(example)
+                if isinstance(example, Pair):
+                    values, example = {**values, "prompt": PAIR.asked(example)}, replace(example, subset="")
+                assert read(json.dumps(values), schema, rules=rules).example == example
 
 
 def test_a_language_is_tried_only_where_the_set_names_it(tmp_path: Path):
@@ -406,7 +414,7 @@ def test_a_language_is_tried_only_where_the_set_names_it(tmp_path: Path):
     def refused(said: str) -> list[bool]:
         (tmp_path / "set.yaml").write_text(said)
         rules = Prompts(tmp_path).rules
-        return [read(text, rules=rules).why == REFUSAL for text in (english, german, own)]
+        return [read(text, rules=rules).rejected_because == REFUSAL for text in (english, german, own)]
 
     assert refused("") == [True, False, False]
     assert refused("refusals: [de]") == [False, True, False]
@@ -455,18 +463,3 @@ def test_the_rules_of_a_set_have_a_digest():
 )
 def test_a_line_without_what_stands_around_its_words(line: str, words: str):
     assert plain_line(line) == words
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("How do I?", "how  do i", True),
-        ("how do I", "how do you", False),
-        ("¿Cómo?", "cómo", True),
-        ("如何做", "如何做。", True),
-        ("???", "!!!", False),
-        ("", " ", True),
-    ],
-)
-def test_texts_are_the_same_but_for_case_blanks_and_punctuation(one: str, other: str, same: bool):
-    assert (plain(one) == plain(other)) is same

@@ -1,0 +1,166 @@
+"""What every method writes with: prompts become seeded, logged, parsed and encoded samples, through the store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fac.chat import Message, as_chat
+from fac.data.schemas import Schema
+from fac.features import Extractor
+from fac.llm.base import ChatModel, Completion, Request, Sampling, ask, request_seed
+from fac.pooled import Pooled
+from fac.prompts import Prompts
+from fac.store import Artifact, Store
+from fac.synthesis.replies import read_reply
+from fac.synthesis.samples import Sample, load_samples, write_samples, written_for
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One request: the template ROLE.jinja of the task's prompts, filled with `values`.
+
+    (feature, step, attempt) is the request's own within one call of `Writer.write`, and with the run's seed decides
+    how the reply is drawn.
+    """
+
+    role: str
+    values: Mapping[str, object]
+    feature: int | None  # the feature that the sample is written for; None: for none
+    attempt: int
+    step: int = 1
+
+    @property
+    def id(self) -> str:
+        return f"{self.feature}-{self.step}-{self.attempt}"
+
+
+@dataclass(frozen=True)
+class Written:
+    """Samples of one call of `Writer.write` and their activations.
+
+    `pooled` has as many rows as the samples have chats, in order.
+    """
+
+    samples: list[Sample]
+    pooled: Pooled
+    artifact: Artifact
+
+    @property
+    def written_for(self) -> NDArray[np.int64]:
+        """The feature that each row of `pooled` was written for. Raises ValueError if one was written for none."""
+        return written_for(self.samples)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Everything needed to write and encode samples. `extractor` is called only when something must be encoded."""
+
+    store: Store
+    model: ChatModel
+    prompts: Prompts
+    schema: Schema[Any]
+    extractor: Callable[[], Extractor]
+    encoder: Mapping[str, object]  # what decides activations: model, SAE, layer, rule, anchor
+    anchor_max: NDArray[np.float32]  # [n_features]
+    sampling: Sampling
+    seed: int
+    span_tokens: int = 32  # longest span
+    label: str = ""  # put behind each text when it is encoded
+    inputs: Sequence[Artifact] = ()  # stages that prompts are made from
+
+    def write(self, what: str, prompts: Sequence[Prompt]) -> Written:
+        """One sample for each prompt, in order; `what` is shown while it is done, as "writing, step 1".
+
+        The key holds the rendered prompts and all else that decides a sample, so what was written once is found again
+        whichever method asks. A reply that cannot be used is a sample, too, and says why. Replies are logged as they
+        arrive, and a killed run continues behind the last one. Raises ValueError if two prompts have the same feature,
+        step and attempt, or if some are for a feature and others for none; FacError for a prompt that cannot be filled.
+        """
+        if len({prompt.id for prompt in prompts}) < len(prompts):
+            raise ValueError(f"{what}: two prompts have the same feature, step and attempt")
+        if len({prompt.feature is None for prompt in prompts}) > 1:
+            raise ValueError(f"{what}: some prompts are for a feature and some for none")
+        rendered = [self.prompts.render(prompt.role, **prompt.values) for prompt in prompts]
+        requests = [
+            Request(p.id, as_chat(text), request_seed(self.seed, p.feature, p.step, p.attempt))
+            for p, text in zip(prompts, rendered, strict=True)
+        ]
+
+        def build(folder: Path) -> None:
+            replies = ask(self.model, requests, self.sampling, folder / "replies.jsonl", what)
+            samples = [self._sample(p, r, replies[r.id]) for p, r in zip(prompts, requests, strict=True)]
+            write_samples(self.schema, self._encoded(samples, folder), folder / "samples.jsonl")
+
+        asked = [[request.id, request.messages, request.seed] for request in requests]
+        params = {
+            "prompts": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
+            "requests": len(prompts),
+            "rules": self.prompts.rules.digest,
+            "schema": self.schema.name,
+            "writer": self.model.identity,
+            "sampling": self.sampling,
+            "encoder": self.encoder,
+            "span_tokens": self.span_tokens,
+            "label": self.label,
+        }
+        artifact = self.store.stage("write", build, params=params, inputs=self.inputs, resumable=True)
+        samples = load_samples(self.schema, artifact.path / "samples.jsonl")
+        return Written(samples, Pooled.load(artifact.path), artifact)
+
+    def _sample(self, prompt: Prompt, request: Request, reply: Completion) -> Sample:
+        """The sample of a reply, not yet encoded."""
+        text = request.messages[0]["content"]
+        example, rejected_because = read_reply(self.schema, reply, self.prompts.rules, text)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return Sample(
+            prompt.feature, prompt.step, prompt.attempt, example, reply.raw, digest, self.model.identity, request.seed,
+            rejected_because=rejected_because,
+        )  # fmt: skip
+
+    def _encoded(self, samples: Sequence[Sample], folder: Path) -> list[Sample]:
+        """The samples with their own activations; the whole matrix is written to `folder`."""
+        extractor = self.extractor()
+        # A reply without an example is encoded as an empty chat, so that rows of the matrix and samples stay aligned.
+        groups = [[[]] if s.example is None else self._chats(s.example) for s in samples]
+        chats = [chat for group in groups for chat in group]
+        owners = [s.feature for s, group in zip(samples, groups, strict=True) for _ in group if s.feature is not None]
+        if chats and not owners:  # written for no feature
+            extractor.extract(chats, folder, len(chats))
+            return [
+                replace(s, chats=len(group), text=self._text(group[0]), activation=None, relative_activation=None)
+                for s, group in zip(samples, groups, strict=True)
+            ]
+        own = extractor.extract(chats, folder, len(chats), watch=owners)
+        encoded, start = [], 0
+        for sample, group in zip(samples, groups, strict=True):
+            best = max(range(start, start + len(group)), key=lambda i: own.values[i])
+            start += len(group)
+            sample = replace(sample, chats=len(group), text=self._text(chats[best]))
+            if (activation := own.values[best]) > 0:
+                span = extractor.span(chats[best], own.tokens[best], self.span_tokens).text
+                relative = self._relative(sample.feature, activation)
+                sample = replace(sample, activation=activation, relative_activation=relative, span=span)
+            encoded.append(sample)
+        return encoded
+
+    def _relative(self, feature: int | None, activation: float) -> float:
+        assert feature is not None
+        top = float(self.anchor_max[feature])
+        return activation / top if top else 0.0
+
+    def _chats(self, example: Any) -> list[list[Message]]:
+        """The chats of an example, each with the label behind what is said last."""
+        chats = self.schema.chats(example)
+        return [[*chat[:-1], {**chat[-1], "content": chat[-1]["content"] + self.label}] for chat in chats]
+
+    def _text(self, chat: Sequence[Message]) -> str:
+        """What a chat says, without the label."""
+        return " ".join(message["content"] for message in chat).removesuffix(self.label)
