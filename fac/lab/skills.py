@@ -1,9 +1,8 @@
 """How well a lab model does the harness's jobs: `python -m fac.lab.skills [FOLDER]` prints a table, `--out` keeps it.
 
-Knows: what is right for every prompt of the pre-training writer, and how replies are read in the harness. It may read
-texts with the ground truth's parser, since it is a diagnostic: nothing that it computes goes back into a method. Does
-not know: features, corpora, how the model was trained. The prompts are drawn with a seed that no pre-training saw, so
-queries, spans and examples are new; the concepts and wordings are those of the world.
+It may read texts with the ground truth's parser, since it is a diagnostic: nothing that it computes goes back into a
+method (tests/test_imports.py). The prompts are drawn with a seed that no pre-training saw, so queries, spans and
+examples are new; the concepts and wordings are those of the world.
 """
 
 from __future__ import annotations

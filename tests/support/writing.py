@@ -1,10 +1,12 @@
 """A writer behind a wire that answers by rule, and the texts that it answers with."""
 
+import json
 import random
 
 from support.encoders import sentences
 
 from fac.llm.base import Completion
+from fac.synthesis.methods.fac import STEP_ONE, STEP_TWO, prompts_one, prompts_two
 from fac.synthesis.settings import Settings
 
 SETTINGS = Settings(n=3, m=2, max_new_tokens=20)
@@ -18,6 +20,13 @@ class BreakdownError(Exception):
 
 def sentence(seed):
     return random.Random(seed).choice(ANCHOR)
+
+
+def pair(seed):
+    """A preference pair; one in four replies is cut off."""
+    prompt, *replies = random.Random(seed).sample(ANCHOR, 3)
+    whole = json.dumps(dict(zip(("prompt", "chosen", "rejected"), (prompt, *replies), strict=True)))
+    return whole if seed % 4 else whole[:-1]
 
 
 class Echo:
@@ -34,3 +43,16 @@ class Echo:
         self.limit -= 1
         self.asked += requests
         return [Completion(self.reply(r.seed), 1, 1, True) for r in requests]
+
+
+def step_one(given, writer, features, attempts):
+    return writer.write(STEP_ONE, prompts_one(given, features, attempts))
+
+
+def first_step(synthesis, features, attempts):
+    given, writer, _ = synthesis
+    return step_one(given, writer, features, attempts)
+
+
+def step_two(given, writer, features, first):
+    return writer.write(STEP_TWO, prompts_two(given, features, first.samples, range(given.settings.m)))

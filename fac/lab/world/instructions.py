@@ -1,7 +1,6 @@
 """Instructions of the lab's world: a query with wishes for the form of the answer, each with a rule that code checks.
 
-Knows: the constraints (constraints.yaml), how an instruction and its right answer are drawn, and whether an answer
-follows a rule. Does not know: corpora, models.
+The constraints are in constraints.yaml.
 """
 
 from __future__ import annotations

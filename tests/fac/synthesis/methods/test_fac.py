@@ -1,29 +1,22 @@
-"""fac.synthesis.methods.fac, contrast and writer on a tiny writer and a tiny encoder, through a real store."""
+"""fac.synthesis.methods.fac: both steps on a real tiny writer and a tiny encoder, through a real store."""
 
 import hashlib
-import json
-import random
 from collections import Counter
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-from support.writing import ANCHOR, ENCODER, SETTINGS, BreakdownError, Echo
+from support.writing import SETTINGS, BreakdownError, Echo, pair, step_one, step_two
 
 from fac.backbone import ModelRef
-from fac.chat import as_chat
-from fac.data.schemas import PAIR, QUERY, Query
+from fac.data.schemas import PAIR, QUERY
 from fac.errors import FacError
 from fac.features import Tops
 from fac.llm.base import request_seed
 from fac.llm.transformers import TransformersChat
 from fac.pooled import Pooled
-from fac.prompts import Prompts
 from fac.synthesis.contrast import contrastive_pair
-from fac.synthesis.methods.fac import STEP_ONE, STEP_TWO, prompts_one, prompts_two
-from fac.synthesis.samples import UNREADABLE, Sample, load_samples, verify, written_for
-from fac.synthesis.writer import Prompt
+from fac.synthesis.samples import UNREADABLE, load_samples, verify, written_for
 
 
 class Recording(TransformersChat):
@@ -38,29 +31,9 @@ class Recording(TransformersChat):
         return [replace(reply, finished=True) for reply in super().chat(requests, sampling)]
 
 
-def pair(seed):
-    """A preference pair; one in four replies is cut off."""
-    prompt, *replies = random.Random(seed).sample(ANCHOR, 3)
-    whole = json.dumps(dict(zip(("prompt", "chosen", "rejected"), (prompt, *replies), strict=True)))
-    return whole if seed % 4 else whole[:-1]
-
-
 @pytest.fixture(scope="module")
 def model(world):
     return Recording(ModelRef(str(world[0])))
-
-
-def step_one(given, writer, features, attempts):
-    return writer.write(STEP_ONE, prompts_one(given, features, attempts))
-
-
-def first_step(synthesis, features, attempts):
-    given, writer, _ = synthesis
-    return step_one(given, writer, features, attempts)
-
-
-def step_two(given, writer, features, first):
-    return writer.write(STEP_TWO, prompts_two(given, features, first.samples, range(given.settings.m)))
 
 
 def said(chat):
@@ -198,161 +171,6 @@ def test_finished_steps_are_found_again(world, synthesis_at, tmp_path):
         step_two(replace(given, thresholds=given.thresholds + np.inf), again, features, found)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"seed": 43}, {"temperature": 0.7}, {"top_p": 0.8}, {"max_new_tokens": 21}, {"spans": 2}, {"span_tokens": 9}],
-)
-def test_another_setting_is_another_stage(world, synthesis_at, tmp_path, change):
-    features = list(world[3])[:1]
-    given, writer, _ = synthesis_at(tmp_path, Echo())
-    others = [
-        replace(writer, encoder={**ENCODER, "rule": "official"}),
-        replace(writer, schema=PAIR),
-        replace(writer, model=Named()),
-    ]
-    stages = {step_one(given, each, features, range(2)).artifact for each in [writer, *others]}
-    stages.add(first_step(synthesis_at(tmp_path, Echo(), replace(SETTINGS, **change)), features, range(2)).artifact)
-    assert len(stages) == 5
-
-
-class Named(Echo):
-    identity = "another"
-
-
-def test_whatever_a_prompt_says_is_in_the_key(world, synthesis_at, tmp_path):
-    """A value that a method puts into a prompt, and the template that shows it: neither can be forgotten."""
-    (tmp_path / "prompts").mkdir()
-    template = tmp_path / "prompts" / "own.jinja"
-    template.write_text("like {{ texts }}")
-    _, writer, _ = synthesis_at(tmp_path / "store", Echo())
-
-    def key(texts, attempts=range(2)):
-        own = replace(writer, prompts=Prompts(tmp_path / "prompts"))
-        return own.write("imitating", [Prompt("own", {"texts": texts}, None, n) for n in attempts]).artifact.key
-
-    keys = [key("a"), key("b"), key("a", range(2, 4)), key("a", range(3))]
-    template.write_text("more like {{ texts }}")
-    assert len({*keys, key("a")}) == 5
-    template.write_text("{# a comment #}like {{ texts }}")
-    assert key("a") == keys[0]
-
-
-def test_what_is_written_for_no_feature_has_its_texts_encoded_and_no_activation_of_one(world, synthesis_at, tmp_path):
-    _, extractor, _, _ = world
-    given, writer, _ = synthesis_at(tmp_path / "store", Echo(reply=pair), schema=PAIR)
-    prompts = [Prompt("write", {"summary": "s", "spans": [str(n)]}, None, n) for n in range(8)]
-    written = writer.write("imitating", prompts)
-    row = 0
-    for n, sample in enumerate(written.samples):
-        assert (sample.feature, sample.activation, sample.relative_activation, sample.span) == (None, None, None, "")
-        assert sample.seed == request_seed(SETTINGS.seed, None, 1, n)
-        for chat in PAIR.chats(sample.example) if sample.example else ():
-            extractor.extract([chat], tmp_path)
-            np.testing.assert_allclose(written.pooled.row(row), Pooled.load(tmp_path).row(0), atol=1e-4)
-            row += 1
-        row += not sample.example
-    assert row == written.pooled.n_texts > 8
-    assert any(sample.text for sample in written.samples)
-    with pytest.raises(ValueError, match="no feature"):
-        _ = written.written_for
-    for wrong in ([*prompts, prompts[0]], [*prompts, replace(prompts[0], feature=0)]):
-        with pytest.raises(ValueError, match=r"imitating: (two|some) prompts"):
-            writer.write("imitating", wrong)
-    assert given.seed == SETTINGS.seed
-
-
-def test_another_way_to_read_replies_is_another_stage(world, synthesis_at, tmp_path):
-    """Whether a reply refuses is decided as it is read: with other patterns, other examples are left."""
-    features, prompts = list(world[3])[:1], tmp_path / "prompts"
-    prompts.mkdir()
-    (prompts / "write.jinja").write_text("write")
-    stages = []
-    for refusals in ("[en]", "{en: {refusal: [no idea]}}"):
-        (prompts / "set.yaml").write_text(f"refusals: {refusals}")
-        given, writer, _ = synthesis_at(tmp_path / "store", Echo())
-        stages.append(step_one(given, replace(writer, prompts=Prompts(prompts)), features, range(2)).artifact)
-    assert stages[0] != stages[1]
-
-
-def test_a_broken_run_continues_where_it_stopped(world, synthesis_at, tmp_path):
-    features, attempts = list(world[3]), range(25)  # 150 requests, asked in batches of 64
-    unbroken, resumed = Echo(), Echo()
-    expected = first_step(synthesis_at(tmp_path / "whole", unbroken), features, attempts)
-    assert len(unbroken.asked) == 150
-    given, writer, events = synthesis_at(tmp_path / "broken", Echo(limit=2))
-    with pytest.raises(BreakdownError):
-        step_one(given, writer, features, attempts)
-    assert events == ["started"]
-    given, writer, events = synthesis_at(tmp_path / "broken", resumed)
-    written = step_one(given, writer, features, attempts)
-    assert [r.id for r in resumed.asked] == [r.id for r in unbroken.asked[128:]]
-    assert written.samples == expected.samples
-    assert written.artifact.key == expected.artifact.key
-    assert events == ["started", "built"]
-
-
-def candidate(feature, attempt, activation, text, **given):
-    example = Query(text) if text else None
-    return Sample(feature, 1, attempt, example, text, "", "", 0, activation=activation, text=text, **given)
-
-
-def test_a_pair_is_the_strongest_and_the_weakest_candidate(world, synthesis_at, tmp_path):
-    given, _, _ = synthesis_at(tmp_path, Echo(), threshold=0.5)
-    feature, other = list(world[3])[:2]
-    samples = [candidate(feature, n, g, f"text {n}") for n, g in enumerate((0.7, 2.0, 0.1, 2.0))]
-    noise = [candidate(feature, 4, 0.0, ""), candidate(other, 5, 9.0, "text 5"), candidate(other, 6, -1.0, "text 6")]
-    assert contrastive_pair(given, feature, samples + noise) == (samples[1], samples[2])
-    assert contrastive_pair(given, feature, (samples + noise)[::-1]) == (samples[1], samples[2])
-
-
-def test_the_released_code_pairs_the_best_with_the_second_best(world, synthesis_at, tmp_path):
-    given, _, _ = synthesis_at(tmp_path, Echo(), replace(SETTINGS, pair="official"), threshold=0.5)
-    feature = next(iter(world[3]))
-    span = world[3][feature].spans[0]
-
-    def pair_of(*gs):
-        samples = [candidate(feature, i, g, f"text {i}") for i, g in enumerate(gs)]
-        good, bad = contrastive_pair(given, feature, samples)
-        return (good.text, good.activation), bad and (bad.text, bad.activation)
-
-    assert pair_of(0.1, 3.0, 0.7, 2.0) == (("text 1", 3.0), ("text 3", 2.0))
-    assert pair_of(0.1, 3.0, 0.2) == ((span, 5.0), ("text 0", 0.1))  # one active candidate does not count
-    assert pair_of(0.1, 0.5) == ((span, 5.0), ("text 0", 0.1))
-    assert pair_of(0.1, 7.0) == ((span, 5.0), ("text 0", 0.1))
-    assert pair_of(7.0) == ((span, 5.0), ("text 0", 7.0))
-    assert pair_of() == ((span, 5.0), None)
-
-
-def test_scores_are_shown_as_the_released_code_shows_them(world, synthesis_at, tmp_path):
-    """Out of ten by default; g itself with its pairs."""
-    feature, anchor_max = next(iter(world[3])), world[2]
-    own = [
-        candidate(feature, n, g, f"text {n}", relative_activation=g / float(anchor_max[feature]))
-        for n, g in enumerate((3.04, 1.0, 0.2))
-    ]
-    strengths = [10 * g / float(anchor_max[feature]) for g in (3.04, 0.2)]
-    for rule, scores in (("paper", strengths), ("official", [3.04, 1.0])):
-        given, _, _ = synthesis_at(tmp_path / rule, Echo(), replace(SETTINGS, pair=rule))
-        (prompt,) = prompts_two(given, [feature], own, range(1))
-        values: Any = prompt.values
-        assert [values[side]["score"] for side in ("good", "bad")] == [round(score, 1) for score in scores]
-
-
-def test_a_query_may_be_measured_with_its_label(world, synthesis_at, tmp_path):
-    _, extractor, _, interpretations = world
-    features = list(interpretations)[:3]
-    written = {
-        on: first_step(synthesis_at(tmp_path, Echo(), replace(SETTINGS, label_scored=on)), features, range(4))
-        for on in (False, True)
-    }
-    assert written[True].artifact != written[False].artifact
-    assert [s.example for s in written[True].samples] == [s.example for s in written[False].samples]
-    for row, sample in enumerate(written[True].samples):
-        assert sample.text == sample.example.text  # the label is not shown
-        extractor.extract([as_chat(f"{sample.text}\t1")], tmp_path)
-        np.testing.assert_allclose(written[True].pooled.row(row), Pooled.load(tmp_path).row(0), atol=1e-4)
-
-
 def test_a_step_is_another_stage_only_by_what_it_shows(world, synthesis_at, tmp_path):
     features = list(world[3])[:2]
     keys = {}
@@ -369,66 +187,3 @@ def test_a_step_is_another_stage_only_by_what_it_shows(world, synthesis_at, tmp_
     assert keys["pair"][1] != keys["default"][1]
     with pytest.raises(FacError, match=r"synthesis.ratio=0 will not do"):
         replace(SETTINGS, ratio=0)
-
-
-def test_a_pair_is_two_texts_or_the_good_one_alone(world, synthesis_at, tmp_path):
-    """One readable candidate, or several of one text, show no difference to learn from."""
-    feature = next(iter(world[3]))
-    span = world[3][feature].spans[0]
-
-    def texts(*candidates, rule="paper"):
-        given, _, _ = synthesis_at(tmp_path, Echo(), replace(SETTINGS, pair=rule), threshold=0.5)
-        samples = [candidate(feature, i, g, text) for i, (text, g) in enumerate(candidates)]
-        good, bad = contrastive_pair(given, feature, samples)
-        return good.text, bad and bad.text
-
-    assert texts(("a b c", 2.0)) == ("a b c", None)
-    assert texts(("a b c", 2.0), ("A  b c!", 0.1)) == ("a b c", None)  # the same but for case and punctuation
-    assert texts(("a b c", 2.0), ("d e f", 0.1), ("a b c.", 0.0)) == ("a b c", "d e f")
-    assert texts(("a b c", 2.0), ("d e f", 2.0)) == ("a b c", None)  # none of them is the weaker one
-    assert texts() == (span, None)
-    assert texts((span.upper(), 0.2)) == (span, None)
-    assert texts((span.upper(), 0.2), ("d e f", 0.1)) == (span, "d e f")
-    assert texts(("a b c", 3.0), ("A b c", 2.0), ("d e f", 1.0), rule="official") == ("a b c", "d e f")
-    assert texts(("a b c", 3.0), ("A b c", 2.0), ("d e f", 0.1), rule="official") == (span, "d e f")
-    assert texts((span.upper(), 0.2), rule="official") == (span, None)
-
-
-@pytest.mark.parametrize("prompts", ["lab/toxicity", "paper/toxicity", "paper/reward"])
-def test_without_a_second_text_the_prompt_shows_one(world, synthesis_at, tmp_path, prompts):
-    feature = next(iter(world[3]))
-    given, _, _ = synthesis_at(tmp_path, Echo())
-    rendered = {}
-    for texts in (["a good one"], ["a good one", "a weak one"]):
-        own = [
-            candidate(feature, n, 2.0 - n, text, relative_activation=0.9, span="good") for n, text in enumerate(texts)
-        ]
-        (prompt,) = prompts_two(given, [feature], own, range(1))
-        rendered[len(texts)] = Prompts(prompts).render(prompt.role, **prompt.values)
-    assert rendered[1].count("a good one") == rendered[2].count("a good one") == 1
-    assert "a weak one" in rendered[2]
-    for word in ("weak", "bad example", "difference", "None"):
-        assert word not in rendered[1]
-
-
-def test_without_an_active_candidate_the_strongest_anchor_span_is_the_good_one(world, synthesis_at, tmp_path):
-    _, _, anchor_max, interpretations = world
-    given, _, _ = synthesis_at(tmp_path, Echo(), threshold=0.5)
-    feature = next(iter(interpretations))
-    at_threshold = candidate(feature, 0, 0.5, "a b c")
-    good, bad = contrastive_pair(given, feature, [at_threshold])
-    assert (good.step, good.example) == (0, None)
-    assert (good.text, good.span) == (interpretations[feature].spans[0], interpretations[feature].spans[0])
-    assert good.activation == pytest.approx(anchor_max[feature])
-    assert bad == at_threshold
-    good, bad = contrastive_pair(given, feature, [candidate(feature, 0, 0.0, "")])
-    assert (good.step, bad) == (0, None)
-
-    model = Echo()
-    given, writer, _ = synthesis_at(tmp_path, model, threshold=np.inf)
-    first = step_one(given, writer, list(interpretations), range(2))
-    model.asked.clear()
-    step_two(given, writer, list(interpretations), first)
-    for request in model.asked:
-        span = interpretations[int(request.id.split("-")[0])].spans[0]
-        assert f"good example: {span}" in request.messages[0]["content"]
