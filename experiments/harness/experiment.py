@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fac.errors import FacError, closest
 from fac.store import Step
 
 if TYPE_CHECKING:
@@ -159,11 +160,18 @@ def possible(run: RunConfig, trials: Iterable[Trial]) -> list[Trial]:
     """The trials that can be: a model is tested untrained by tasks that can, once, since nothing of it is drawn.
 
     The seed's examples in place of the seed's examples are the baseline, so "seed_twice" needs the protocol "added".
+    Raises FacError for a task or method that there is not.
     """
     from experiments.tasks import TASKS
+    from fac.synthesis.methods import METHODS
 
+    methods = (BASE, *METHODS)
     first: dict[tuple[object, ...], Trial] = {}
     for trial in trials:
+        if trial.task not in TASKS:
+            raise FacError(f"experiment.tasks cannot be {trial.task}{closest(trial.task, TASKS)}.")
+        if trial.method not in methods:
+            raise FacError(f"experiment.methods cannot be {trial.method}{closest(trial.method, methods)}.")
         protocol = trial.setting(f"tasks.{trial.task}.protocol") or run.tasks[trial.task].protocol
         if trial.method == "seed_twice" and protocol == "alone":
             continue

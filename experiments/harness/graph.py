@@ -17,6 +17,7 @@ from experiments.tasks import TASKS
 from experiments.tasks.base import Task, TaskSteps, scores_step, train_step
 from experiments.tasks.sources import task_steps
 from fac.encoder import FeatureEncoder
+from fac.errors import FacError
 from fac.gap import Mining, mine
 from fac.llm.base import ChatModel
 from fac.llm.engines import Judge, LLMs
@@ -121,6 +122,8 @@ class Graph:
         run, task = self.config_of(trial), TASKS[trial.task]
         config = run.tasks[task.name]
         data = self.data(run, task.name, trial.data_seed, trial.test)
+        if task.from_base and run.for_model(trial.trained).model.base_ref is None:
+            raise FacError(f"The {task.name} task trains a base model: set model.base to a folder or hub id.")
         trained_model = run.for_model(trial.trained).model
         if trial.method == BASE:
             return self._tested(run, trial, task, data, TrialSteps(data, None, None, None, None, None, None))
