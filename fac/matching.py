@@ -44,7 +44,9 @@ def matching(a: Step, b: Step, *, min_active: int, shuffle: int | None = None) -
 
     With `shuffle`, the texts of `b` are put in an order drawn by that seed: what chance gives.
     """
-    return Step("matching", partial(_match, min_active, shuffle), {"min_active": min_active, "shuffle": shuffle}, (a, b))
+    return Step(
+        "matching", partial(_match, min_active, shuffle), {"min_active": min_active, "shuffle": shuffle}, (a, b)
+    )
 
 
 def load_match(folder: Path) -> Match:
