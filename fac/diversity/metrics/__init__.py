@@ -12,7 +12,10 @@ from fac.diversity.metric import Metric
 
 
 def collect() -> dict[str, Metric]:
-    """Every metric of the modules in this folder, by name, those of texts first. Raises ValueError if two have one name."""
+    """Every metric of the modules in this folder by name, those of texts first.
+
+    Raises ValueError if two have one name.
+    """
     found: dict[str, Metric] = {}
     for module in sorted(part.name for part in pkgutil.iter_modules(__path__)):
         held = importlib.import_module(f"{__name__}.{module}")
