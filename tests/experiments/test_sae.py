@@ -56,10 +56,10 @@ def table(folder: Path) -> Table:
     return Table.from_json((folder / "table.json").read_text())
 
 
-def trained_by(folder: Path, recipe: str | None) -> Path:
-    """The folder of the trained SAE in the store."""
+def trained_by(folder: Path, settings: str) -> Path:
+    """The folder of the SAE in the store that was trained with such settings."""
     stages = (folder / "outputs" / "store" / "sae").glob("*/stage.json")
-    return next(file.parent for file in stages if json.loads(file.read_text())["params"].get("recipe") == recipe)
+    return next(file.parent for file in stages if json.loads(file.read_text())["params"].get("training") == settings)
 
 
 def held_out(folder: Path, keep: str) -> list[str]:
@@ -79,7 +79,7 @@ def test_the_table_says_how_well_held_out_texts_are_reconstructed(paper: Finishe
     made = table(folder / "paper")
     assert made.rows == ("64_k4",)
     backbone = Backbone(ModelRef(str(folder / "model")), 2)
-    encoder = load(SaeRef(str(trained_by(folder, "paper"))), backbone)
+    encoder = load(SaeRef(str(trained_by(folder, "RecipeSettings"))), backbone)
     texts = [as_chat(text) for text in held_out(folder, "held_out")]
     expected = quality(encoder, backbone, texts, len(texts), max_tokens=256, tokens="all")
     cells = {column: made.cell("64_k4", column) for column in made.columns}
@@ -106,7 +106,7 @@ def test_the_training_is_tracked_step_by_step(paper: Finished, folder: Path):
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'sae'")
     parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
-    curve = json.loads((trained_by(folder, "paper") / "curve.json").read_text())
+    curve = json.loads((trained_by(folder, "RecipeSettings") / "curve.json").read_text())
     assert len(curve) == 3 * 108 // 20
     for name in ("l2", "explained_variance", "l0", "k", "dead_features", "tokens_per_second"):
         points = client.get_metric_history(parent.info.run_id, f"sae/{name}")
@@ -128,7 +128,7 @@ def test_sae_lens_and_an_sae_that_exists(paper: Finished, folder: Path):
     done = sae(folder, *lens, "out=lens")
     assert done.code == 0, done.err
     assert "Content tokens count" in (folder / "lens" / "table.md").read_text()
-    path = trained_by(folder, None)
+    path = trained_by(folder, "TrainSettings")
     named = sae(folder, f"sae.path={path}", "out=named")
     assert named.code == 0, named.err
     assert "sae_quality" in named.err  # another step, of the same numbers
