@@ -1,102 +1,144 @@
 """Coverage of any two data sets: which features of the anchor do the seed data miss?
 
-    fac experiment=coverage model=llama data.anchor.path=A data.seed.path=B out=DIR
+    fac experiment=coverage data.anchor.path=A data.seed.path=B out=DIR
 
 No LLM and no labels: every feature that the anchor activates counts as relevant, so FAC is that of the whole feature
-space. Knows: which numbers and what page. Does not know: how texts are measured (`fac.pipeline`).
+space. Any two data sets, any Hugging Face causal LM and SAE.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from experiments import config, labels, parity
+from experiments.harness import labels, parity
+from experiments.harness.config import RunConfig
+from experiments.harness.experiment import Experiment, Plan, Results
+from experiments.harness.graph import Graph
 from experiments.harness.report import Feature, Figure, Page, Series, Span
-from experiments.harness.results import Cell, Table, observed, provenance, versions
-from experiments.session import Session
+from experiments.harness.results import Cell, Table, observed
+from experiments.harness.tables import table
 from fac.coverage import bootstrap, counts, fac_ratio, rarefaction
+from fac.data.corpus import Corpus, corpus_step, load_report
 from fac.data.examples import LoadReport, left_out
-from fac.diversity import diversity
-from fac.features import content_means
-from fac.pipeline import Gap, Measured, Workshop, corpus_of, find_gap, measure, spans_of
+from fac.diversity.measured import load_diversity, measured_diversity
+from fac.diversity.metrics import METRICS
+from fac.encoder import CorpusFeatures, FeatureEncoder
+from fac.gap import MissingFeatures, Thresholds, find_missing
+from fac.store import Step
+
+ROLES = ("anchor", "seed")
+SPAN_TOKENS = 32  # longest span that is shown
+COLUMNS = {
+    "active": "active on the anchor",
+    "missing": "missing from the seed data",
+    "ratio": "FAC",
+    "low": "low",
+    "high": "high",
+    "frequency": "FAC, frequency",
+    "magnitude": "FAC, magnitude",
+}
 
 
-def run(cfg: DictConfig) -> Path:
-    """Run the experiment; returns the folder of its results."""
-    sources = {role: config.source(cfg, role) for role in ("anchor", "seed")}
-    model, sae, thresholds = config.model_ref(cfg), config.sae_of(cfg), config.thresholds(cfg)
-    features, layer = config.feature_settings(cfg), config.sae_layer(cfg)
-    replicates, listed, spans, n_texts = (
-        config.value(cfg, f"experiment.{key}", PositiveInt)
-        for key in ("bootstrap", "listed", "spans", "diversity_texts")
+@dataclass(frozen=True)
+class Options:
+    """What can be set as experiment.KEY."""
+
+    listed: PositiveInt = 50  # missing features shown with their spans
+    spans: PositiveInt = 5
+    bootstrap: PositiveInt = 200  # replicates of the interval
+    diversity_texts: PositiveInt = 1000  # texts of each data set that the diversity metrics read; below 2: no diversity
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What the page is made of, by role."""
+
+    encoder: FeatureEncoder
+    corpora: Mapping[str, Step]
+    features: Mapping[str, Step]
+    diversity: Mapping[str, Step]
+
+
+def plan(run: RunConfig, graph: Graph) -> Plan:
+    """Both data sets measured by one model and SAE; one that is to be trained is trained on the anchor."""
+    options: Options = run.experiment
+    corpora = {role: corpus_step(run.data[role]) for role in ROLES}
+    encoder = graph.encoder(run, corpora["anchor"])
+    features = {role: encoder.features(corpus) for role, corpus in corpora.items()}
+    texts = options.diversity_texts
+    diverse = {role: measured_diversity(encoder, corpus, texts) for role, corpus in corpora.items() if texts > 1}
+    steps = Steps(encoder, corpora, features, diverse)
+    read = partial(page, run, run.thresholds, graph.say, steps)
+    return Plan([], read, [*corpora.values(), *features.values(), *diverse.values()])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Both data sets, and what the second misses."""
+
+    anchor: CorpusFeatures
+    seed: CorpusFeatures
+    found: MissingFeatures  # every feature is relevant
+
+    @property
+    def named(self) -> dict[str, CorpusFeatures]:
+        return {"anchor": self.anchor, "seed": self.seed}
+
+
+def page(run: RunConfig, thresholds: Thresholds, say: Callable[[str], None], steps: Steps, results: Results) -> Page:
+    """FAC by threshold, the diversity of both data sets, and the missing features with their spans."""
+    reports = {role: load_report(results.folder(corpus)) for role, corpus in steps.corpora.items()}
+    anchor, seed = (CorpusFeatures.load(results.folder(steps.features[role])) for role in ROLES)
+    found = find_missing(anchor, seed, np.ones(anchor.pooled.n_features, np.bool_), thresholds)
+    measured = Measured(anchor, seed, found)
+    cuts = [note for role, corpus in measured.named.items() if (note := corpus.note(role))]
+    for line in [*(f"{role}: {report}" for role, report in reports.items()), *cuts]:
+        say(line)
+    notes = [*left_out(reports), *cuts]
+    if labels.is_shipped(run.model.ref):
+        notes.append("Measured with a model of the lab, which knows the lab's words only: for a first look.")
+    diverse = diversity_table(run, steps, results).noting(left_out(reports))
+    return Page(
+        title=f"Feature coverage: {run.data['seed'].title} against {run.data['anchor'].title}",
+        subtitle=f"Which features of the anchor, measured with {run.model.name}, do the seed data activate?",
+        tables=[coverage_table(run, measured, notes), *([diverse] if diverse.cells else [])],
+        facts=facts(found, reports),
+        figures=[*by_threshold(found), rarefied(measured)],
+        features=missing_features(run, measured, steps.encoder, Corpus.load(results.folder(steps.corpora["anchor"]))),
     )
-    torch.set_num_threads(config.value(cfg, "workers", PositiveInt | None) or torch.get_num_threads())
-    with Session.open(cfg) as session:
-        corpora, reports = {}, {}
-        for role, source in sources.items():
-            corpora[role], reports[role] = corpus_of(session.store, source)
-            session.say(f"{role}: {reports[role]}")
-        shop = Workshop(session.store, model, sae, layer, features, corpora["anchor"], session.sae_curve())
-        anchor, seed = measure(shop, corpora["anchor"]), measure(shop, corpora["seed"])
-        everything = np.ones(anchor.pooled.n_features, np.bool_)
-        gap = find_gap(anchor, seed, everything, thresholds)
-        said = [*left_out(reports), *gap.notes()]
-        for note in gap.notes():
-            session.say(note)
-        if labels.is_shipped(model):
-            said.append("Measured with a model of the lab, which knows the lab's words only: for a first look.")
-        table = _table(session, gap, replicates, said)
-        variety = _diversity(session, shop, gap, n_texts).noting(left_out(reports))
-        page = Page(
-            title=f"Feature coverage: {sources['seed'].title} against {sources['anchor'].title}",
-            subtitle=f"Which features of the anchor, measured with {cfg.model.name}, do the seed data activate?",
-            tables=[table, *([variety] if variety.cells else [])],
-            facts=_facts(gap, reports),
-            figures=_figures(gap),
-            features=_missing(shop, gap, listed, spans, features.max_tokens),
-        )
-        at = str(gap.grid.thresholds[gap.at])
-        metrics = {"missing": float(gap.missing().sum())}
-        if (cell := table.cell(at, "ratio")) is not None:
-            metrics["fac"] = cell.mean / 100
-        return session.finish(page, metrics)
 
 
-def _table(session: Session, gap: Gap, replicates: int, said: Sequence[str]) -> Table:
+def coverage_table(run: RunConfig, measured: Measured, more: list[str]) -> Table:
     """FAC by threshold. Thresholds that no feature of the anchor passes have no FAC, and say so."""
+    found, options = measured.found, run.experiment
     cells: list[Cell] = []
     empty = []
-    for index, threshold in enumerate(gap.grid.thresholds):
+    for index, threshold in enumerate(found.grid.thresholds):
         row = str(threshold)
-        active, missing = gap.active(index), gap.missing(index)
+        active, missing = found.active(index), found.missing(index)
         numbers = {"active": (float(active.sum()), "count"), "missing": (float(missing.sum()), "count")}
         if not active.any():
             empty.append(row)
         else:
-            fac = fac_ratio(gap.anchor_counts[index], gap.seed_counts[index], gap.relevant & active, gap.anchor_mean)
-            values = (fac.binary, fac.frequency, fac.magnitude)
-            numbers |= {
-                key: (100 * v, "percent") for key, v in zip(("ratio", "frequency", "magnitude"), values, strict=True)
-            }
+            fac = fac_ratio(found.anchor_counts[index], found.seed_counts[index], active, found.anchor_mean)
             interval = bootstrap(
-                gap.seed.pooled,
-                gap.grid.cuts[index],
+                measured.seed.pooled,
+                found.grid.cuts[index],
                 anchor=active,
                 missing=missing if missing.any() else active,
                 relevant=active,
-                replicates=replicates,
+                replicates=options.bootstrap,
             ).ratio
-            numbers |= {"low": (100 * interval.low, "percent"), "high": (100 * interval.high, "percent")}
-        cells += [observed(row, key, value, unit=unit) for key, (value, unit) in numbers.items()]
+            shares = {"ratio": fac.binary, "frequency": fac.frequency, "magnitude": fac.magnitude}
+            shares |= {"low": interval.low, "high": interval.high}
+            numbers |= {name: (100 * share, "percent") for name, share in shares.items()}
+        cells += [observed(row, name, value, unit=unit) for name, (value, unit) in numbers.items()]
     notes = [
         "FAC = |F(Q)| / |F(P)|: P the anchor, Q the seed data, F all features that the anchor activates above δ.",
         "Frequency and magnitude weigh features by the share of anchor texts that activate them and by their mean "
@@ -104,108 +146,88 @@ def _table(session: Session, gap: Gap, replicates: int, said: Sequence[str]) -> 
     ]
     if empty:
         notes.append(f"No feature of the anchor passes {', '.join(empty)}: lower these thresholds.")
-    small = [name for name, corpus in (("anchor", gap.anchor), ("seed", gap.seed)) if corpus.pooled.n_texts < 2]
-    if small:
+    if small := [name for name, corpus in measured.named.items() if corpus.pooled.n_texts < 2]:
         notes.append(f"One text has no diversity: that of the {' and '.join(small)} is left out.")
-    names = {
-        "active": "active on the anchor",
-        "missing": "missing from the seed data",
-        "ratio": "FAC",
-        "frequency": "FAC, frequency",
-        "magnitude": "FAC, magnitude",
-    }
-    return Table(
-        "coverage",
-        session.cfg.scale.name,
-        "Feature activation coverage by threshold δ",
-        tuple(str(t) for t in gap.grid.thresholds),
-        ("active", "missing", "ratio", "low", "high", "frequency", "magnitude"),
-        tuple(cells),
-        session.config_hash,
-        versions(),
-        (*notes, *said, *parity.notes(session.cfg, ("features",))),
-        names,
-        provenance(),
-        labels.OWN_LABEL,
-    )
+    notes += [*more, *parity.notes(run, (), ("features",))]
+    title, rows = "Feature activation coverage by threshold δ", [str(t) for t in found.grid.thresholds]
+    return table(run, "coverage", title, rows, list(COLUMNS), cells, COLUMNS, notes, ["own"])
 
 
-def _diversity(session: Session, shop: Workshop, gap: Gap, n_texts: int) -> Table:
-    """Text and embedding diversity of both corpora (paper Fig. 9), of those that are more than one text."""
-    cells: list[Cell] = []
-    rows: list[str] = []
-    for role, corpus in (("anchor", gap.anchor), ("seed", gap.seed)):
-        if min(corpus.pooled.n_texts, n_texts) < 2:
-            continue
-        for name, value in _diversity_of(session, shop, corpus, n_texts).items():
-            if name not in rows:
-                rows.append(name)
-            if math.isfinite(value):
-                cells.append(observed(name, role, value, unit=""))
-    note = f"Of the first {n_texts} texts; embeddings are mean content residuals of layer {shop.layer}."
-    return Table(
-        "diversity", session.cfg.scale.name, "Diversity of both data sets", tuple(rows), ("anchor", "seed"),
-        tuple(cells), session.config_hash, versions(), (note,), {}, provenance(), labels.OWN_LABEL,
-    )  # fmt: skip
+def diversity_table(run: RunConfig, steps: Steps, results: Results) -> Table:
+    """Text and embedding diversity of both data sets (paper Fig. 9), of those that are more than one text."""
+    found = {role: load_diversity(results.folder(step)) for role, step in steps.diversity.items()}
+    rows = list(dict.fromkeys(name for numbers in found.values() for name in numbers))
+    cells = [
+        observed(name, role, value, unit="")
+        for role, numbers in found.items()
+        for name, value in numbers.items()
+        if math.isfinite(value)
+    ]
+    texts, layer = run.experiment.diversity_texts, steps.encoder.layer
+    notes = [f"Of the first {texts} texts; embeddings are mean content residuals of layer {layer}."]
+    names = {name: METRICS[name].heading for name in rows}
+    return table(run, "diversity", "Diversity of both data sets", rows, ROLES, cells, names, notes, ["own"])
 
 
-def _diversity_of(session: Session, shop: Workshop, corpus: Measured, n_texts: int) -> dict[str, float]:
-    """Through the store, since embeddings need the model."""
-
-    def build(folder: Path) -> None:
-        examples = [corpus.corpus[i] for i in range(min(len(corpus.corpus), n_texts))]
-        embeddings = content_means(shop.backbone, [e.messages for e in examples], shop.features)
-        (folder / "diversity.json").write_text(json.dumps(diversity([e.text for e in examples], embeddings)))
-
-    params = {**shop.encoder, "texts": n_texts}
-    artifact = session.store.stage("diversity", build, params=params, inputs=[corpus.artifact])
-    return json.loads((artifact.path / "diversity.json").read_text())
-
-
-def _facts(gap: Gap, reports: dict[str, LoadReport]) -> list[tuple[str, str]]:
-    fac = fac_ratio(gap.anchor_counts[gap.at], gap.seed_counts[gap.at], gap.active(), gap.anchor_mean)
+def facts(found: MissingFeatures, reports: Mapping[str, LoadReport]) -> list[tuple[str, str]]:
+    """The answer in a few numbers."""
+    chosen = found.chosen
+    fac = fac_ratio(found.anchor_counts[chosen], found.seed_counts[chosen], found.active(), found.anchor_mean)
     return [
         ("Anchor", str(reports["anchor"])),
         ("Seed data", str(reports["seed"])),
-        ("Threshold used", str(gap.grid.thresholds[gap.at])),
+        ("Threshold used", str(found.grid.thresholds[chosen])),
         ("FAC", f"{fac.covered} of {fac.total} features, {100 * fac.binary:.1f} %"),
-        ("Missing features", str(int(gap.missing().sum()))),
+        ("Missing features", str(int(found.missing().sum()))),
     ]
 
 
-def _figures(gap: Gap) -> list[Figure]:
+def by_threshold(found: MissingFeatures) -> list[Figure]:
+    """FAC over absolute thresholds, and over relative ones."""
     figures = []
     for relative, label in ((False, "δ, absolute"), (True, "δ as a share of the feature's anchor maximum")):
-        rows = [i for i, t in enumerate(gap.grid.thresholds) if t.relative == relative and gap.active(i).any()]
+        rows = [i for i, t in enumerate(found.grid.thresholds) if t.relative == relative and found.active(i).any()]
         if rows:
-            share = [100 * float((gap.active(i) & (gap.seed_counts[i] > 0)).sum() / gap.active(i).sum()) for i in rows]
-            x = [gap.grid.thresholds[i].value for i in rows]
+            active = {i: found.active(i) for i in rows}
+            share = [100 * float((active[i] & (found.seed_counts[i] > 0)).sum() / active[i].sum()) for i in rows]
+            x = [found.grid.thresholds[i].value for i in rows]
             figures.append(Figure("Coverage by threshold", label, "FAC (%)", [Series("seed data", x, share)]))
-    curves = []
-    for name, corpus in (("anchor", gap.anchor), ("seed data", gap.seed)):
-        tally = counts(corpus.pooled, gap.grid.cuts[gap.at : gap.at + 1])[0][gap.active()]
-        sizes = np.unique(np.linspace(0, corpus.pooled.n_texts, 25).astype(int))
-        curves.append(Series(name, sizes.tolist(), rarefaction(tally, corpus.pooled.n_texts, sizes).tolist()))
-    caption = "Expected number of the anchor's features that a random part of each data set activates."
-    figures.append(Figure("Features by number of texts (rarefaction)", "texts", "features", curves, caption))
     return figures
 
 
-def _missing(shop: Workshop, gap: Gap, listed: int, spans: int, longest: int) -> Sequence[Feature]:
+def rarefied(measured: Measured) -> Figure:
+    """How many features parts of each data set activate."""
+    found, curves = measured.found, []
+    for name, corpus in (("anchor", measured.anchor), ("seed data", measured.seed)):
+        tally = counts(corpus.pooled, found.grid.cuts[found.chosen : found.chosen + 1])[0][found.active()]
+        sizes = np.unique(np.linspace(0, corpus.pooled.n_texts, 25).astype(int))
+        curves.append(Series(name, sizes.tolist(), rarefaction(tally, corpus.pooled.n_texts, sizes).tolist()))
+    caption = "Expected number of the anchor's features that a random part of each data set activates."
+    return Figure("Features by number of texts (rarefaction)", "texts", "features", curves, caption)
+
+
+def missing_features(run: RunConfig, measured: Measured, encoder: FeatureEncoder, anchor: Corpus) -> list[Feature]:
     """The missing features that most anchor texts activate, with their spans."""
-    missing = np.flatnonzero(gap.missing())
-    tally: NDArray[np.int64] = gap.anchor_counts[gap.at]
-    ranked = missing[np.argsort(-tally[missing], kind="stable")][:listed]
-    shown = spans_of(shop, gap.anchor, ranked.tolist(), spans, min(longest, 32))
+    found, options = measured.found, run.experiment
+    missing, tally = np.flatnonzero(found.missing()), found.anchor_counts[found.chosen]
+    ranked = missing[np.argsort(-tally[missing], kind="stable")][: options.listed].tolist()
+    longest = min(encoder.settings.max_tokens, SPAN_TOKENS)
+    spans = encoder.spans(anchor, measured.anchor.tops, ranked, options.spans, longest)
     return [
         Feature(
-            id=int(f),
+            id=feature,
             explanation="",
             verdict="",
             relevance="",
-            spans=[Span(place.text, place.start, len(place.text), place.value) for place in shown[int(f)]],
-            anchor_count=int(tally[f]),
-            seed_count=int(gap.seed_counts[gap.at][f]),
+            spans=[Span(place.text, place.start, len(place.text), place.value) for place in spans[feature]],
+            anchor_count=int(tally[feature]),
+            seed_count=int(found.seed_counts[found.chosen][feature]),
         )
-        for f in ranked
+        for feature in ranked
     ]
+
+
+EXPERIMENT = Experiment(
+    "coverage", "Which features of one data set does another one miss? Any two, without an LLM", plan, Options,
+    data=ROLES,
+)  # fmt: skip

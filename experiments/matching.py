@@ -1,41 +1,42 @@
 """Do two models have the same features? Those of their SAEs, matched by how they fire over one data set.
 
-    fac experiment=matching [experiment.models=[llama,mistral]] [data.corpus.path=FILE] out=DIR
+    fac experiment=matching [experiment.models=[lab_llama,lab_mistral]] [data.corpus.path=FILE data.corpus.label=COLUMN]
 
-Knows: which models are compared on which texts, what is counted, and the control that says what chance would give. Does
-not know: how features are matched (`fac.matching`) or measured (`fac.pipeline`).
+In the lab the texts are the anchor corpus of the toxicity task where no data set is named. Beside every number stands a
+control: what chance gives, with the texts of one model shuffled.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Annotated
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
-from experiments import config, labels
+from experiments.harness import labels
+from experiments.harness.config import RunConfig
+from experiments.harness.experiment import Experiment, Plan, Results
+from experiments.harness.graph import Graph
 from experiments.harness.report import Figure, Page, Series
-from experiments.harness.results import Cell, Table, observed, provenance, versions
-from experiments.session import Session
-from experiments.tasks.data import draw_world
+from experiments.harness.results import Cell, Table, observed
+from experiments.harness.tables import table
 from fac.coverage import overlap
-from fac.data.source import Source
+from fac.data.corpus import Corpus, corpus_step, load_report
+from fac.encoder import CorpusFeatures
 from fac.errors import FacError
-from fac.lab.world.corpora import Sizes
-from fac.matching import Match, carry, correlations, mutual
-from fac.pipeline import Measured, Workshop, corpus_of, measure, relevant_to_labels
-from fac.store import Artifact, Store
+from fac.gap import associated_with
+from fac.matching import Match, carry, load_match, matching, mutual
+from fac.store import Step
 
 Bools = NDArray[np.bool_]
 SHUFFLE_SEED = 0
+TASK = "toxicity"  # whose anchor corpus is read where no data set is named
 COLUMNS = {
     "alive": "features that can be matched",
     "matched": "matched",
@@ -50,11 +51,32 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
+class Options:
+    """What can be set as experiment.KEY."""
+
+    models: tuple[str, ...] = ()  # names of conf/model, every pair is matched; none: those of the scale
+    at_least: Annotated[float, Field(gt=0, le=1)] = 0.7  # r of a match
+    min_active: PositiveInt = 5  # texts a feature must fire in; rarer ones match by chance
+
+    def __post_init__(self) -> None:
+        if len(self.models) == 1 or len(set(self.models)) < len(self.models):
+            raise FacError("models needs at least two models, and each only once.")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What the page is made of."""
+
+    corpus: Step
+    features: Mapping[str, Step]  # by model
+    matches: Mapping[tuple[str, str], tuple[Step, Step]]  # by two models: matched, and by chance
+
+
+@dataclass(frozen=True)
 class Encoder:
     """One model on the shared texts."""
 
     name: str
-    measured: Measured
     relevant: Bools | None  # None where the texts have no labels of two classes
 
 
@@ -75,94 +97,74 @@ class Pair:
         return Pair(self.b, self.a, self.match.turned(), self.chance.turned())
 
 
-def run(cfg: DictConfig) -> Path:
-    """Run the experiment; returns the folder of its results."""
-    names: list[str] = config.value(cfg, "experiment.models", list[str])
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise FacError("experiment.models needs at least two models, and each only once.")
-    models = {name: config.model_named(cfg, name) for name in names}
-    at_least: float = config.value(cfg, "experiment.at_least", Annotated[float, Field(gt=0, le=1)])
-    min_active: int = config.value(cfg, "experiment.min_active", PositiveInt)
-    features, layer = config.feature_settings(cfg), config.sae_layer(cfg)
-    fdr: float = config.value(cfg, "interpret.fdr", Annotated[float, Field(gt=0, lt=1)])
-    texts = shared_texts(cfg)
-    torch.set_num_threads(config.value(cfg, "workers", PositiveInt | None) or torch.get_num_threads())
-    with Session.open(cfg) as session:
-        corpus, described, said = shared_corpus(session.store, texts)
-        encoders = []
-        for name, (model, sae) in models.items():
-            found = measure(
-                Workshop(session.store, model, sae, layer, features, corpus, session.sae_curve(f"sae_{name}")), corpus
-            )
-            if note := found.note("shared"):
-                said.append(f"{name}: {note}")
-                session.say(said[-1])
-            encoders.append(Encoder(name, found, _relevant(found, min_active, fdr)))
-        pairs = [matched(session.store, a, b, min_active) for a, b in itertools.combinations(encoders, 2)]
-        data = "own" if isinstance(texts, Source) else "lab"
-        kind = labels.kind_of(data, {name: ref for name, (ref, _) in models.items()})
-        table = _table(session, pairs, at_least, min_active, kind, said)
-        page = Page(
-            title=table.title,
-            subtitle="Which features of one model fire on the same texts as a feature of another?",
-            tables=[table],
-            facts=[("Texts", described), ("A match", f"each other's best, r ≥ {at_least}")],
-            figures=[_figure(pair) for pair in pairs],
-        )
-        listed = "".join(json.dumps(record) + "\n" for pair in pairs for record in records(pair, at_least))
-        metrics = {f"matched/{pair.a.name}/{pair.b.name}": float(len(mutual(pair.match, at_least))) for pair in pairs}
-        return session.finish(page, metrics, texts={"matches.jsonl": listed})
+def plan(run: RunConfig, graph: Graph) -> Plan:
+    """All models measured on the same texts, and every pair of them matched, with its control."""
+    options: Options = run.experiment
+    corpus = shared_corpus(run, graph)
+    features = {}
+    for name in options.models or run.families:
+        features[name] = graph.encoder(run.for_model(name), corpus).features(corpus)
+    matches = {}
+    for a, b in itertools.combinations(features, 2):
+        match = partial(matching, features[a], features[b], min_active=options.min_active)
+        matches[a, b] = match(), match(shuffle=SHUFFLE_SEED)
+    steps = Steps(corpus, features, matches)
+    read = partial(page, run, run.value("interpret.fdr"), graph.say, steps)
+    return Plan([], read, [corpus, *features.values(), *(step for pair in matches.values() for step in pair)])
 
 
-def shared_texts(cfg: DictConfig) -> Source | tuple[Sizes, int]:
-    """What all models read: the data set named, or the anchor of a world of the lab, by its sizes and seed."""
-    if config.plain(cfg, "data.corpus.path") is not None:
-        return config.source(cfg, "corpus")
-    if cfg.scale.name != "lab":
+def shared_corpus(run: RunConfig, graph: Graph) -> Step:
+    """What all models read: the data set that is named, or the anchor corpus of the lab's world."""
+    if "corpus" in run.data:
+        return corpus_step(run.data["corpus"])
+    if run.tasks[TASK].sizes is None:
         raise FacError("data.corpus.path is not set: give a data set, data.corpus.path=FILE.")
-    sizes = config.typed(Sizes, {k: v for k, v in config.group(cfg, "lab").items() if k != "seed"}, "lab")
-    return sizes, config.value(cfg, "lab.seed", int)
+    return graph.data(run, TASK, run.seeds.data, "test").anchor
 
 
-def shared_corpus(store: Store, texts: Source | tuple[Sizes, int]) -> tuple[Artifact, str, list[str]]:
-    """The texts as a corpus, what they are, and notes."""
-    if isinstance(texts, Source):
-        artifact, report = corpus_of(store, texts)
-        return artifact, str(report), list(report.notes("shared"))
-    sizes, seed = texts
-    return draw_world(store, sizes, seed)["anchor"], f"{sizes.anchor} texts, the anchor corpus of world {seed}", []
+def page(run: RunConfig, fdr: float, say: Callable[[str], None], steps: Steps, results: Results) -> Page:
+    """The table with a row for each direction of each pair, and how many features have a counterpart by r."""
+    options: Options = run.experiment
+    corpus, own = Corpus.load(results.folder(steps.corpus)), "corpus" in run.data
+    described = f"{len(corpus)} texts, the anchor corpus of world {run.seeds.data}"
+    notes: list[str] = []
+    if own:
+        report = load_report(results.folder(steps.corpus))
+        described, notes = str(report), list(report.notes("shared"))
+    given = corpus.labels()
+    classes = None if given is None or len(set((given > 0).tolist())) < 2 else given
+    encoders = {}
+    for name, step in steps.features.items():
+        measured = CorpusFeatures.load(results.folder(step))
+        if note := measured.note("shared"):
+            notes.append(f"{name}: {note}")
+            say(notes[-1])
+        relevant = None if classes is None else associated_with(measured, classes, fdr, options.min_active)
+        encoders[name] = Encoder(name, relevant)
+    pairs = [
+        matched(encoders[a], encoders[b], *(load_match(results.folder(step)) for step in found), options.min_active)
+        for (a, b), found in steps.matches.items()
+    ]
+    kind = labels.kind("own" if own else "lab", {name: run.for_model(name).model.ref for name in encoders})
+    main = matching_table(run, pairs, kind, notes)
+    return Page(
+        title=main.title,
+        subtitle="Which features of one model fire on the same texts as a feature of another?",
+        tables=[main],
+        facts=[("Texts", described), ("A match", f"each other's best, r ≥ {options.at_least}")],
+        figures=[figure(pair) for pair in pairs],
+        files={"matches.jsonl": "".join(json.dumps(r) + "\n" for p in pairs for r in records(p, options.at_least))},
+    )
 
 
-def _relevant(found: Measured, min_active: int, fdr: float) -> Bools | None:
-    """Features that the statistical judge finds relevant; None without labels of two classes."""
-    given = found.corpus.labels()
-    if given is None or len(set((given > 0).tolist())) < 2:
-        return None
-    return relevant_to_labels(found, fdr, min_active)
-
-
-def matched(store: Store, a: Encoder, b: Encoder, min_active: int) -> Pair:
-    """Match two models and make the control, each through the store. Raises FacError if no feature can be matched."""
-
-    def stage(shuffle: int | None) -> Match:
-        def build(folder: Path) -> None:
-            first, second = a.measured.pooled, b.measured.pooled
-            if shuffle is not None:
-                second = second.take(np.random.default_rng(shuffle).permutation(second.n_texts))
-            np.savez(folder / "match.npz", **correlations(first, second, min_active=min_active)._asdict())
-
-        inputs = [a.measured.artifact, b.measured.artifact]
-        artifact = store.stage("matching", build, params={"min_active": min_active, "shuffle": shuffle}, inputs=inputs)
-        with np.load(artifact.path / "match.npz") as held:
-            return Match(**held)
-
-    pair = Pair(a, b, stage(None), stage(SHUFFLE_SEED))
-    if np.isnan(pair.match.r_ab).all():
+def matched(a: Encoder, b: Encoder, match: Match, chance: Match, min_active: int) -> Pair:
+    """Two models with their match. Raises FacError if no feature can be matched."""
+    if np.isnan(match.r_ab).all():
         raise FacError(
             f"{a.name} or {b.name} has no feature that fires in at least {min_active} texts, and differently: "
             f"give more texts, or lower experiment.min_active."
         )
-    return pair
+    return Pair(a, b, match, chance)
 
 
 def records(pair: Pair, at_least: float) -> list[dict[str, object]]:
@@ -175,7 +177,7 @@ def records(pair: Pair, at_least: float) -> list[dict[str, object]]:
     ]
 
 
-def numbers(pair: Pair, at_least: float) -> Mapping[str, tuple[float, str]]:
+def numbers(pair: Pair, at_least: float) -> dict[str, tuple[float, str]]:
     """One row of the table, from the side of `pair.a`: column -> (value, unit)."""
     alive = ~np.isnan(pair.match.r_ab)
     found = mutual(pair.match, at_least)
@@ -201,45 +203,31 @@ def numbers(pair: Pair, at_least: float) -> Mapping[str, tuple[float, str]]:
     return row
 
 
-def _table(
-    session: Session, pairs: Sequence[Pair], at_least: float, min_active: int, kind: labels.Kind, said: Sequence[str]
-) -> Table:
+def matching_table(run: RunConfig, pairs: Sequence[Pair], kind: labels.Kind, more: Sequence[str]) -> Table:
+    """A row for each direction of each pair."""
+    options: Options = run.experiment
     rows = [side for pair in pairs for side in (pair, pair.turned())]
-    cells: list[Cell] = []
-    for side in rows:
-        cells += [
-            observed(side.key, column, value, unit=unit) for column, (value, unit) in numbers(side, at_least).items()
-        ]
-    notes = [
-        f"Row A → B: features of A against those of B. Matched: each other's best match, r ≥ {at_least} (Pearson over "
-        f"texts of the pooled activations); only features that fire in at least {min_active} texts can be.",
-        "By chance: the same with the texts of one model shuffled.",
+    cells: list[Cell] = [
+        observed(side.key, column, value, unit=unit)
+        for side in rows
+        for column, (value, unit) in numbers(side, options.at_least).items()
     ]
-    if any(side.a.relevant is not None for side in rows):
-        notes.append(
-            "Relevant: fires more on texts labelled 1 than on others of their length (statistical judge). In both: of "
-            "the matched features that are relevant in A or B, the share that is so in both."
-        )
-    else:
-        notes.append("The texts have no labels of two classes, so no feature is relevant.")
-    used = {cell.column for cell in cells}
-    return Table(
-        "matching",
-        session.cfg.scale.name,
-        "Features matched across models",
-        tuple(side.key for side in rows),
-        tuple(column for column in COLUMNS if column in used),
-        tuple(cells),
-        session.config_hash,
-        versions(),
-        (*notes, *said),
-        COLUMNS | {side.key: f"{side.a.name} → {side.b.name}" for side in rows},
-        provenance(),
-        labels.label([kind]),
-    )
+    notes = [
+        f"Row A → B: features of A against those of B. Matched: each other's best match, r ≥ {options.at_least} "
+        f"(Pearson over texts of the pooled activations); only features that fire in at least {options.min_active} "
+        "texts can be.",
+        "By chance: the same with the texts of one model shuffled.",
+        "Relevant: fires more on texts labelled 1 than on others of their length (statistical judge). In both: of "
+        "the matched features that are relevant in A or B, the share that is so in both."
+        if any(side.a.relevant is not None for side in rows)
+        else "The texts have no labels of two classes, so no feature is relevant.",
+    ]
+    names = COLUMNS | {side.key: f"{side.a.name} → {side.b.name}" for side in rows}
+    title, keys = "Features matched across models", [side.key for side in rows]
+    return table(run, "matching", title, keys, list(COLUMNS), cells, names, [*notes, *more], [kind])
 
 
-def _figure(pair: Pair) -> Figure:
+def figure(pair: Pair) -> Figure:
     """How many features have a counterpart, by what r counts as one."""
     x = np.linspace(0, 1, 41)
     series = []
@@ -250,3 +238,12 @@ def _figure(pair: Pair) -> Figure:
             series.append(Series(f"{side.a.name} → {side.b.name}{name}", x.tolist(), share, dashed=bool(name)))
     caption = "Share of features whose best match, mutual or not, correlates at least so much."
     return Figure(f"Counterparts: {pair.a.name} and {pair.b.name}", "r", "features (%)", series, caption)
+
+
+EXPERIMENT = Experiment(
+    "matching",
+    "Which feature of one model is which of another: SAEs matched over the same texts",
+    plan,
+    Options,
+    data={"corpus": {"path": None}},  # null: the anchor corpus of the lab
+)

@@ -1,39 +1,37 @@
 """How well does an SAE reconstruct texts that it was not trained on? (paper Table 7, columns L0 and reconstruction L2)
 
     fac experiment=sae sae=train data.corpus.path=FILE out=DIR
-    fac experiment=sae sae=train_paper model=llama scale=paper +corpus@data.parts=paper
+    fac experiment=sae sae=train_paper scale=paper +corpus@data.parts=paper
 
-Trains the SAE that `sae` describes, or takes the one it names, and measures it on held-out texts. Knows: which texts,
-what is tracked while it trains, and what page. Does not know: how an SAE is trained or measured (`fac.sae`).
+sae=train (sae-lens, for small models) and sae=train_paper (the paper's recipe) train an SAE on nine tenths of the texts
+and measure it on the rest; without either, the model's own SAE is measured, or the one of sae.path=DIR.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
-import torch
-from omegaconf import DictConfig
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
-from experiments import config, labels
+from experiments.harness import labels
+from experiments.harness.config import RunConfig
+from experiments.harness.experiment import Experiment, Plan, Results
+from experiments.harness.graph import Graph
+from experiments.harness.paper_numbers import paper_table
 from experiments.harness.report import Figure, Page, Series
-from experiments.harness.results import Cell, Table, measured, observed, paper_table, provenance, versions
-from experiments.session import Session
-from experiments.tasks.data import source_of
-from fac.data.corpus import Corpus
+from experiments.harness.results import Table, measured, observed
+from experiments.harness.tables import table
 from fac.data.examples import left_out
-from fac.data.mixture import Part, mix
+from fac.data.mixture import Mixture, Part, load_reports, mix
+from fac.encoder import FeatureEncoder, load_quality, sae_in
 from fac.errors import FacError
-from fac.pipeline import Workshop
-from fac.sae import SaeRef, load
-from fac.sae.quality import quality
+from fac.sae import SaeRef
 from fac.sae.recipe import CURVE
-from fac.sae.ref import CONFIG, read_record
-from fac.store import Artifact
+from fac.store import Step
 
 COLUMNS = {
     "l0": "L0",
@@ -42,140 +40,111 @@ COLUMNS = {
     "active": "features that fire",
 }
 CURVES = {"l2": "reconstruction L2", "explained_variance": "explained variance", "dead_features": "dead features"}
+TOKENS = {"all": "All tokens of a text count, those of its chat template too", "content": "Content tokens count"}
 
 
-def run(cfg: DictConfig) -> Path:
-    """Run the experiment; returns the folder of its results."""
-    model, sae, features = config.model_ref(cfg), config.sae_of(cfg), config.feature_settings(cfg)
-    layer, parts = config.sae_layer(cfg), _parts(cfg)
-    share: float = config.value(cfg, "data.held_out", Annotated[float, Field(gt=0, lt=1)])
-    split_seed: int = config.value(cfg, "data.seed", int)
-    torch.set_num_threads(config.value(cfg, "workers", PositiveInt | None) or torch.get_num_threads())
-    with Session.open(cfg) as session:
-        texts = mix(session.store, parts, held_out=share, seed=split_seed)
-        for name, report in texts.reports.items():
-            session.say(f"{name}: {report}")
-        shop = Workshop(session.store, model, sae, layer, features, texts.train, session.sae_curve())
-        found = measure_quality(shop, texts.held_out)
-        corpus = labels.is_papers_corpus({name: part.source for name, part in parts.items()})
-        kind = labels.kind_of("paper" if corpus else "own", {cfg.model.name: model})
-        left = left_out(texts.reports)
-        table = _table(session, found, None if isinstance(sae, SaeRef) else sae.seed, kind, left)
-        curve = _curve(shop)
-        page = Page(
-            title=table.title,
-            subtitle=f"Layer {shop.layer} of {cfg.model.name}, on texts held out of the training.",
-            tables=[table],
-            facts=[
-                *((f"Texts of {name}", str(report)) for name, report in texts.reports.items()),
-                ("Held out", f"{found['texts']} texts, {found['tokens']:,} tokens"),
-                ("The SAE", str(shop.sae)),
-            ],
-            figures=[_figure(curve, name) for name in CURVES] if curve else [],
-        )
-        files = [Path(str(shop.sae.path)) / CURVE] if curve else []
-        return session.finish(page, {f"held_out/{name}": float(found[name]) for name in COLUMNS}, files)
+@dataclass(frozen=True)
+class Options:
+    """What can be set as experiment.KEY."""
+
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the different texts (App. J)
 
 
-def _parts(cfg: DictConfig) -> dict[str, Part]:
+def plan(run: RunConfig, graph: Graph) -> Plan:
+    """An SAE, trained on one side of the texts if it is to be trained, and measured on the other."""
+    parts = parts_of(run)
+    texts = mix(parts, held_out=run.experiment.held_out, seed=run.seeds.data)
+    encoder = graph.encoder(run, texts.train)
+    quality = encoder.quality(texts.held_out)
+    read = partial(page, run, parts, graph.say, encoder, texts, quality)
+    return Plan([], read, [texts.whole, encoder.sae_step, quality])
+
+
+def parts_of(run: RunConfig) -> dict[str, Part]:
     """The data sets of data.parts, each with how many texts are drawn, or the one of data.corpus."""
-    parts = {}
-    for name in config.plain(cfg, "data.parts") or ():
-        values = config.group(cfg, f"data.parts.{name}")
-        sample = values.pop("sample", None)
-        if source := source_of(values, f"data.parts.{name}"):
-            parts[name] = Part(source, sample)
-    if not parts and config.plain(cfg, "data.corpus.path") is not None:
-        parts["corpus"] = Part(config.source(cfg, "corpus"))
-    if not parts:
-        raise FacError(
-            "No texts are named: give a data set, data.corpus.path=FILE, or the paper's corpus, "
-            "+corpus@data.parts=paper."
-        )
-    return parts
+    if parts := dict(run.parts):
+        return parts
+    if "corpus" in run.data:
+        return {"corpus": Part(run.data["corpus"])}
+    raise FacError(
+        "No texts are named: give a data set, data.corpus.path=FILE, or the paper's corpus, +corpus@data.parts=paper."
+    )
 
 
-def measure_quality(shop: Workshop, corpus: Artifact) -> dict[str, Any]:
-    """The quality of the shop's SAE on a corpus, with its width, K (null: no Top-K SAE) and the number of texts."""
-    settings, record = shop.features, read_record(shop.sae.fetched(CONFIG))
-    which = {  # as it was trained
-        "max_tokens": record.get("settings", {}).get("max_tokens", settings.max_tokens),
-        "tokens": record.get("tokens", "content"),
-    }
+def page(
+    run: RunConfig,
+    parts: Mapping[str, Part],
+    say: Callable[[str], None],
+    encoder: FeatureEncoder,
+    texts: Mixture,
+    quality: Step,
+    results: Results,
+) -> Page:
+    """The SAE's numbers beside the paper's, and how its training went."""
+    reports, sae_folder = load_reports(results.folder(texts.whole)), results.folder(encoder.sae_step)
+    for name, report in reports.items():
+        say(f"{name}: {report}")
+    found = load_quality(results.folder(quality))
+    corpus = labels.is_papers_corpus({name: part.source for name, part in parts.items()})
+    kind = labels.kind("paper" if corpus else "own", {run.model.name: run.model.ref})
+    main = sae_table(run, found, None if isinstance(encoder.sae, SaeRef) else encoder.sae.seed, kind, left_out(reports))
+    curve = sae_folder / CURVE  # what every step of a training by the paper's recipe measured
+    steps = json.loads(curve.read_text()) if curve.is_file() else []
+    return Page(
+        title=main.title,
+        subtitle=f"Layer {encoder.layer} of {run.model.name}, on texts held out of the training.",
+        tables=[main],
+        facts=[
+            *((f"Texts of {name}", str(report)) for name, report in reports.items()),
+            ("Held out", f"{found['texts']} texts, {found['tokens']:,} tokens"),
+            ("The SAE", str(sae_in(sae_folder))),
+        ],
+        figures=[figure(steps, name) for name in CURVES] if steps else [],
+        files={CURVE: curve.read_text()} if steps else {},
+    )
 
-    def build(folder: Path) -> None:
-        texts = Corpus.load(corpus.path)
-        sae = load(shop.sae, shop.backbone, settings.rule)
-        found = quality(
-            sae,
-            shop.backbone,
-            (example.messages for example in texts),
-            len(texts),
-            **which,
-            batch_tokens=settings.batch_tokens,
-            encode_elements=settings.encode_elements,
-        )
-        about = {
-            "width": sae.width,
-            "k": sae.k,
-            "texts": len(texts),
-            "of": which["tokens"],
-            "first": which["max_tokens"],
-        }
-        (folder / "quality.json").write_text(json.dumps({**asdict(found), **about}))
 
-    artifact = shop.store.stage("sae_quality", build, params={**shop.encoder, **which}, inputs=[corpus])
-    return json.loads((artifact.path / "quality.json").read_text())
-
-
-def _table(
-    session: Session, found: Mapping[str, Any], seed: int | None, kind: labels.Kind, said: Sequence[str]
+def sae_table(
+    run: RunConfig, found: Mapping[str, Any], seed: int | None, kind: labels.Kind, more: Sequence[str]
 ) -> Table:
     """`seed` is that of the training; None for an SAE that was there."""
     row = str(found["width"]) if found["k"] is None else f"{found['width']}_k{found['k']}"
-    paper = paper_table("table7").get if labels.stands_beside(kind, session.cfg.model.name) else lambda row, name: None
+    paper = paper_table("table7").get if labels.stands_beside(kind, run.model.name) else lambda row, name: None
     values = {
         "l0": (found["l0"], "features"),
         "l2": (found["l2"], "loss"),
         "explained_variance": (100 * found["explained_variance"], "percent"),
         "active": (found["active"], "count"),
     }
-    cells: list[Cell] = [
+    cells = [
         observed(row, name, value, unit=unit, paper=paper(row, name))
         if seed is None
         else measured(row, name, {seed: value}, unit=unit, paper=paper(row, name))
         for name, (value, unit) in values.items()
     ]
-    which = {"all": "All tokens of a text count, those of its chat template too", "content": "Content tokens count"}
     notes = [
         "Reconstruction L2: mean over texts of the mean over tokens of |x' - x|² / |x|², the released code's loss.",
-        f"{which[found['of']]}, among its first {found['first']}. Over which tokens and texts the paper's numbers are "
-        "is not known.",
+        f"{TOKENS[found['of']]}, among its first {found['first']}. Over which tokens and texts the paper's numbers "
+        "are is not known.",
     ]
     width, _, k = row.partition("_k")
-    return Table(
-        "sae",
-        session.cfg.scale.name,
-        "Reconstruction by the SAE",
-        (row,),
-        tuple(COLUMNS),
-        tuple(cells),
-        session.config_hash,
-        versions(),
-        (*notes, *said),
-        COLUMNS | {row: f"width {int(width):,}" + (f", K {k}" if k else "")},
-        provenance(),
-        labels.label([kind]),
-    )
+    names = COLUMNS | {row: f"width {int(width):,}" + (f", K {k}" if k else "")}
+    title = "Reconstruction by the SAE"
+    return table(run, "sae", title, [row], list(COLUMNS), cells, names, [*notes, *more], [kind])
 
 
-def _curve(shop: Workshop) -> Sequence[Mapping[str, float]]:
-    """What was measured at every step of a training by the paper's recipe; empty for other SAEs."""
-    file = Path(str(shop.sae.path)) / CURVE
-    return json.loads(file.read_text()) if file.is_file() else []
-
-
-def _figure(curve: Sequence[Mapping[str, float]], name: str) -> Figure:
-    steps = list(range(1, len(curve) + 1))
-    values = [step[name] for step in curve]
+def figure(curve: Sequence[Mapping[str, float]], name: str) -> Figure:
+    """One number over the steps of a training."""
+    steps, values = list(range(1, len(curve) + 1)), [step[name] for step in curve]
     return Figure(f"Training: {CURVES[name]}", "optimizer step", CURVES[name], [Series("training", steps, values)])
+
+
+EXPERIMENT = Experiment(
+    "sae",
+    "Table 7: how well an SAE, trained here or named, reconstructs held-out texts",
+    plan,
+    Options,
+    paper="table7",
+    data={"corpus": {"path": None}},  # one data set; several: data.parts={NAME: {path: ..., sample: how many texts}}
+    settings={"data.parts": None, "seeds.data": 42},
+)

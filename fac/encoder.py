@@ -26,10 +26,13 @@ from fac.features import LENGTHS, Extractor, FeatureSettings, Tops, cut_note, sp
 from fac.pooled import Pooled
 from fac.sae import SaeRef, TrainSettings, load, recipe, recorded_layer, train
 from fac.sae.checkpoint import find_checkpoint, import_checkpoint
+from fac.sae.quality import quality
 from fac.sae.recipe import OnStep, RecipeSettings
+from fac.sae.ref import CONFIG, read_record
 from fac.store import Step
 
 REFERENCE = "reference.json"  # of an SAE that is used where it lies
+QUALITY = "quality.json"
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,12 @@ class FeatureEncoder:
         params = {"encoder": self, "top_spans": self.settings.top_spans}
         return Step("features", self._measure, params, (corpus, self.sae_step))
 
+    def quality(self, corpus: Step) -> Step:
+        """How well the SAE reconstructs a corpus (`load_quality`), over the tokens that it was trained on."""
+        held = ("model", "layer", "rule", "max_tokens")
+        params = {"encoder": lambda: {name: self.identity()[name] for name in held}}
+        return Step("sae_quality", self._reconstruct, params, (corpus, self.sae_step))
+
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.model)
@@ -161,6 +170,26 @@ class FeatureEncoder:
         texts = Corpus.load(corpus)
         self.extractor(sae).extract((example.messages for example in texts), folder, len(texts))
 
+    def _reconstruct(self, folder: Path, corpus: Path, sae: Path) -> None:
+        texts, record = Corpus.load(corpus), read_record(sae_in(sae).fetched(CONFIG))
+        encoder = self.extractor(sae).sae
+        which = {  # as it was trained
+            "max_tokens": record.get("settings", {}).get("max_tokens", self.settings.max_tokens),
+            "tokens": record.get("tokens", "content"),
+        }
+        found = quality(
+            encoder,
+            self.backbone,
+            (example.messages for example in texts),
+            len(texts),
+            **which,
+            batch_tokens=self.settings.batch_tokens,
+            encode_elements=self.settings.encode_elements,
+        )
+        about = {"width": encoder.width, "k": encoder.k, "texts": len(texts)}
+        about |= {"of": which["tokens"], "first": which["max_tokens"]}
+        (folder / QUALITY).write_text(json.dumps({**asdict(found), **about}), encoding="utf-8")
+
     def _train(
         self, settings: TrainSettings | RecipeSettings, on_step: OnStep | None, folder: Path, texts: Path
     ) -> None:
@@ -169,6 +198,15 @@ class FeatureEncoder:
             recipe.train(self.backbone, lambda i: corpus[i].messages, len(corpus), settings, folder, on_step)
         else:
             train(self.backbone, lambda: (example.messages for example in corpus), settings, folder)
+
+
+def load_quality(folder: Path) -> dict[str, Any]:
+    """What `FeatureEncoder.quality` found: the numbers of `fac.sae.quality.Quality`, and what they are of.
+
+    That is the SAE's `width` and `k` (None: no Top-K SAE), the number of `texts`, and which tokens count: `of` "all" or
+    "content" ones, among the `first` of a text.
+    """
+    return json.loads((folder / QUALITY).read_text(encoding="utf-8"))
 
 
 def sae_in(folder: Path) -> SaeRef:

@@ -1,7 +1,5 @@
 """Which features of one SAE are which features of another: matched by correlation over a shared corpus.
 
-Knows: two `fac.pooled.Pooled` matrices whose rows are the same texts. Does not know: models, SAEs, texts, relevance.
-
 Two models share no basis, and often no tokens, but they can read the same texts. That features of different
 dictionaries correspond if they fire on the same inputs is how universality is measured in Bricken et al. 2023 ("Towards
 Monosemanticity") and Lan et al. 2024 (arXiv 2410.06981). They correlate token by token; here the unit is the text,
@@ -11,6 +9,8 @@ not features, from one model to another (its Table 3).
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +19,10 @@ from scipy.sparse import csc_array, csr_array
 
 from fac.errors import FacError
 from fac.pooled import Pooled
+from fac.store import Step
 
 Bools = NDArray[np.bool_]
+MATCH = "match.npz"
 _DECIMALS = 9  # far above the rounding errors of r, about 1e-16 x texts
 
 
@@ -35,6 +37,29 @@ class Match(NamedTuple):
     def turned(self) -> Match:
         """The same seen from `b`."""
         return Match(self.best_ba, self.r_ba, self.best_ab, self.r_ab)
+
+
+def matching(a: Step, b: Step, *, min_active: int, shuffle: int | None = None) -> Step:
+    """Match the features of two encoders on one corpus (steps of `FeatureEncoder.features`); `load_match` reads it.
+
+    With `shuffle`, the texts of `b` are put in an order drawn by that seed: what chance gives.
+    """
+    return Step(
+        "matching", partial(_match, min_active, shuffle), {"min_active": min_active, "shuffle": shuffle}, (a, b)
+    )
+
+
+def load_match(folder: Path) -> Match:
+    """What `matching` found."""
+    with np.load(folder / MATCH) as held:
+        return Match(**held)
+
+
+def _match(min_active: int, shuffle: int | None, folder: Path, a: Path, b: Path) -> None:
+    first, second = Pooled.load(a), Pooled.load(b)
+    if shuffle is not None:
+        second = second.take(np.random.default_rng(shuffle).permutation(second.n_texts))
+    np.savez(folder / MATCH, **correlations(first, second, min_active=min_active)._asdict())
 
 
 def correlations(a: Pooled, b: Pooled, *, min_active: int = 1, block: int = 256) -> Match:

@@ -54,6 +54,8 @@ class Workers:
         """What happened to the steps, as they come. Raises the errors of the steps."""
         self._futures += [self._processes().submit(build, self._root, chain) for chain in self._waiting]
         self._waiting = []
+        if not self._futures:
+            return
         try:
             with tqdm(total=len(self._futures), desc="training and testing", unit="cell") as bar:
                 for future in as_completed(self._futures):

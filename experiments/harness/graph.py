@@ -5,9 +5,10 @@ Nothing is loaded, read or written here; whatever must be looked up is looked up
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +24,7 @@ from fac.llm.base import ChatModel
 from fac.llm.engines import Judge, LLMs
 from fac.model_ref import ModelRef
 from fac.prompts import Prompts
+from fac.sae.recipe import OnStep
 from fac.store import Step
 from fac.synthesis.covered import coverage
 from fac.synthesis.generate import synthesis
@@ -63,7 +65,8 @@ class Graph:
 
     def __init__(self, run: RunConfig, say: Callable[[str], None]) -> None:
         self.run = run
-        self._say = say
+        self.say = say  # a line of progress
+        self.on_sae_step: Callable[[str], OnStep] | None = None  # by the name of its curves, who watches a training
         self._stack = ExitStack()
         self._encoders: dict[Any, FeatureEncoder] = {}
         self._llms: dict[Any, LLMs] = {}
@@ -92,14 +95,21 @@ class Graph:
         texts = anchor if run.values["sae"]["train"] is not None else None
         key = (run.model.ref, run.sae, run.sae_layer, run.features, id(texts))
         if key not in self._encoders:
-            self._encoders[key] = FeatureEncoder(run.model.ref, run.sae, run.sae_layer, run.features, texts)
+            name = "sae" if run.model.name == self.run.model.name else f"sae_{run.model.name}"
+            watched = partial(self._sae_step, name)
+            self._encoders[key] = FeatureEncoder(run.model.ref, run.sae, run.sae_layer, run.features, texts, watched)
         return self._encoders[key]
+
+    def _sae_step(self, name: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Tell of a step of an SAE's training, which begins when all is laid out and a run is tracked."""
+        if self.on_sae_step is not None:
+            self.on_sae_step(name)(step, metrics)
 
     def llms(self, run: RunConfig, model: ModelRef) -> LLMs:
         """Who writes and annotates in a run on `model`; each loads or starts with its first request."""
         key = (run.llms.writer, tuple(run.llms.annotators.items()), model)
         if key not in self._llms:
-            self._llms[key] = self._stack.enter_context(run.llms.open(model, self._say))
+            self._llms[key] = self._stack.enter_context(run.llms.open(model, self.say))
         return self._llms[key]
 
     def release(self) -> None:

@@ -63,10 +63,14 @@ def execute(experiment: Experiment, run: RunConfig) -> Path:
     """Build what is missing, and write what it comes to; returns the folder of the results."""
     import torch
 
-    torch.set_num_threads(1)  # the other cores train
     with Graph(run, _say) as graph:
         laid = lay_out(experiment, run, graph)
+        if laid.trials:
+            torch.set_num_threads(1)  # the other cores train
+        elif run.workers is not None:  # else all cores measure
+            torch.set_num_threads(run.workers)
         with Session.open(run) as session, Workers(session.store.root, run.workers) as workers:
+            graph.on_sae_step = session.sae_curve
             _build(laid, graph, session, workers)
             found = [session.tracked(records.record_of(t, steps, session.store)) for t, steps in laid.trials.items()]
             page = laid.plan.page(Results(found, laid.trials, session.store))

@@ -1,6 +1,5 @@
 """A corpus on disk: chats as JSON lines, and where each line starts.
 
-Knows: its own two files. Does not know: where the texts came from (`fac.data.examples`), nor what is measured on them.
 Memory: 8 bytes per text; a text is read when it is asked for.
 """
 
@@ -13,6 +12,7 @@ import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import SupportsIndex
 
@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fac.data.examples import Example, LoadReport, read_examples, text_digest
+from fac.data.files import fingerprint
 from fac.data.source import Source
 from fac.errors import FacError
+from fac.store import Step
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +77,16 @@ class Corpus:
                 f"{len(labels) - len(known)} of {len(labels)} texts in {self.folder} have no label: label all or none."
             )
         return np.array(known, np.int64) if known else None
+
+
+def corpus_step(source: Source) -> Step:
+    """The texts of a data set as a corpus (`Corpus.load`, `load_report`), keyed by the bytes of its files."""
+    return Step("corpus", partial(write_corpus, source), {"source": partial(fingerprint, source)})
+
+
+def load_report(folder: Path) -> LoadReport:
+    """What became of the rows of a data set that `write_corpus` wrote."""
+    return LoadReport(**json.loads((folder / REPORT).read_text(encoding="utf-8")))
 
 
 def write_corpus(source: Source, folder: Path) -> LoadReport:

@@ -1,7 +1,7 @@
 """Several data sets as one corpus without repeats, split into training and held-out texts: what large SAEs learn from.
 
-Knows: sampling, exact repeats, the split. Does not know: which data sets (conf/data/sae_corpus.yaml names the paper's),
-tokens, SAEs. Nothing but digests is held: 16 bytes for each different text, and a number for each that is drawn.
+conf/corpus/paper.yaml names the paper's. Nothing but digests is held: 16 bytes for each different text, and a number
+for each that is drawn.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import heapq
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -21,9 +22,10 @@ from fac.data.examples import Example, LoadReport, read_examples, text_digest
 from fac.data.files import fingerprint
 from fac.data.source import Source
 from fac.errors import FacError
-from fac.store import Artifact, Store
+from fac.store import Step
 
 REPORT = "report.json"
+Side = Literal["train", "held_out"]
 
 
 @dataclass(frozen=True)
@@ -35,50 +37,57 @@ class Part:
 
 
 class Mixture(NamedTuple):
-    """Two corpora that share no text, and what became of the rows of each part."""
+    """Steps of a corpus and of its two sides, which share no text."""
 
-    train: Artifact
-    held_out: Artifact
-    reports: dict[str, LoadReport]
+    whole: Step
+    train: Step
+    held_out: Step
 
 
-def mix(store: Store, parts: Mapping[str, Part], *, held_out: float = 0.1, seed: int = 42) -> Mixture:
+def mix(parts: Mapping[str, Part], *, held_out: float = 0.1, seed: int = 42) -> Mixture:
     """The texts of all `parts`, each once, in random order: a share of 1 - `held_out` to train on, and the rest.
 
     Ids are PART/ID; a text that stands in several parts counts for the first. Sources are streamed, those that are
-    sampled twice. Every step is a stage of the store, keyed by the bytes of the sources. Raises FacError for sources
-    that cannot be read, a sample that is larger than its source, or a share that leaves either corpus empty.
+    sampled twice. Every step is keyed by the bytes of the sources. Raises FacError for a sample below 1; what the steps
+    build raises it for sources that cannot be read, a sample that is larger than its source, or a share that leaves
+    either side empty.
     """
     for name, part in parts.items():
         if part.sample is not None and part.sample < 1:
             raise FacError(f"sample.{name}={part.sample} will not do: set it to 1 or more, or leave it out for all.")
     params = {
-        "parts": [[name, fingerprint(part.source), part.sample] for name, part in parts.items()],
+        "parts": [[name, partial(fingerprint, part.source), part.sample] for name, part in parts.items()],
         "seed": seed if any(part.sample for part in parts.values()) else None,
     }
+    whole = Step("mixture", partial(_mix, parts, seed), params)
 
-    def build(folder: Path) -> None:
-        reports = {name: LoadReport() for name in parts}
-        write_examples(_unique(parts, reports, seed), folder)
-        (folder / REPORT).write_text(json.dumps({name: asdict(report) for name, report in reports.items()}, indent=1))
+    def side(name: Side) -> Step:
+        split = {"side": name, "held_out": held_out, "seed": seed}
+        return Step("mixture_split", partial(_split, name, held_out, seed), split, (whole,))
 
-    whole = store.stage("mixture", build, params=params)
-    corpus = Corpus.load(whole.path)
+    return Mixture(whole, side("train"), side("held_out"))
+
+
+def load_reports(whole: Path) -> dict[str, LoadReport]:
+    """What became of the rows of each part."""
+    told = json.loads((whole / REPORT).read_text(encoding="utf-8"))
+    return {name: LoadReport(**report) for name, report in told.items()}
+
+
+def _mix(parts: Mapping[str, Part], seed: int, folder: Path) -> None:
+    reports = {name: LoadReport() for name in parts}
+    write_examples(_unique(parts, reports, seed), folder)
+    (folder / REPORT).write_text(json.dumps({name: asdict(report) for name, report in reports.items()}, indent=1))
+
+
+def _split(side: Side, held_out: float, seed: int, folder: Path, whole: Path) -> None:
+    corpus = Corpus.load(whole)
     kept_out = round(len(corpus) * held_out)
     if not 0 < kept_out < len(corpus):
         raise FacError(f"held_out={held_out} of {len(corpus)} texts leaves one side empty: set it between 0 and 1.")
-
-    def split(side: str) -> Artifact:
-        def build(folder: Path) -> None:
-            order = np.random.default_rng(seed).permutation(len(corpus)).tolist()
-            chosen = order[kept_out:] if side == "train" else order[:kept_out]
-            write_examples((corpus[index] for index in chosen), folder)
-
-        share = {"side": side, "held_out": kept_out, "seed": seed}
-        return store.stage("mixture_split", build, params=share, inputs=[whole])
-
-    reports = json.loads((whole.path / REPORT).read_text())
-    return Mixture(split("train"), split("held_out"), {name: LoadReport(**report) for name, report in reports.items()})
+    order = np.random.default_rng(seed).permutation(len(corpus)).tolist()
+    chosen = order[kept_out:] if side == "train" else order[:kept_out]
+    write_examples((corpus[index] for index in chosen), folder)
 
 
 def _unique(parts: Mapping[str, Part], reports: Mapping[str, LoadReport], seed: int) -> Iterator[Example]:

@@ -1,7 +1,6 @@
 """How well an SAE reconstructs the activations of texts: the numbers of the paper's Table 7.
 
-Knows: which tokens of a text count, and what is summed over them. Holds one batch at a time. Does not know: how the SAE
-was made; training (`fac.sae.recipe`) reports the same numbers as it goes.
+One batch is held at a time. Training (`fac.sae.recipe`) reports the same numbers as it goes.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from support.cli import Finished, fac_here, run_fac
 from support.encoders import sentences
 from support.models import tiny_model
 
-from experiments import labels
+from experiments.harness import labels
 from experiments.harness.results import LAB_LABEL, Table
 from fac.pooled import Pooled
 
@@ -28,6 +28,7 @@ class Run(NamedTuple):
     folder: Path
     arguments: list[str]
     done: Finished
+    planned: str  # what a dry run said before it
 
     @property
     def out(self) -> Path:
@@ -86,9 +87,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "data.seed.path=seed.jsonl",
         "out=out",
     ]
+    planned = fac_here(*arguments, "dry_run=true", cwd=folder)
     done = fac_here(*arguments, cwd=folder)
     assert done.code == 0, done.err
-    return Run(folder, arguments, done)
+    return Run(folder, arguments, done, planned.out)
 
 
 def matrices(run: Run) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -207,6 +209,7 @@ def test_diversity_stands_beside(run: Run):
 def test_a_second_run_reuses_everything_and_says_the_same(run: Run):
     names = ("table.json", "table.md", "diversity.json", "config.yaml")
     before = {name: (run.out / name).read_bytes() for name in names}
+    assert run.planned.count("7 steps to do") == 1
     assert run.done.err.count("built in") == 7  # two corpora, the SAE, and features and diversity of both
     again = fac_here(*run.arguments, cwd=run.folder)
     assert again.code == 0

@@ -14,6 +14,7 @@ from support.models import tiny_model
 from experiments.harness.results import Table
 from fac.pooled import Pooled
 
+ANCHOR = "tasks.toxicity.sizes.anchor=300"
 TEXTS, AT_LEAST, MIN_ACTIVE = 160, 0.5, 4
 
 
@@ -37,7 +38,7 @@ class Run(NamedTuple):
 
 
 def matching(folder: Path, *overrides: str) -> Run:
-    settings = ["experiment=matching", "experiment.models=[llama,local]", "model=local", "tracking.enabled=false"]
+    settings = ["experiment=matching", "experiment.models=[lab_llama,local]", "model=local", "tracking.enabled=false"]
     return Run(folder, fac_here(*settings, "out=out", *overrides, cwd=folder))
 
 
@@ -83,35 +84,40 @@ def test_the_numbers_are_those_of_the_matrices(strangers: Run):
         if r[:, j].argmax() == i and r[i, j] >= AT_LEAST
     }
     assert pairs  # otherwise this test says little
-    for row, ids, best in (("llama>local", ids_a, r.max(axis=1)), ("local>llama", ids_b, r.max(axis=0))):
+    for row, ids, best in (("lab_llama>local", ids_a, r.max(axis=1)), ("local>lab_llama", ids_b, r.max(axis=0))):
         assert strangers.number(row, "alive") == len(ids)
         assert strangers.number(row, "matched") == len(pairs)
         assert strangers.number(row, "share") == pytest.approx(100 * len(pairs) / len(ids), abs=1e-5)
         assert strangers.number(row, "median_r") == pytest.approx(np.median(best), abs=1e-5)
     listed = strangers.matches()
-    assert {(m["llama"], m["local"]): m["r"] for m in listed} == pytest.approx(pairs, abs=1e-5)
+    assert {(m["lab_llama"], m["local"]): m["r"] for m in listed} == pytest.approx(pairs, abs=1e-5)
     assert [m["r"] for m in listed] == sorted((m["r"] for m in listed), reverse=True)
 
 
 def test_shuffled_texts_match_less(strangers: Run):
-    for row in ("llama>local", "local>llama"):
+    for row in ("lab_llama>local", "local>lab_llama"):
         assert strangers.number(row, "chance_matched") < strangers.number(row, "matched")
         assert strangers.number(row, "chance_r") < strangers.number(row, "median_r")
 
 
 def test_the_page_shows_both_directions_and_the_control(strangers: Run):
     page = (strangers.folder / "out" / "report.html").read_text()
-    for shown in ("llama → local", "local → llama, by chance", "Counterparts: llama and local", f"{TEXTS} texts"):
+    for shown in (
+        "lab_llama → local",
+        "local → lab_llama, by chance",
+        "Counterparts: lab_llama and local",
+        f"{TEXTS} texts",
+    ):
         assert shown in page
     assert strangers.done.out.splitlines()[-1] == f"results: {strangers.folder / 'out'}"
 
 
 def test_a_model_has_its_own_features(tmp_path: Path):
     """Matched with itself, on the lab's anchor corpus, whose labels say what is relevant."""
-    run = matching(tmp_path, "model.path=lab:llama", "model.sae=lab:llama/sae", "lab.anchor=300")
+    run = matching(tmp_path, "model.path=lab:llama", "model.sae=lab:llama/sae", ANCHOR)
     assert run.done.code == 0, run.done.err
     assert "300 texts, the anchor corpus of world 0" in (tmp_path / "out" / "report.html").read_text()
-    for row in ("llama>local", "local>llama"):
+    for row in ("lab_llama>local", "local>lab_llama"):
         assert run.number(row, "alive") > 100
         assert run.number(row, "median_r") == pytest.approx(1)
         assert run.number(row, "share") > 95  # two features that always fire together share one counterpart
@@ -119,10 +125,12 @@ def test_a_model_has_its_own_features(tmp_path: Path):
         assert run.number(row, "relevant") > 0
         assert run.number(row, "relevant_share") > 95
         assert run.number(row, "agreement") == 100
-    assert all(m["llama"] == m["local"] for m in run.matches())
+    assert all(m["lab_llama"] == m["local"] for m in run.matches())
     stages = tmp_path / "outputs" / "store"
     assert len(list(stages.glob("features/*/stage.json"))) == 1  # one model by two names is measured once
-    again = matching(tmp_path, "model.path=lab:llama", "model.sae=lab:llama/sae", "lab.anchor=300", "out=again")
+    planned = matching(tmp_path, "model.path=lab:llama", "model.sae=lab:llama/sae", ANCHOR, "dry_run=true")
+    assert "everything is stored" in planned.done.out
+    again = matching(tmp_path, "model.path=lab:llama", "model.sae=lab:llama/sae", ANCHOR, "out=again")
     assert again.done.code == 0
     tables = [Table.from_json((tmp_path / out / "table.json").read_text()) for out in ("out", "again")]
     assert tables[0].to_json(with_provenance=False) == tables[1].to_json(with_provenance=False)
@@ -146,14 +154,14 @@ def test_texts_without_labels_have_no_relevant_features(strangers: Run, tmp_path
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["experiment.models=[llama]"], "experiment.models needs at least two models, and each only once"),
-        (["experiment.models=[llama,llama]"], "each only once"),
-        (["experiment.models=[llama,locl]"], "There is no model=locl: did you mean local"),
+        (["experiment.models=[lab_llama]"], "experiment.models needs at least two models, and each only once"),
+        (["experiment.models=[lab_llama,lab_llama]"], "each only once"),
+        (["experiment.models=[lab_llama,locl]"], "There is no model=locl: did you mean local"),
         (["experiment.at_least=2"], "experiment.at_least=2 will not do"),
         (["experiment.min_active=0"], "experiment.min_active=0 will not do"),
         (["scale=paper", "sae=train"], "data.corpus.path is not set: give a data set"),
-        (["+lab.anchors=3"], "lab.anchors is no setting: did you mean anchor"),
-        (["lab.anchor=20", "experiment.min_active=21"], "no feature that fires in at least 21 texts"),
+        (["tasks.toxicity.sizes.anchors=3"], "no key tasks.toxicity.sizes.anchors: did you mean"),
+        (["tasks.toxicity.sizes.anchor=20", "experiment.min_active=21"], "no feature that fires in at least 21 texts"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(overrides: list[str], said: str, tmp_path: Path):

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import hydra
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -11,10 +10,10 @@ from support.cli import Finished, fac_here
 from support.encoders import sentences
 from support.models import tiny_model
 
-from experiments.labels import OWN_LABEL
+from experiments.harness import labels
+from experiments.harness.config import read_config
 from experiments.harness.results import Table
-from experiments.run import CONF
-from experiments.sae import _parts
+from experiments.sae import parts_of
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat
 from fac.data.corpus import Corpus
@@ -45,8 +44,11 @@ def sae(folder: Path, *overrides: str) -> Finished:
 
 @pytest.fixture(scope="module")
 def paper(folder: Path) -> Finished:
+    planned = sae(folder, *PAPER, "out=paper", "dry_run=true")
     done = sae(folder, *PAPER, "out=paper")
     assert done.code == 0, done.err
+    assert "5 steps to do" in planned.out  # the texts, their two sides, the SAE and its quality
+    assert done.err.count("built in") == 5
     return done
 
 
@@ -54,10 +56,10 @@ def table(folder: Path) -> Table:
     return Table.from_json((folder / "table.json").read_text())
 
 
-def trained_by(folder: Path, recipe: str | None) -> Path:
-    """The folder of the trained SAE in the store."""
+def trained_by(folder: Path, settings: str) -> Path:
+    """The folder of the SAE in the store that was trained with such settings."""
     stages = (folder / "outputs" / "store" / "sae").glob("*/stage.json")
-    return next(file.parent for file in stages if json.loads(file.read_text())["params"].get("recipe") == recipe)
+    return next(file.parent for file in stages if json.loads(file.read_text())["params"].get("training") == settings)
 
 
 def held_out(folder: Path, keep: str) -> list[str]:
@@ -77,7 +79,7 @@ def test_the_table_says_how_well_held_out_texts_are_reconstructed(paper: Finishe
     made = table(folder / "paper")
     assert made.rows == ("64_k4",)
     backbone = Backbone(ModelRef(str(folder / "model")), 2)
-    encoder = load(SaeRef(str(trained_by(folder, "paper"))), backbone)
+    encoder = load(SaeRef(str(trained_by(folder, "RecipeSettings"))), backbone)
     texts = [as_chat(text) for text in held_out(folder, "held_out")]
     expected = quality(encoder, backbone, texts, len(texts), max_tokens=256, tokens="all")
     cells = {column: made.cell("64_k4", column) for column in made.columns}
@@ -104,13 +106,13 @@ def test_the_training_is_tracked_step_by_step(paper: Finished, folder: Path):
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'sae'")
     parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
-    curve = json.loads((trained_by(folder, "paper") / "curve.json").read_text())
+    curve = json.loads((trained_by(folder, "RecipeSettings") / "curve.json").read_text())
     assert len(curve) == 3 * 108 // 20
     for name in ("l2", "explained_variance", "l0", "k", "dead_features", "tokens_per_second"):
         points = client.get_metric_history(parent.info.run_id, f"sae/{name}")
         assert [point.step for point in points] == list(range(1, len(curve) + 1))
         assert [point.value for point in points] == pytest.approx([step[name] for step in curve])
-    assert "held_out/l2" in parent.data.metrics
+    assert "l2/64_k4" in parent.data.metrics
 
 
 def test_a_second_run_trains_nothing(paper: Finished, folder: Path):
@@ -126,10 +128,10 @@ def test_sae_lens_and_an_sae_that_exists(paper: Finished, folder: Path):
     done = sae(folder, *lens, "out=lens")
     assert done.code == 0, done.err
     assert "Content tokens count" in (folder / "lens" / "table.md").read_text()
-    path = trained_by(folder, None)
+    path = trained_by(folder, "TrainSettings")
     named = sae(folder, f"sae.path={path}", "out=named")
     assert named.code == 0, named.err
-    assert "sae_quality" not in named.err  # measured before
+    assert "sae_quality" in named.err  # another step, of the same numbers
     assert [c.mean for c in table(folder / "named").cells] == [c.mean for c in table(folder / "lens").cells]
 
 
@@ -142,7 +144,7 @@ def test_a_checkpoint_on_texts_of_one_s_own(folder: Path):
     parts = "data.parts={own: {path: own.jsonl, on_error: skip}, drawn: {path: texts.jsonl, sample: 3}}"
     rows = [{"text": text} for text in [*sentences(7, 9), ""]]
     (folder / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = sae(folder, "sae.path=sae_l2.pth", "data.corpus.path=null", parts, "data.held_out=0.2", "out=pth")
+    done = sae(folder, "sae.path=sae_l2.pth", "data.corpus.path=null", parts, "experiment.held_out=0.2", "out=pth")
     assert done.code == 0, done.err
     made = table(folder / "pth")
     l0, l2, active = (made.cell("16384_k20", column) for column in ("l0", "l2", "active"))
@@ -152,7 +154,7 @@ def test_a_checkpoint_on_texts_of_one_s_own(folder: Path):
     assert (l0.mean, l0.paper) == (20, None)  # Table 7 has this size, but of other texts
     assert 0 < l2.mean < 0.5
     assert "own: 7 texts, 1 malformed rows skipped" in (folder / "pth" / "table.md").read_text()
-    assert OWN_LABEL in (folder / "pth" / "table.md").read_text()
+    assert labels.OWN_LABEL in (folder / "pth" / "table.md").read_text()
     assert 20 <= active.mean <= 128
     page = (folder / "pth" / "report.html").read_text()
     for shown in ("Texts of own", "Texts of drawn", "2 texts,"):
@@ -160,11 +162,10 @@ def test_a_checkpoint_on_texts_of_one_s_own(folder: Path):
 
 
 def test_the_paper_s_corpus_is_its_six_data_sets():
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("config", ["experiment=sae", "+corpus@data.parts=paper"])
-    parts = _parts(cfg)
+    parts = parts_of(read_config(["experiment=sae", "scale=paper", "+corpus@data.parts=paper"]))
     assert len(parts) == 6
     assert parts["ultrachat"].sample == 400_000
+    assert labels.is_papers_corpus({name: part.source for name, part in parts.items()})
     assert all(is_hub(part.source.paths[0]) for part in parts.values())
 
 
@@ -172,8 +173,8 @@ def test_the_paper_s_corpus_is_its_six_data_sets():
     ("overrides", "said"),
     [
         (["sae=train", "data.corpus.path=null"], "No texts are named: give a data set, data.corpus.path=FILE, or the"),
-        (["sae=train", "data.held_out=1.0"], "data.held_out=1.0 will not do"),
-        (["sae=train", "data.held_out=0.001"], "held_out=0.001 of 120 texts leaves one side empty"),
+        (["sae=train", "experiment.held_out=1.0"], "experiment.held_out=1.0 will not do"),
+        (["sae=train", "experiment.held_out=0.001"], "held_out=0.001 of 120 texts leaves one side empty"),
         (
             ["sae=train", "data.parts={a: {path: texts.jsonl, pth: x}}"],
             "data.parts.a.pth is no setting: did you mean path",

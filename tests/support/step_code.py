@@ -30,7 +30,7 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/features.py": MEASURING,
     "fac/pooled.py": ("features", "write"),
     "fac/sae": ("sae", *MEASURING),
-    "fac/diversity.py": ("diversity",),
+    "fac/diversity": ("diversity",),
     "fac/matching.py": ("matching",),
     "fac/interpret.py": ("interpret",),
     "fac/llm/base.py": ("interpret", "write", "answers", "scores", "judged"),
