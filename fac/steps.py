@@ -38,8 +38,10 @@ VERSIONS: Mapping[str, int] = {
     "evaluation": 2,
     "scores": 2,
     "judged": 2,
-    "steering_vector": 2,
-    "steering_answers": 2,
+    "steering_questions": 1,
+    "steering_vector": 3,
+    "equal_vectors": 1,
+    "steering_answers": 3,
 }
 
 
