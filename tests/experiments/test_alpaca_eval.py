@@ -19,6 +19,7 @@ from fac.data.files import content_digest
 from fac.prompts import Prompts
 
 UNTRACKED = "tracking.enabled=false"
+COMPARED = ("experiment=alpaca_eval", "experiment.outputs=outputs.json", "experiment.reference=reference.json")
 
 
 @pytest.fixture
@@ -174,7 +175,7 @@ def test_the_annotator_judges_outputs(tmp_path: Path, monkeypatch: pytest.Monkey
         rows = [{"instruction": f"task {n}", "output": f"reply-{answer}", "generator": name} for n in range(12)]
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
     with FaultyServer(prefers_b) as server:
-        command = ["experiment=alpaca_eval", "experiment.outputs=outputs.json", "experiment.reference=reference.json", "out=out", UNTRACKED,
+        command = [*COMPARED, "out=out", UNTRACKED,
                    "experiment.instructions=any", "annotator=openai", f"annotator.url={server.url}"]  # fmt: skip
         judge = f"openai:gpt-4o-mini-2024-07-18@{server.url}"
         for both, asked in ((False, 12), (True, 24)):
@@ -222,7 +223,7 @@ def test_only_what_a_judge_says_in_the_end_is_its_verdict(kind: str, tmp_path: P
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
     with FaultyServer(lambda body: replies_of(kind, body)) as server:
         done = fac_here(
-            "experiment=alpaca_eval", "experiment.outputs=outputs.json", "experiment.reference=reference.json", "out=out", UNTRACKED,
+            *COMPARED, "out=out", UNTRACKED,
             "experiment.instructions=any", "annotator=openai", f"annotator.url={server.url}", "annotator.key_env=null",
             "experiment.judging.both_orders=true", "annotator.budget_usd=null", "annotator.retries=0", cwd=tmp_path,
         )  # fmt: skip
@@ -247,7 +248,7 @@ def test_a_second_server_is_asked_although_the_first_one_s_model_has_the_same_na
     with FaultyServer(lambda _: "[[first]]") as one, FaultyServer(lambda _: "[[second]]") as two:
         for server in (one, two):
             done = fac_here(
-                "experiment=alpaca_eval", "experiment.outputs=outputs.json", "experiment.reference=reference.json", "out=out", UNTRACKED,
+                *COMPARED, "out=out", UNTRACKED,
                 "experiment.instructions=any", "annotator=openai", f"annotator.url={server.url}",
                 "annotator.key_env=null", "annotator.model=local", "annotator.budget_usd=null", cwd=tmp_path,
             )  # fmt: skip
@@ -266,7 +267,7 @@ def test_an_interrupt_while_a_server_hangs_ends_the_command_within_seconds(tmp_p
     with FaultyServer(lambda _: "[[first]]", always="hang") as server:
         command = [
             COMMAND,
-            UNTRACKED, "experiment=alpaca_eval", "experiment.outputs=outputs.json", "experiment.reference=reference.json", "out=out",
+            UNTRACKED, *COMPARED, "out=out",
             "experiment.instructions=any", "annotator=openai", f"annotator.url={server.url}", "annotator.key_env=null",
             "annotator.budget_usd=null",
         ]  # fmt: skip

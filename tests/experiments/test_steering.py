@@ -46,7 +46,14 @@ class Run(NamedTuple):
 
 
 def steering(folder: Path, *overrides: str, out: str = "out") -> Run:
-    settings = ["experiment=steering", "model=local", "model.path=model", "tracking.enabled=false", f"out={out}"]
+    settings = [
+        "experiment=steering",
+        "model=local",
+        "model.path=model",
+        "workers=1",
+        "tracking.enabled=false",
+        f"out={out}",
+    ]
     return Run(folder, fac_here(*settings, "experiment.multipliers=[-1,0,1]", *overrides, cwd=folder), out)
 
 
@@ -294,26 +301,26 @@ def test_files_in_place_of_folders(world: Path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "said"),  # the behaviour, and what else is set
     [
         ((), "experiment.behavior is not set"),
-        (("experiment.behavior=CAA/datasets/generate/refusal",), "There is no .*: git clone .*nrimsky/CAA, then experiment.behavior=CAA"),
-        (("experiment.behavior=caa/generate/nothing",), "There is no .*nothing/generate_dataset.json: set experiment.behavior to a folder"),
-        (("experiment.behavior=caa/generate/alone",), "There is no .*caa/test/alone/test_dataset_ab.json: .*data.test.path"),
-        (("experiment.behavior=[]",), "experiment.behavior must name at least one"),
-        (("experiment.behavior=[a/x,b/x]",), "each only once"),
-        (("experiment.behavior=[caa/generate/sycophancy,caa/generate/survival-instinct]", "data.test.path=x.json"),
+        (("CAA/datasets/generate/refusal",), "There is no .*: git clone .*nrimsky/CAA, then experiment.behavior=CAA"),
+        (("caa/generate/nothing",), "There is no .*nothing/generate_dataset.json: set experiment.behavior to a folder"),
+        (("caa/generate/alone",), "There is no .*caa/test/alone/test_dataset_ab.json: .*data.test.path"),
+        (("[]",), "experiment.behavior must name at least one"),
+        (("[a/x,b/x]",), "each only once"),
+        (("[caa/generate/sycophancy,caa/generate/survival-instinct]", "data.test.path=x.json"),
          "data.test.path names one file, but there are several"),
-        (("experiment.behavior=caa/generate/sycophancy", "experiment.layer=5"), "experiment.layer=5 will not do: .* 1 to 4"),
-        (("experiment.behavior=caa/generate/sycophancy", "experiment.pairs=9"), "pairs=9 will not do: .* has 8 pairs"),
-        (("experiment.behavior=caa/generate/sycophancy", "experiment.pairs=0"), "experiment.pairs=0 will not do"),
-        (("experiment.behavior=caa/generate/sycophancy", "experiment.multipliers=[0,1]"), "experiment.multipliers must hold -1 and 1"),
-        (("experiment.behavior=caa/generate/sycophancy", "seeds.training=[]"), "seeds.training needs at least one"),
-        (("experiment.behavior=caa/generate/sycophancy", "experiment.method=ful"), "no row experiment.method=ful: .* mean full"),
-        (("experiment.behavior=caa/generate/sycophancy", "experiment.positions=some"), "experiment.positions='some' will not do"),
-        (("experiment.behavior=caa/generate/sycophancy", "experiment.cue=be kind"), "experiment.cue and counter_cue come"),
-        (("experiment.behavior=caa/generate/bad",), r"generate_dataset.json, row 1: the question has no option \(D\)"),
-        (("experiment.behavior=caa/generate/alone", "data.test.path=caa/test/sycophancy/test_dataset_ab.json",
+        (("caa/generate/sycophancy", "experiment.layer=5"), "experiment.layer=5 will not do: .* 1 to 4"),
+        (("caa/generate/sycophancy", "experiment.pairs=9"), "pairs=9 will not do: .* has 8 pairs"),
+        (("caa/generate/sycophancy", "experiment.pairs=0"), "experiment.pairs=0 will not do"),
+        (("caa/generate/sycophancy", "experiment.multipliers=[0,1]"), "experiment.multipliers must hold -1 and 1"),
+        (("caa/generate/sycophancy", "seeds.training=[]"), "seeds.training needs at least one"),
+        (("caa/generate/sycophancy", "experiment.method=ful"), "no row experiment.method=ful: .* mean full"),
+        (("caa/generate/sycophancy", "experiment.positions=some"), "experiment.positions='some' will not do"),
+        (("caa/generate/sycophancy", "experiment.cue=be kind"), "experiment.cue and counter_cue come"),
+        (("caa/generate/bad",), r"generate_dataset.json, row 1: the question has no option \(D\)"),
+        (("caa/generate/alone", "data.test.path=caa/test/sycophancy/test_dataset_ab.json",
           "experiment.contrast=prompt"), "No cue is known for alone: give experiment.cue and experiment.counter_cue"),
     ],
 )  # fmt: skip
@@ -327,5 +334,6 @@ def test_failures_are_said_in_one_sentence(world: Path, overrides: tuple[str, ..
         (folder / "generate_dataset.json").write_text(json.dumps(rows))
     (world / "caa" / "test" / "bad").mkdir(exist_ok=True)
     (world / "caa" / "test" / "bad" / "test_dataset_ab.json").write_text("[]")
-    failure = steering(world, *overrides, out="failed").done.failure
+    named = [f"experiment.behavior={overrides[0]}", *overrides[1:]] if overrides else []
+    failure = steering(world, *named, out="failed").done.failure
     assert re.search(said, failure), failure
