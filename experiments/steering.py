@@ -88,7 +88,6 @@ class BehaviorSteps:
 
     files: QuestionFiles
     questions: Step
-    vectors: Mapping[int, Step]  # by seed, as they are read
     answers: Mapping[int, Step]  # by seed, at all multipliers but 0
     plain: Step | None  # without the vector, which no seed changes
 
@@ -100,15 +99,17 @@ def plan(run: RunConfig, graph: Graph) -> Plan:
     seeds = run.seeds.training if options.pairs is not None else run.seeds.training[:1]
     files = [_files(run, folder, alone=len(options.folders) == 1) for folder in options.folders]
     asked = {of.behavior: questions_step(of, model, options.cues(of.behavior)) for of in files}
-    read = {of.behavior: {s: vector_step(of, asked[of.behavior], model, options, s) for s in seeds} for of in files}
-    equal = {seed: equal_step({name: vectors[seed] for name, vectors in read.items()}) for seed in seeds}
+    equal = {
+        seed: equal_step({of.behavior: vector_step(of, asked[of.behavior], model, options, seed) for of in files})
+        for seed in seeds
+    }
     behaviors = []
     for of in files:
         questions = asked[of.behavior]
         answers = {seed: answers_step(of.behavior, questions, equal[seed], model, options) for seed in seeds}
         plain = answers_step(of.behavior, questions, None, model, options) if 0.0 in options.multipliers else None
-        behaviors.append(BehaviorSteps(of, questions, read[of.behavior], answers, plain))
-    tested = [step for of in behaviors for step in (*of.answers.values(), *([of.plain] if of.plain else []))]
+        behaviors.append(BehaviorSteps(of, questions, answers, plain))
+    tested = [step for of in behaviors for step in (*of.answers.values(), of.plain) if step is not None]
     return Plan([], partial(page, run, behaviors, equal), [*asked.values(), *equal.values(), *tested])
 
 
