@@ -59,6 +59,11 @@ class ControlledRate:
 # Annotations
 
 
+def annotation_file(path: Path) -> Path:
+    """The file of annotations at `path`, which may be a folder. Raises FacError if there is none."""
+    return file_in(path, "annotations", "annotations.json", "annotations that alpaca_eval wrote")
+
+
 def read_annotations(path: Path, *, alpaca_eval_only: bool = True) -> list[Annotation]:
     """The annotations of one model against one reference, from .json, .jsonl or either with .gz, or a folder with one.
 
@@ -66,7 +71,7 @@ def read_annotations(path: Path, *, alpaca_eval_only: bool = True) -> list[Annot
     instruction, all are of the same two models, and (unless `alpaca_eval_only` is False) all instructions are
     AlpacaEval's.
     """
-    path = file_in(path, "annotations", "annotations.json", "annotations that alpaca_eval wrote")
+    path = annotation_file(path)
     annotations: list[Annotation] = []
     places: dict[str, str] = {}
     for row in read_rows(Source(path, name="annotations")):
@@ -88,7 +93,9 @@ def read_annotations(path: Path, *, alpaca_eval_only: bool = True) -> list[Annot
         places[instruction] = row.place
         annotations.append(annotation)
     if not annotations:
-        raise FacError(f"{path} holds no annotation: set annotations=FILE to annotations that alpaca_eval wrote.")
+        raise FacError(
+            f"{path} holds no annotation: set experiment.annotations=FILE to annotations that alpaca_eval wrote."
+        )
     return annotations
 
 
@@ -119,10 +126,10 @@ def file_in(path: Path, name: str, usual: str, what: str) -> Path:
     if path.is_dir():
         found = next((file for file in (path / usual, path / f"{usual}.gz") if file.is_file()), None)
         if found is None:
-            raise FacError(f"{path} is a folder without {usual}: set {name}=FILE to {what}.")
+            raise FacError(f"{path} is a folder without {usual}: set experiment.{name}=FILE to {what}.")
         return found
     if not path.is_file():
-        raise FacError(f"There is no file {path}: set {name}=FILE to {what}.")
+        raise FacError(f"There is no file {path}: set experiment.{name}=FILE to {what}.")
     return path
 
 
@@ -238,24 +245,29 @@ def hub_calibration() -> Path:
     except Exception as error:  # httpx's, the hub's and the system's errors have no ancestor in common
         raise FacError(
             f"LC needs {HUB_FILE} of the hub data set {HUB_REPOSITORY}, which cannot be reached "
-            f"({type(error).__name__}): fetch it elsewhere and set calibration=FILE."
+            f"({type(error).__name__}): fetch it elsewhere and set experiment.calibration=FILE."
         ) from None
+
+
+def check_calibration(path: Path) -> None:
+    """Raise FacError if there is no such file."""
+    if not path.is_file():
+        raise FacError(f"There is no file {path}: set experiment.calibration=FILE to {HUB_FILE} of {HUB_REPOSITORY}.")
 
 
 def _read_calibration(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    if not path.is_file():
-        raise FacError(f"There is no file {path}: set calibration=FILE to {HUB_FILE} of {HUB_REPOSITORY}.")
+    check_calibration(path)
     try:
         frame: Any = pd.read_csv(path)
     except ValueError as error:  # of pandas' parser and of the encoding
         reason = " ".join(str(error).split())[:100]
-        raise FacError(f"{path} is no CSV file ({reason}): set calibration=FILE to {HUB_FILE}.") from None
+        raise FacError(f"{path} is no CSV file ({reason}): set experiment.calibration=FILE to {HUB_FILE}.") from None
     missing = [name for name in CALIBRATION_COLUMNS if name not in frame]
     if missing:
         raise FacError(
-            f"{path} has no column {missing[0]}: set calibration=FILE to {HUB_FILE} of the hub data set "
+            f"{path} has no column {missing[0]}: set experiment.calibration=FILE to {HUB_FILE} of the hub data set "
             f"{HUB_REPOSITORY}."
         )
     numbers = frame[list(CALIBRATION_COLUMNS[:-1])].apply(pd.to_numeric, errors="coerce")

@@ -47,8 +47,13 @@ def paired_outputs(outputs: Path, reference: Path, *, alpaca_eval_only: bool = T
     ]  # fmt: skip
 
 
+def output_file(path: Path, name: str) -> Path:
+    """The file of outputs at `path`, which may be a folder. Raises FacError, naming the option, if there is none."""
+    return file_in(path, name, "model_outputs.json", "outputs as alpaca_eval keeps them")
+
+
 def _read_outputs(path: Path, name: str, alpaca_eval_only: bool) -> dict[str, dict[str, str]]:
-    path = file_in(path, name, "model_outputs.json", "outputs as alpaca_eval keeps them")
+    path = output_file(path, name)
     found: dict[str, dict[str, str]] = {}
     for row in read_rows(Source(path, name=name)):
         try:
@@ -66,7 +71,7 @@ def _read_outputs(path: Path, name: str, alpaca_eval_only: bool) -> dict[str, di
             raise FacError(f"{row.place}: {reason}.") from None
         found[instruction] = row.values
     if not found:
-        raise FacError(f"{path} holds no output: set {name}=FILE to outputs as alpaca_eval keeps them.")
+        raise FacError(f"{path} holds no output: set experiment.{name}=FILE to outputs as alpaca_eval keeps them.")
     return found
 
 
@@ -104,7 +109,7 @@ def annotate(
     log: Path,
     sampling: Sampling = JUDGING,
     both_orders: bool = False,
-    limit: str = "judging.max_new_tokens",
+    limit: str = "experiment.judging.max_new_tokens",
 ) -> Judged:
     """Have `judge` compare the two outputs of every pair (TEXTS: instruction, two outputs, two generators).
 

@@ -1,7 +1,8 @@
 """Win rates from AlpacaEval annotations: the instruction-following columns of Table 1, for any annotated model.
 
-    fac experiment=alpaca_eval annotations=FILE out=DIR [calibration=FILE]
-    fac experiment=alpaca_eval outputs=FILE reference=FILE annotator=openai annotator.model=gpt-4-1106-preview
+    fac experiment=alpaca_eval experiment.annotations=FILE [experiment.calibration=FILE]
+    fac experiment=alpaca_eval experiment.outputs=FILE experiment.reference=FILE \\
+        annotator=openai annotator.model=gpt-4-1106-preview
 
 With annotations no model runs; with outputs the annotator of the role `compare` judges them, by a prompt of this
 project. LC is fitted to AlpacaEval's own annotator, so it is given for that one's preferences only, and only they stand
@@ -10,39 +11,46 @@ beside the paper's numbers; other columns carry their judge's name.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from omegaconf import DictConfig
+from pydantic import PositiveInt
 
 from eval.alpaca import (
     ANNOTATOR,
     Annotation,
     WinRate,
+    annotation_file,
     annotators,
+    check_calibration,
     hub_calibration,
     length_controlled,
     minimal_length_control,
     read_annotations,
     win_rate,
 )
-from eval.judging import Answers, annotate, paired_outputs
-from experiments import config, labels
-from experiments.engines import COMPARE
+from eval.judging import Answers, annotate, output_file, paired_outputs
+from experiments.harness.config import RunConfig
+from experiments.harness.experiment import Experiment, Plan, Results
+from experiments.harness.graph import Graph
+from experiments.harness.paper_numbers import paper_table
 from experiments.harness.report import Page
-from experiments.harness.results import Cell, Scale, Table, observed, paper_table, provenance, versions
-from experiments.session import Session
+from experiments.harness.results import Cell, Table, observed
+from experiments.harness.tables import table
 from fac.data.files import content_digest
 from fac.errors import FacError
 from fac.jsonl import write_json_atomic
-from fac.llm.base import Sampling
+from fac.llm.base import ChatModel, Sampling
+from fac.llm.engines import COMPARE
 from fac.prompts import Prompts
+from fac.store import Step
 
 ANNOTATIONS, ANSWERS = "annotations.json", "answers.json"
+HUB = "hub"
 MINIMAL = "minimal length control"
 NAMES = {
     "lc": "LC",
@@ -54,109 +62,139 @@ NAMES = {
 }
 
 
-def run(cfg: DictConfig) -> Path:
-    """Run the experiment; returns the folder of its results."""
-    paths = {key: config.value(cfg, key, str | None) for key in ("annotations", "outputs", "reference")}
-    given = {key: Path(path).expanduser() for key, path in paths.items() if path is not None}
-    calibration = config.value(cfg, "calibration", str)
-    only = config.value(cfg, "experiment.instructions", Literal["alpaca_eval", "any"]) == "alpaca_eval"
-    if given.keys() not in ({"annotations"}, {"outputs", "reference"}):
-        raise FacError(
-            "Set annotations=FILE to what a judge said, or outputs=FILE and reference=FILE to have one judge."
-        )
-    scale = "paper" if only else cfg.scale.name  # AlpacaEval's instructions are nothing of the lab's
-    if "annotations" in given:
-        annotations = read_annotations(given["annotations"], alpaca_eval_only=only)
-        controlled, notes = _length_control(annotations, calibration)
-        with Session.open(cfg) as session:
-            return _finish(session, scale, annotations, given["annotations"].name, "", controlled, notes)
-    judging = _Judging(cfg)
-    pairs = paired_outputs(given["outputs"], given["reference"], alpaca_eval_only=only)
-    with Session.open(cfg) as session:
-        path, notes = judging.judge(session, pairs)
-        annotations = read_annotations(path, alpaca_eval_only=only)
-        controlled, more = _length_control(annotations, calibration)
-        return _finish(session, scale, annotations, path.name, judging.asked, controlled, [*notes, *more], [path])
+@dataclass(frozen=True)
+class Judging:
+    """How outputs are compared."""
+
+    prompts: str = "paper/instruction"  # its compare.jinja
+    both_orders: bool = False  # True: ask about every pair in both orders; the preference is the mean
+    temperature: float = 0.0
+    max_new_tokens: PositiveInt = 512
+    seed: int = 0  # of the order in which the two are shown
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens)
 
 
-class _Judging:
-    """Who judges, and how; checked before anything is asked."""
+@dataclass(frozen=True)
+class Options:
+    """What can be set as experiment.KEY."""
 
-    def __init__(self, cfg: DictConfig) -> None:
-        values = config.group(cfg, "judging")
-        self.prompts = Prompts(config.value(cfg, "judging.prompts", str))
-        self.asked = f"{config.value(cfg, 'judging.prompts', str)}/compare.jinja {self.prompts.digest('compare')}"
-        self.both_orders = config.value(cfg, "judging.both_orders", bool)
-        self.seed = config.value(cfg, "judging.seed", int)
-        sampling = {key: values[key] for key in ("temperature", "max_new_tokens")}
-        self.sampling = config.typed(Sampling, sampling, "judging", ("max_new_tokens",))
-        self.model, self.engines = config.model_ref(cfg), config.engines(cfg)
-        self.engines.check([COMPARE])
+    annotations: str | None = None  # .json, .jsonl or either with .gz, as alpaca_eval writes them
+    outputs: str | None = None  # the model's answers, as alpaca_eval keeps them (instruction, output, generator)
+    reference: str | None = None  # the answers they are compared with
+    instructions: Literal["alpaca_eval", "any"] = "alpaca_eval"  # alpaca_eval: its 805 only
+    judging: Judging = Judging()
+    # Of the length control: hub | FILE (df_gamed.csv of the hub data set tatsu-lab/alpaca_eval), needed offline
+    calibration: str = HUB
 
-    def judge(self, session: Session, pairs: Sequence[Mapping[str, str]]) -> tuple[Path, list[str]]:
-        """Annotations in alpaca_eval's format; and who wrote them."""
-        with self.engines.open(self.model, session.say) as crew:
-            judge = crew.annotators[COMPARE]
+    def __post_init__(self) -> None:
+        given = {name for name in ("annotations", "outputs", "reference") if getattr(self, name) is not None}
+        if given not in ({"annotations"}, {"outputs", "reference"}):
+            raise FacError(
+                "Set experiment.annotations=FILE to what a judge said, or experiment.outputs=FILE and "
+                "experiment.reference=FILE to have one judge."
+            )
 
-            def build(folder: Path) -> None:
-                judged = annotate(
-                    judge, pairs, self.prompts, seed=self.seed, log=folder / "replies.jsonl", sampling=self.sampling,
-                    both_orders=self.both_orders,
-                )  # fmt: skip
-                write_json_atomic(folder / ANNOTATIONS, judged.annotations)
-                write_json_atomic(folder / ANSWERS, asdict(judged.answers))
+    @property
+    def only(self) -> bool:
+        """Whether all instructions must be AlpacaEval's."""
+        return self.instructions == "alpaca_eval"
 
-            params = {
-                "pairs": hashlib.sha256(json.dumps(pairs).encode()).hexdigest(),
-                "judge": judge.identity,
-                "prompt": self.prompts.digest("compare"),
-                "sampling": self.sampling,
-                "both_orders": self.both_orders,
-                "seed": self.seed,
-            }
-            artifact = session.store.stage("judged", build, params=params, resumable=True)
-        answers = Answers(**json.loads((artifact.path / ANSWERS).read_text()))
-        orders = "in both orders" if self.both_orders else "in an order drawn by the seed"
-        who = f"Judged by {judge.identity}, {orders}; {answers.note}."
-        return artifact.path / ANNOTATIONS, [who]
+    def file(self, name: str) -> Path:
+        """The file that an option names."""
+        return Path(getattr(self, name)).expanduser()
 
 
-def _finish(
-    session: Session,
-    scale: Scale,
-    annotations: Sequence[Annotation],
-    name: str,
-    prompt: str,
-    controlled: dict[str, float],
-    notes: Sequence[str],
-    files: Sequence[Path] = (),
-) -> Path:
-    """`prompt` is what the judge was asked with; "" if the annotations came from a file."""
-    for note in notes:
-        session.say(note)
+def plan(run: RunConfig, graph: Graph) -> Plan:
+    """The annotations: those of the file, or a judge's."""
+    options: Options = run.experiment
+    if options.calibration != HUB:
+        check_calibration(options.file("calibration"))
+    if options.annotations is not None:
+        params = {"file": partial(_digest, options), "instructions": options.instructions}
+        step = Step("annotations", partial(_annotations, options), params)
+    else:
+        step = judged_step(options, graph.llms(run, run.model.ref).annotators[COMPARE])
+    return Plan([], partial(page, run, step), [step])
+
+
+def _digest(options: Options) -> str:
+    return content_digest(annotation_file(options.file("annotations")))
+
+
+def _annotations(options: Options, folder: Path) -> None:
+    read = read_annotations(options.file("annotations"), alpaca_eval_only=options.only)
+    write_json_atomic(folder / ANNOTATIONS, read)
+
+
+def judged_step(options: Options, judge: ChatModel) -> Step:
+    """What the judge says of every pair of outputs, as alpaca_eval writes it, and how many answers held no verdict."""
+    how, prompts = options.judging, Prompts(options.judging.prompts)
+    params = {
+        "outputs": {name: partial(_output_digest, options, name) for name in ("outputs", "reference")},
+        "instructions": options.instructions,
+        "judge": judge,
+        "prompt": partial(prompts.digest, "compare"),
+        "sampling": how.sampling,
+        "both_orders": how.both_orders,
+        "seed": how.seed,
+    }
+    return Step("judged", partial(_judged, options, judge, prompts), params, resumable=True)
+
+
+def _output_digest(options: Options, name: str) -> str:
+    return content_digest(output_file(options.file(name), name))
+
+
+def _judged(options: Options, judge: ChatModel, prompts: Prompts, folder: Path) -> None:
+    pairs = paired_outputs(options.file("outputs"), options.file("reference"), alpaca_eval_only=options.only)
+    how = options.judging
+    judged = annotate(
+        judge, pairs, prompts, seed=how.seed, log=folder / "replies.jsonl", sampling=how.sampling,
+        both_orders=how.both_orders,
+    )  # fmt: skip
+    write_json_atomic(folder / ANNOTATIONS, judged.annotations)
+    write_json_atomic(folder / ANSWERS, asdict(judged.answers))
+
+
+def page(run: RunConfig, step: Step, results: Results) -> Page:
+    """The rates, and how long the answers are."""
+    options: Options = run.experiment
+    file = results.folder(step) / ANNOTATIONS
+    annotations = read_annotations(file, alpaca_eval_only=options.only)
+    by_judge, name, files, asked = [], ANNOTATIONS, {ANNOTATIONS: file.read_text("utf-8")}, ""
+    if options.annotations is not None:
+        name, files = options.file("annotations").name, {}
+    else:
+        answers = Answers(**json.loads((file.parent / ANSWERS).read_text("utf-8")))
+        orders = "in both orders" if options.judging.both_orders else "in an order drawn by the seed"
+        by_judge = [f"Judged by {_judges(annotations)}, {orders}; {answers.note}."]
+        prompts = options.judging.prompts
+        asked = f", asked with {prompts}/compare.jinja {Prompts(prompts).digest('compare')}"
+    controlled, notes = _length_control(annotations, options)
     rate = win_rate(annotations)
-    table = _table(session, scale, annotations, rate, prompt, controlled, notes)
-    page = Page(
+    return Page(
         title=f"AlpacaEval: {annotations[0]['generator_2']}",
         subtitle=f"How often are its answers preferred to those of {annotations[0]['generator_1']}?",
-        tables=[table],
+        tables=[_table(run, annotations, rate, asked, controlled, [*by_judge, *notes])],
         facts=_facts(annotations, rate, name),
+        files=files,
     )
-    kept = {file.name: file.read_text() for file in files}
-    return session.finish(page, {cell.column: cell.mean for cell in table.cells}, texts=kept)
 
 
-def _length_control(annotations: Sequence[Annotation], calibration: str) -> tuple[dict[str, float], list[str]]:
+def _length_control(annotations: Sequence[Annotation], options: Options) -> tuple[dict[str, float], list[str]]:
     """LC of AlpacaEval's own annotator where its calibration is at hand, else the minimal length control; and why."""
     notes = []
     if annotators(annotations) == [ANNOTATOR]:
         try:
-            file = hub_calibration() if calibration == "hub" else Path(calibration).expanduser()
+            file = hub_calibration() if options.calibration == HUB else options.file("calibration")
             lc = length_controlled(annotations, file)
             used = f"LC was calibrated with {file.name} (SHA-256 {content_digest(file)[:12]})."
             return {"lc": lc.rate, "lc_error": lc.standard_error}, [used]
         except FacError as reason:
-            if calibration != "hub":
+            if options.calibration != HUB:
                 raise
             notes.append(str(reason))
     else:
@@ -181,16 +219,18 @@ def _judges(annotations: Sequence[Annotation]) -> str:
 
 
 def _table(
-    session: Session,
-    scale: Scale,
+    run: RunConfig,
     annotations: Sequence[Annotation],
     rate: WinRate,
-    prompt: str,
+    asked: str,
     controlled: dict[str, float],
     notes: Sequence[str],
 ) -> Table:
+    """`asked` says what the judge was asked with; "" if the annotations came from a file."""
+    # AlpacaEval's instructions are nothing of the lab's
+    scale = "paper" if run.experiment.only else run.scale
     own = annotators(annotations) == [ANNOTATOR]
-    by = "" if own else f" by {_judges(annotations)}{f', asked with {prompt}' if prompt else ''}"
+    by = "" if own else f" by {_judges(annotations)}{asked}"
     model = annotations[0]["generator_2"]
     exactly = (
         f"WR is {rate.rate:.3f} and SD, its standard error as AlpacaEval prints it, {rate.standard_error:.3f}; draws "
@@ -199,20 +239,18 @@ def _table(
     numbers = {**controlled, "wr": rate.rate, "sd": rate.standard_error}
     cells: list[Cell] = [observed(model, column, value) for column, value in numbers.items()]
     cells.append(observed(model, "n", rate.n, unit="count"))
-    return Table(
+    made = table(
+        run,
         "alpaca_eval",
-        scale,
         f"AlpacaEval win rates against {annotations[0]['generator_1']}",
-        (model,),
-        tuple(cell.column for cell in cells),
-        tuple(cells),
-        session.config_hash,
-        versions(),
-        (exactly, *notes, *([_context()] if own else [])),
+        [model],
+        [cell.column for cell in cells],
+        cells,
         NAMES | {"wr": f"{NAMES['wr']}{by}"},
-        provenance(),
-        "" if scale == "paper" else labels.OWN_LABEL,
+        [exactly, *notes, *([_context()] if own else [])],
+        ["paper" if scale == "paper" else "own"],
     )
+    return replace(made, scale=scale)
 
 
 def _context() -> str:
@@ -236,3 +274,12 @@ def _facts(annotations: Sequence[Annotation], rate: WinRate, name: str) -> list[
         (f"Mean length of {annotations[0]['generator_2']}", length("output_2")),
         (f"Mean length of {annotations[0]['generator_1']}", length("output_1")),
     ]
+
+
+EXPERIMENT = Experiment(
+    "alpaca_eval",
+    "Table 1's instruction following: win rates of one model's AlpacaEval annotations, or of a judge's",
+    plan,
+    Options,
+    paper="table1",
+)

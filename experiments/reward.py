@@ -1,72 +1,70 @@
 """A reward model on preference pairs of one's own: trained on one set, tested on another, by section.
 
-fac experiment=reward data.train.path=FILE data.test.path=FILE model=llama
+    fac experiment=reward data.train.path=FILE data.test.path=FILE model=llama31_8b
+
+Files of UltraFeedback, HH-RLHF, LLMBar, RM-Bench, RewardBench or trl's layout, or data sets of the hub:
+data.test.path=hub:allenai/reward-bench data.test.split=filtered. How it is trained: tasks.reward.train, seeds.training.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from omegaconf import DictConfig
-from pydantic import PositiveInt
-
-from experiments import config, labels
-from experiments.cells import Cells, Scored, default_workers, percent_cell, track
-from experiments.job import Job
+from experiments.harness import labels
+from experiments.harness.config import RunConfig
+from experiments.harness.experiment import Experiment, Plan, Results
+from experiments.harness.graph import Graph
+from experiments.harness.paper_numbers import paper_table
 from experiments.harness.report import Page
-from experiments.harness.results import Table, paper_table, provenance, versions
-from experiments.session import Session
+from experiments.harness.results import Cell, measured
+from experiments.harness.tables import table
 from experiments.tasks import TASKS
-from experiments.tasks.base import examples_artifact, load_examples, save_examples
+from experiments.tasks.base import load_metrics, load_replicates, scores_step, train_step
+from fac.data.example_set import load_examples, save_examples
 from fac.data.examples import LoadReport, left_out
 from fac.data.held_out import HeldOut
 from fac.data.pairs import pairs_fingerprint, read_pairs
 from fac.data.schemas import PAIR
 from fac.data.source import Source
 from fac.errors import FacError
-from fac.store import Artifact, Store
-from fac.train.reward import RewardSettings
+from fac.store import Step
 
 TASK = TASKS["reward"]
+TRAINED = "trained"  # the row
 BEST = ("chat", "chat_hard", "safety", "reasoning", "average")
+REPORT, DROPPED = "report.json", "dropped.json"
 
 
-def run(cfg: DictConfig) -> Path:
-    """Run the experiment; returns the folder of its results."""
-    sources = {role: config.source(cfg, role) for role in ("train", "test")}
-    model, settings = (
-        config.model_ref(cfg),
-        config.typed(RewardSettings, config.group(cfg, "tasks.reward.train"), "train"),
+def plan(run: RunConfig, graph: Graph) -> Plan:
+    """Pairs, those that the test does not ask, and a training and test for each seed."""
+    train, test = (pairs_step(run.data[role]) for role in ("train", "test"))
+    kept = Step("kept_pairs", _kept, {}, (train, test))
+    model, settings = run.model.ref, run.tasks[TASK.name].train
+    scores = {}
+    for seed in run.seeds.training:
+        trained = train_step(TASK, model, settings, seed, [kept], None, None)
+        scores[seed] = scores_step(TASK, model, settings, trained, test, {}, None)
+    return Plan(
+        [], partial(page, run, {"train": train, "test": test}, kept, scores), [train, test, kept, *scores.values()]
     )
-    seeds: list[int] = config.value(cfg, "tasks.reward.seeds", list[int])
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise FacError("tasks.reward.seeds needs at least one seed, and each only once.")
-    workers: int = config.value(cfg, "workers", PositiveInt | None) or default_workers()
-    with Session.open(cfg) as session, Cells(workers) as cells:
-        found = {role: pairs_artifact(session.store, source) for role, source in sources.items()}
-        for role, (_, report) in found.items():
-            session.say(f"{role}: {report}")
-        test = found["test"][0]
-        train, dropped = trained_pairs(session.store, found["train"][0], test)
-        cells.submit(
-            [Job("reward", "trained", s, session.store.root, model, settings, test, base=(train,)) for s in seeds]
-        )
-        scored = [track(session, cell) for cell in cells.results()]
-        left = left_out({role: report for role, (_, report) in found.items()})
-        asked = [f"{dropped} pairs of train were left out: the test asks what they ask."] if dropped else []
-        table = _table(session, scored, sources).noting([*left, *asked])
-        page = Page(
-            title=table.title,
-            subtitle="Share of pairs whose chosen reply scores higher, by section.",
-            tables=[table],
-            facts=[(role, f"{sources[role]}: {report}") for role, (_, report) in found.items()],
-        )
-        return session.finish(page, {c.column: c.mean for c in table.cells})
 
 
-def trained_pairs(store: Store, train: Artifact, test: Artifact) -> tuple[Artifact, int]:
+def pairs_step(source: Source) -> Step:
+    """A data set of pairs, beside the report of how it was read; by the bytes of its files."""
+    return Step("pairs", partial(_read, source), {"pairs": partial(pairs_fingerprint, source)})
+
+
+def _read(source: Source, folder: Path) -> None:
+    report = LoadReport()
+    save_examples(PAIR, list(read_pairs(source, report=report)), folder)
+    (folder / REPORT).write_text(json.dumps(asdict(report)), encoding="utf-8")
+
+
+def _kept(folder: Path, train: Path, test: Path) -> None:
     """The pairs whose prompt does not stand in the test, and how many do. Raises FacError if all do."""
     pairs = load_examples(PAIR, [train])
     tested = HeldOut.of(PAIR.asked(pair) for pair in load_examples(PAIR, [test]))
@@ -75,46 +73,69 @@ def trained_pairs(store: Store, train: Artifact, test: Artifact) -> tuple[Artifa
         raise FacError(
             "Every prompt of data.train stands in data.test, which is not trained on: name another data set."
         )
-    return (train if len(kept) == len(pairs) else examples_artifact(store, PAIR, kept)), len(pairs) - len(kept)
+    save_examples(PAIR, kept, folder)
+    (folder / DROPPED).write_text(json.dumps(len(pairs) - len(kept)), encoding="utf-8")
 
 
-def pairs_artifact(store: Store, source: Source) -> tuple[Artifact, LoadReport]:
-    """A data set of pairs; keyed by the bytes of its files and how they are read."""
-
-    def build(folder: Path) -> None:
-        report = LoadReport()
-        save_examples(PAIR, list(read_pairs(source, report=report)), folder)
-        (folder / "report.json").write_text(json.dumps(vars(report)))
-
-    artifact = store.stage("pairs", build, params=pairs_fingerprint(source))
-    return artifact, LoadReport(**json.loads((artifact.path / "report.json").read_text()))
-
-
-def _table(session: Session, scored: Sequence[tuple[Scored, str]], sources: Mapping[str, Source]) -> Table:
-    metrics = [name for name in scored[0][0].metrics if name != "n"]
-    cells = [percent_cell(scored, name, "trained", name) for name in metrics]
-    name = session.cfg.model.name
-    published = labels.is_published(TASK, [sources["test"]])
-    kind = labels.kind_of("paper" if published else "own", {name: config.model_ref(session.cfg)})
-    return Table(
-        experiment="reward",
-        scale=session.cfg.scale.name,
-        title=f"Reward model, {session.cfg.model.name}: {sources['train'].title} to {sources['test'].title}",
-        rows=("trained",),
-        columns=tuple(metrics),
-        cells=tuple(cells),
-        config_hash=session.config_hash,
-        versions=versions(),
-        provenance=provenance(),
-        names={"trained": "Trained on these pairs"},
-        label=labels.label([kind]),
-        notes=tuple([_printed(scored[0][0].job.settings.mode)] if labels.stands_beside(kind, name) else []),
+def page(run: RunConfig, pairs: Mapping[str, Step], kept: Step, scores: Mapping[int, Step], results: Results) -> Page:
+    """Accuracy by section, its mean, and what was left out."""
+    train, test = run.data["train"], run.data["test"]
+    reports = {
+        role: LoadReport(**json.loads((results.folder(step) / REPORT).read_text("utf-8")))
+        for role, step in pairs.items()
+    }
+    dropped = json.loads((results.folder(kept) / DROPPED).read_text("utf-8"))
+    asked = [f"{dropped} pairs of train were left out: the test asks what they ask."] if dropped else []
+    kind = labels.kind("paper" if labels.is_published(TASK, [test]) else "own", {run.model.name: run.model.ref})
+    beside = labels.stands_beside(kind, run.model.name)
+    cells = _cells({seed: results.folder(step) for seed, step in scores.items()})
+    main = table(
+        run,
+        "reward",
+        f"Reward model, {run.model.name}: {train.title} to {test.title}",
+        [TRAINED],
+        [cell.column for cell in cells],
+        cells,
+        {TRAINED: "Trained on these pairs"},
+        [*([_printed(run)] if beside else []), *left_out(reports), *asked],
+        [kind],
+    )
+    return Page(
+        title=main.title,
+        subtitle="Share of pairs whose chosen reply scores higher, by section.",
+        tables=[main],
+        facts=[(role, f"{run.data[role]}: {report}") for role, report in reports.items()],
     )
 
 
-def _printed(mode: str) -> str:
+def _cells(scores: Mapping[int, Path]) -> list[Cell]:
+    """One for each metric, over the seeds."""
+    metrics = {seed: load_metrics(folder) for seed, folder in scores.items()}
+    drawn = {seed: load_replicates(folder) for seed, folder in scores.items()}
+    names = [name for name in next(iter(metrics.values())) if name != "n"]
+    return [
+        measured(
+            TRAINED,
+            name,
+            {seed: 100 * found[name] for seed, found in metrics.items()},
+            replicates=[100 * drawn[seed][name] for seed in sorted(drawn) if name in drawn[seed]],
+        )
+        for name in names
+    ]
+
+
+def _printed(run: RunConfig) -> str:
     """What the paper's model of all its human data has on RewardBench, trained as this one was."""
-    table = paper_table("table13" if mode == "head" else "table14")
-    full = [(name, table.get("full", name)) for name in BEST]
+    printed = paper_table("table13" if run.tasks[TASK.name].train.mode == "head" else "table14")
+    full = [(name, printed.get("full", name)) for name in BEST]
     told = ", ".join(f"{name} {number.mean}" for name, number in full if number)
-    return f"The paper's full-data model on RewardBench ({table.source}): {told}."
+    return f"The paper's full-data model on RewardBench ({printed.source}): {told}."
+
+
+EXPERIMENT = Experiment(
+    "reward",
+    "A reward model on preference pairs of one's own, by section",
+    plan,
+    paper="table14",
+    data=("train", "test"),
+)

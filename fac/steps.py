@@ -15,6 +15,7 @@ VERSIONS: Mapping[str, int] = {
     "mixture": 2,
     "mixture_split": 2,
     "pairs": 3,
+    "kept_pairs": 1,
     "rows": 3,
     "texts": 2,
     "world": 2,
@@ -37,9 +38,12 @@ VERSIONS: Mapping[str, int] = {
     "reference": 2,
     "evaluation": 2,
     "scores": 2,
-    "judged": 2,
-    "steering_vector": 2,
-    "steering_answers": 2,
+    "annotations": 1,
+    "judged": 3,
+    "steering_questions": 1,
+    "steering_vector": 3,
+    "equal_vectors": 1,
+    "steering_answers": 3,
 }
 
 

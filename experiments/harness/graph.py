@@ -107,7 +107,7 @@ class Graph:
 
     def llms(self, run: RunConfig, model: ModelRef) -> LLMs:
         """Who writes and annotates in a run on `model`; each loads or starts with its first request."""
-        key = (run.llms.writer, tuple(run.llms.annotators.items()), model)
+        key = repr((run.llms.writer, run.llms.annotators, model))  # settings of engines hold mappings: no hash
         if key not in self._llms:
             self._llms[key] = self._stack.enter_context(run.llms.open(model, self.say))
         return self._llms[key]

@@ -41,6 +41,8 @@ def no_such_key(key: str, known: Sequence[str], elsewhere: str = "") -> str:
 
 
 def _meant(key: str, known: Sequence[str]) -> str:
+    if f"experiment.{key}" in known:
+        return f": set experiment.{key}"
     typo = difflib.get_close_matches(key, known, 1, TYPO)
     if not typo and (found := [*_options_like(key, known), *same_end(key, known)]):
         return f": set {named(found)}"

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,16 @@ def write_outputs(out: Path, texts: Mapping[str, str]) -> None:
         for draft in drafts.values():
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
+
+
+def copy_folders(out: Path, folders: Mapping[str, Path]) -> None:
+    """Copy folders to places in `out`, over what is there.
+
+    Raises:
+        FacError: the folder cannot be written.
+    """
+    try:
+        for place, folder in folders.items():
+            shutil.copytree(folder, out / place, dirs_exist_ok=True)
+    except OSError as error:
+        raise _unwritable(out, error) from error

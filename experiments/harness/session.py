@@ -141,6 +141,7 @@ class Session:
         written |= {f"{name}.json": table.to_json() for name, table in named}
         out = self.run.out
         outputs.write_outputs(out, written)
+        outputs.copy_folders(out, page.copies)
         metrics = {f"{cell.column}/{cell.row}": cell.mean for table in page.tables[:1] for cell in table.cells}
         self.tracker.log(metrics=metrics, artifacts=[out / name for name in written])
         for t in times:

@@ -159,7 +159,7 @@ def test_what_length_control_cannot_do_is_said(published, calibration, tmp_path)
         annotation["output_2"] *= n + 1
     with pytest.raises(FacError, match="'0' is none of AlpacaEval's instructions"):
         length_controlled(alike, calibration)
-    with pytest.raises(FacError, match="There is no file .*nowhere.csv: set calibration=FILE"):
+    with pytest.raises(FacError, match="There is no file .*nowhere.csv: set experiment.calibration=FILE"):
         length_controlled(annotations, tmp_path / "nowhere.csv")
     frame = pd.read_csv(calibration)
     frame[frame["index"] != 3].to_csv(tmp_path / "short.csv")
@@ -169,7 +169,7 @@ def test_what_length_control_cannot_do_is_said(published, calibration, tmp_path)
     with pytest.raises(FacError, match="words.csv has cells that are no numbers"):
         length_controlled(annotations, tmp_path / "words.csv")
     frame.drop(columns="std_delta_len").to_csv(tmp_path / "wrong.csv")
-    with pytest.raises(FacError, match="wrong.csv has no column std_delta_len: set calibration=FILE to df_gamed.csv"):
+    with pytest.raises(FacError, match="wrong.csv has no column std_delta_len: set experiment.calibration=FILE to df"):
         length_controlled(annotations, tmp_path / "wrong.csv")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FacError, match="binary.csv is no CSV file"):
@@ -179,7 +179,7 @@ def test_what_length_control_cannot_do_is_said(published, calibration, tmp_path)
 def test_an_unreachable_hub_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(FacError, match="LC needs df_gamed.csv .* cannot be reached .*set calibration=FILE.$") as said:
+    with pytest.raises(FacError, match="LC needs df_gamed.csv .* cannot be .*experiment.calibration=FILE.$") as said:
         hub_calibration()
     assert "\n" not in str(said.value)
 
@@ -222,7 +222,7 @@ def test_other_instructions_are_refused_unless_wanted(tmp_path):
 
 
 def test_files_that_are_none_are_said(tmp_path):
-    with pytest.raises(FacError, match="There is no file .*nowhere.json: set annotations=FILE"):
+    with pytest.raises(FacError, match="There is no file .*nowhere.json: set experiment.annotations=FILE"):
         read_annotations(tmp_path / "nowhere.json")
     (tmp_path / "text.json").write_text("hello")
     with pytest.raises(FacError, match="text.json is not valid JSON"):
@@ -250,7 +250,7 @@ def test_a_draw_of_alpaca_eval_1_is_a_draw(tmp_path):
 
 
 def test_a_folder_stands_for_the_annotations_in_it(tmp_path):
-    with pytest.raises(FacError, match=r"is a folder without annotations.json: set annotations=FILE to annotations"):
+    with pytest.raises(FacError, match=r"is a folder without annotations.json: set experiment.annotations=FILE"):
         read_annotations(tmp_path)
     packed = gzip.compress(json.dumps([row()]).encode())
     (tmp_path / "annotations.json.gz").write_bytes(packed)

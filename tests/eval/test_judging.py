@@ -37,7 +37,7 @@ def output(instruction="task 1", **other):
         ([output(), output()], [output()], "mine.json, row 2: the instruction was answered before"),
         ([output(output=None)], [output()], "mine.json, row 1: there is no text 'output'"),
         ([output()], [output(generator=3)], "ref.json, row 1: there is no text 'generator'"),
-        ([], [output()], "mine.json holds no output: set outputs=FILE"),
+        ([], [output()], "mine.json holds no output: set experiment.outputs=FILE"),
     ],
 )
 def test_outputs_that_do_not_pair_are_named(tmp_path, ours, theirs, said):

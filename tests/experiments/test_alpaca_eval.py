@@ -19,6 +19,7 @@ from fac.data.files import content_digest
 from fac.prompts import Prompts
 
 UNTRACKED = "tracking.enabled=false"
+COMPARED = ("experiment=alpaca_eval", "experiment.outputs=outputs.json", "experiment.reference=reference.json")
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def only(table: Table, column: str) -> float:
 
 
 def test_offline_the_published_rates_and_the_minimal_length_control(annotations: Path, offline, tmp_path: Path):
-    done = fac_here("experiment=alpaca_eval", f"annotations={annotations}", "out=out", cwd=tmp_path)
+    done = fac_here("experiment=alpaca_eval", f"experiment.annotations={annotations}", "out=out", cwd=tmp_path)
     assert done.code == 0, done.err
     assert done.out == f"results: {tmp_path / 'out'}\n"
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
@@ -56,12 +57,12 @@ def test_offline_the_published_rates_and_the_minimal_length_control(annotations:
     heading = next(line for line in text.splitlines() if line.startswith("| |"))
     assert re.findall(r"\bLC\b", heading) == []
     assert "minimal length control (%)" in heading
-    assert "set calibration=FILE" in text
+    assert "set experiment.calibration=FILE" in text
     assert "FAC Synthesis 20.27 / 21.26 / 1.44" in text
     page = (tmp_path / "out" / "report.html").read_text()
     assert "76.920 %, standard error 0.909" in page
     assert LAB_LABEL not in text + page
-    assert (tmp_path / "out" / "config.yaml").read_text().startswith("experiment:\n  name: alpaca_eval\n")
+    assert "experiment:\n  name: alpaca_eval\n" in (tmp_path / "out" / "config.yaml").read_text()
 
 
 def test_with_a_calibration_there_is_lc(annotations: Path, offline, tmp_path: Path):
@@ -71,8 +72,8 @@ def test_with_a_calibration_there_is_lc(annotations: Path, offline, tmp_path: Pa
     frame.assign(not_gamed_baseline=False).to_csv(tmp_path / HUB_FILE)
     done = fac_here(
         "experiment=alpaca_eval",
-        f"annotations={annotations}",
-        f"calibration={HUB_FILE}",
+        f"experiment.annotations={annotations}",
+        f"experiment.calibration={HUB_FILE}",
         "out=out",
         UNTRACKED,
         cwd=tmp_path,
@@ -93,14 +94,14 @@ def test_other_instructions_are_the_labs_and_need_a_word(offline, tmp_path: Path
     texts = {"output_1": "Hello", "generator_1": "a", "output_2": "Hi", "generator_2": "b"}
     rows = [{"instruction": f"task {n}", "preference": 1 + n % 2, **texts} for n in range(4)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    arguments = ("experiment=alpaca_eval", "annotations=rows.json", "out=out", UNTRACKED)
+    arguments = ("experiment=alpaca_eval", "experiment.annotations=rows.json", "out=out", UNTRACKED)
     refused = fac_here(*arguments, cwd=tmp_path)
     assert refused.code == 1
     assert "none of AlpacaEval's 805 instructions" in refused.err
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "table.json").exists()
     (tmp_path / "folder").mkdir()
     (tmp_path / "rows.json").rename(tmp_path / "folder" / "annotations.json")
-    arguments = (arguments[0], "annotations=folder", *arguments[2:])
+    arguments = (arguments[0], "experiment.annotations=folder", *arguments[2:])
     done = fac_here(*arguments, "experiment.instructions=any", cwd=tmp_path)
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
@@ -114,22 +115,37 @@ def test_other_instructions_are_the_labs_and_need_a_word(offline, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "Set annotations=FILE to what a judge said, or outputs=FILE and reference=FILE to have one judge"),
-        (["outputs=x.json"], "Set annotations=FILE to what a judge said, or outputs=FILE and reference=FILE"),
-        (["outputs=x.json", "reference=y.json"], "There is no file x.json: set outputs=FILE"),
-        (["outputs=x.json", "reference=y.json", "judging.prompts=nowhere"], "nowhere"),
         (
-            ["outputs=x.json", "reference=y.json", "annotator=openai"],
+            [],
+            "Set experiment.annotations=FILE to what a judge said, or experiment.outputs=FILE and experiment.reference",
+        ),
+        (["experiment.outputs=x.json"], "Set experiment.annotations=FILE to what a judge said, or "),
+        (
+            ["experiment.outputs=x.json", "experiment.reference=y.json"],
+            "There is no file x.json: set experiment.outputs=FILE",
+        ),
+        (["experiment.outputs=x.json", "experiment.reference=y.json", "experiment.judging.prompts=nowhere"], "nowhere"),
+        (
+            [
+                "experiment.outputs=ours.json",
+                "experiment.reference=ours.json",
+                "experiment.instructions=any",
+                "annotator=openai",
+            ],
             "no key for https://api.openai.com/v1: export OPENAI_API_KEY",
         ),
-        (["annotations=nowhere.json"], "There is no file nowhere.json: set annotations=FILE"),
-        (["annotations=bad.json"], "bad.json, row 1: there is no text 'instruction'"),
-        (["annotation=bad.json"], "no key annotation: did you mean annotations"),
-        (["annotations=bad.json", "experiment.instructions=some"], "experiment.instructions='some' will not do"),
+        (["experiment.annotations=nowhere.json"], "There is no file nowhere.json: set experiment.annotations=FILE"),
+        (["experiment.annotations=bad.json"], "bad.json, row 1: there is no text 'instruction'"),
+        (["annotations=bad.json"], "no key annotations: set experiment.annotations"),
+        (
+            ["experiment.annotations=bad.json", "experiment.instructions=some"],
+            "experiment.instructions='some' will not do",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_sentence(arguments: list[str], said: str, tmp_path: Path):
     (tmp_path / "bad.json").write_text('[{"preference": 1}]')
+    (tmp_path / "ours.json").write_text('[{"instruction": "a", "output": "b", "generator": "c"}]')
     done = fac_here("experiment=alpaca_eval", *arguments, "out=out", cwd=tmp_path)
     assert (done.code, done.out) == (1, "")
     assert said in done.err
@@ -137,9 +153,14 @@ def test_what_is_wrong_is_one_sentence(arguments: list[str], said: str, tmp_path
 
 
 def test_a_calibration_that_is_none_stops_the_run(annotations: Path, tmp_path: Path):
-    done = fac_here("experiment=alpaca_eval", f"annotations={annotations}", "calibration=no.csv", cwd=tmp_path)
+    done = fac_here(
+        "experiment=alpaca_eval", f"experiment.annotations={annotations}", "experiment.calibration=no.csv", cwd=tmp_path
+    )
     assert done.code == 1
-    assert done.err == "fac: There is no file no.csv: set calibration=FILE to df_gamed.csv of tatsu-lab/alpaca_eval.\n"
+    assert (
+        done.err
+        == "fac: There is no file no.csv: set experiment.calibration=FILE to df_gamed.csv of tatsu-lab/alpaca_eval.\n"
+    )
 
 
 def test_the_annotator_judges_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -154,11 +175,11 @@ def test_the_annotator_judges_outputs(tmp_path: Path, monkeypatch: pytest.Monkey
         rows = [{"instruction": f"task {n}", "output": f"reply-{answer}", "generator": name} for n in range(12)]
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
     with FaultyServer(prefers_b) as server:
-        command = ["experiment=alpaca_eval", "outputs=outputs.json", "reference=reference.json", "out=out", UNTRACKED,
+        command = [*COMPARED, "out=out", UNTRACKED,
                    "experiment.instructions=any", "annotator=openai", f"annotator.url={server.url}"]  # fmt: skip
         judge = f"openai:gpt-4o-mini-2024-07-18@{server.url}"
         for both, asked in ((False, 12), (True, 24)):
-            done = fac_here(*command, f"judging.both_orders={both}", cwd=tmp_path)
+            done = fac_here(*command, f"experiment.judging.both_orders={both}", cwd=tmp_path)
             assert done.code == 0, done.err
             assert sum(server.asked.values()) == asked
             table = Table.from_json((tmp_path / "out" / "table.json").read_text())
@@ -202,15 +223,15 @@ def test_only_what_a_judge_says_in_the_end_is_its_verdict(kind: str, tmp_path: P
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
     with FaultyServer(lambda body: replies_of(kind, body)) as server:
         done = fac_here(
-            "experiment=alpaca_eval", "outputs=outputs.json", "reference=reference.json", "out=out", UNTRACKED,
+            *COMPARED, "out=out", UNTRACKED,
             "experiment.instructions=any", "annotator=openai", f"annotator.url={server.url}", "annotator.key_env=null",
-            "judging.both_orders=true", "annotator.budget_usd=null", "annotator.retries=0", cwd=tmp_path,
+            "experiment.judging.both_orders=true", "annotator.budget_usd=null", "annotator.retries=0", cwd=tmp_path,
         )  # fmt: skip
     if kind == "error":
         assert '("the quota of the upstream is used up"): mend what it says' in done.failure
     elif "cut" in kind:
         assert "None of the 12 answers of openai:" in done.failure
-        assert "12 were cut off at 512 tokens: raise judging.max_new_tokens" in done.failure
+        assert "12 were cut off at 512 tokens: raise experiment.judging.max_new_tokens" in done.failure
         assert not (tmp_path / "out" / "table.json").exists()
     else:  # always the second: a liking for a place, so all are draws, and all were read
         assert done.code == 0, done.err
@@ -227,7 +248,7 @@ def test_a_second_server_is_asked_although_the_first_one_s_model_has_the_same_na
     with FaultyServer(lambda _: "[[first]]") as one, FaultyServer(lambda _: "[[second]]") as two:
         for server in (one, two):
             done = fac_here(
-                "experiment=alpaca_eval", "outputs=outputs.json", "reference=reference.json", "out=out", UNTRACKED,
+                *COMPARED, "out=out", UNTRACKED,
                 "experiment.instructions=any", "annotator=openai", f"annotator.url={server.url}",
                 "annotator.key_env=null", "annotator.model=local", "annotator.budget_usd=null", cwd=tmp_path,
             )  # fmt: skip
@@ -246,7 +267,7 @@ def test_an_interrupt_while_a_server_hangs_ends_the_command_within_seconds(tmp_p
     with FaultyServer(lambda _: "[[first]]", always="hang") as server:
         command = [
             COMMAND,
-            UNTRACKED, "experiment=alpaca_eval", "outputs=outputs.json", "reference=reference.json", "out=out",
+            UNTRACKED, *COMPARED, "out=out",
             "experiment.instructions=any", "annotator=openai", f"annotator.url={server.url}", "annotator.key_env=null",
             "annotator.budget_usd=null",
         ]  # fmt: skip

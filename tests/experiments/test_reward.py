@@ -15,7 +15,7 @@ QUICK = [
     "experiment=reward",
     "tasks.reward.train.epochs=1",
     "tasks.reward.train.max_tokens=64",
-    "tasks.reward.seeds=[42]",
+    "seeds.training=[42]",
     "workers=1",
     "tracking.enabled=false",
     "out=out",
@@ -82,10 +82,10 @@ def test_a_dry_run_tells_what_is_trained_from_what_is_tested(tmp_path: Path):
     assert "1 pairs of train were left out: the test asks what they ask." in text
     same = fac_here(*QUICK, "data.train.path=pairs.jsonl", "data.test.path=pairs.jsonl", "out=same", cwd=tmp_path)
     assert "Every prompt of data.train stands in data.test, which is not trained on" in same.failure
-    states = {"pairs": "stored", "reward": "stored", "scores": "stored", "table": "to do"}
-    for tested in ("stored", "to do"):
+    states = {"pairs": ("2", "0"), "kept_pairs": ("1", "0"), "reward": ("1", "0")}
+    for tested in (("1", "0"), ("0", "1")):
         text = fac_here(*command, "dry_run=true", cwd=tmp_path).out
-        found = {name: state for state, name in re.findall(r"^  (stored|to do) +(\w+) ", text, re.MULTILINE)}
-        assert found == {**states, "scores": tested}
+        found = {name: counts for name, *counts in re.findall(r"^  (\w+) +(\d+) +(\d+)$", text, re.MULTILINE)}
+        assert {name: tuple(counts) for name, counts in found.items()} == {**states, "scores": tested}
         shutil.rmtree(tmp_path / "outputs" / "store" / "scores")
         (tmp_path / "outputs" / "store" / "scores").mkdir()

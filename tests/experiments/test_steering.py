@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import hydra
 import numpy as np
 import pytest
 import torch
@@ -15,12 +14,12 @@ from support.cli import Finished, fac_here
 from support.models import tiny_model
 
 from eval.steering import Answers, evaluate, score
-from experiments import config
-from experiments.labels import OWN_LABEL
+from experiments.harness.config import read_config
+from experiments.harness.labels import OWN_LABEL
 from experiments.harness.results import Table
-from experiments.run import CONF
-from experiments.session import Session
-from experiments.steering import Settings, _behaviors, _table
+from experiments.steering import files_of
+from experiments.steering_page import Measured, table
+from experiments.steering_questions import QuestionFiles, Questions
 from fac.backbone import Backbone, ModelRef, load_causal_lm
 from fac.chat import as_chat
 from fac.data.choices import POLARITY, read_choices
@@ -47,7 +46,14 @@ class Run(NamedTuple):
 
 
 def steering(folder: Path, *overrides: str, out: str = "out") -> Run:
-    settings = ["experiment=steering", "model=local", "model.path=model", "tracking.enabled=false", f"out={out}"]
+    settings = [
+        "experiment=steering",
+        "model=local",
+        "model.path=model",
+        "workers=1",
+        "tracking.enabled=false",
+        f"out={out}",
+    ]
     return Run(folder, fac_here(*settings, "experiment.multipliers=[-1,0,1]", *overrides, cwd=folder), out)
 
 
@@ -64,7 +70,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(world: Path) -> Run:
     """One behaviour; each of two seeds draws five of the eight pairs."""
-    run = steering(world, "behavior=caa/generate/sycophancy", "experiment.n_train=5", "experiment.seeds=[42,43]")
+    run = steering(world, "experiment.behavior=caa/generate/sycophancy", "experiment.pairs=5", "seeds.training=[42,43]")
     assert run.done.code == 0, run.done.err
     return run
 
@@ -93,9 +99,9 @@ def test_the_numbers_are_those_of_the_library(world: Path, run: Run):
 
 def test_seeds_that_take_all_pairs_are_one_run(world: Path):
     """As often as it is asked for: no spread of 0 over seeds that change nothing."""
-    given = ["behavior=caa/generate/sycophancy", "experiment.seeds=[42,43,44]"]
+    given = ["experiment.behavior=caa/generate/sycophancy", "seeds.training=[42,43,44]"]
     for n, out in (("null", "all"), (8, "all8")):
-        run = steering(world, *given, f"experiment.n_train={n}", out=out)
+        run = steering(world, *given, f"experiment.pairs={n}", out=out)
         assert run.done.code == 0, run.done.err
         assert {(cell.n, cell.std, cell.seeds) for cell in run.table.cells} == {(1, None, ())}
         text = (world / out / "table.md").read_text()
@@ -120,19 +126,18 @@ def test_questions_longer_than_the_model_reads_are_left_out_and_counted(world: P
         rows = json.loads((world / "caa" / role / "sycophancy" / file).read_text())
         long = [{**row, "question": "word " * 1100 + row["question"]} for row in rows[:count]]
         (world / f"long_{role}.json").write_text(json.dumps(rows + long))
-    given = ["behavior=sycophancy", "data.generate.path=long_generate.json", "data.test.path=long_test.json"]
-    given += ["experiment.seeds=[42]", f"experiment.contrast={contrast}"]
+    given = ["experiment.behavior=sycophancy", "data.generate.path=long_generate.json", "data.test.path=long_test.json"]
+    given += ["seeds.training=[42]", f"experiment.contrast={contrast}"]
     run = steering(world, *given, out=f"long_{contrast}")
     assert run.done.code == 0, run.done.err
     short = steering(
-        world, "behavior=caa/generate/sycophancy", *given[3:], out=f"short_{contrast}"
+        world, "experiment.behavior=caa/generate/sycophancy", *given[3:], out=f"short_{contrast}"
     )  # fmt: skip
     assert [cell.values for cell in run.table.cells] == [cell.values for cell in short.table.cells]
     for told in ("sycophancy: 2 pairs were left out", "sycophancy: 1 questions of the test were left out"):
         assert any(told in note for note in run.table.notes)
-        assert told in run.done.err
-    failure = steering(world, *given, "experiment.n_train=9", out="failed").done.failure
-    assert "n_train=9 will not do: " in failure
+    failure = steering(world, *given, "experiment.pairs=9", out="failed").done.failure
+    assert "pairs=9 will not do: " in failure
 
 
 def test_each_seed_draws_its_own_pairs(world: Path, run: Run):
@@ -153,25 +158,25 @@ def test_no_number_of_the_paper_stands_beside_a_model_and_questions_of_one_s_own
     assert not any(note.startswith("Paper:") for note in run.table.notes)
 
 
-@pytest.mark.parametrize(("model", "scr"), [("llama", 28.00), ("qwen", None)])
+@pytest.mark.parametrize(("model", "scr"), [("llama31_8b", 28.00), ("qwen2_7b", None)])
 def test_the_paper_stands_beside_scr_of_its_own_model_on_caa(
-    model: str, scr: float | None, real_data: Callable[[str], Path], tmp_path: Path
+    model: str, scr: float | None, real_data: Callable[[str], Path]
 ):
     """Beside SCR only, and only where the questions are CAA's."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        given = ["experiment=steering", "scale=paper", f"model={model}", f"out={tmp_path}", "tracking.enabled=false"]
-        root = real_data("caa") / "generate"
-        cfg = hydra.compose("config", [*given, f"behavior=[{root}/sycophancy,{root}/refusal]"])
-    settings = config.settings(Settings, cfg, "experiment", leave=("name", "module"))
-    behaviors = _behaviors(cfg, settings)
+    root = real_data("caa") / "generate"
+    given = ["experiment=steering", "scale=paper", f"model={model}"]
+    run = read_config([*given, f"experiment.behavior=[{root}/sycophancy,{root}/refusal]"])
     half = np.full((2, 4, 2), 0.5)
-    at = {m: Answers(half, np.zeros((2, 4), dtype=int), np.ones((2, 4))) for m in settings.multipliers}
-    vectors = {(b.name, 42): SteeringVector(torch.ones(4), 13, b.name, "answer", 9, "a model") for b in behaviors}
-    with Session.open(cfg) as session:
-        table = _table(session, behaviors, 13, {b.name: {42: at} for b in behaviors}, vectors, settings)
-    found = {(cell.row, cell.column): cell.paper.mean for cell in table.cells if cell.paper is not None}
+    at = {m: Answers(half, np.zeros((2, 4), dtype=int), np.ones((2, 4))) for m in run.experiment.multipliers}
+    behaviors = []
+    for folder in run.experiment.folders:
+        files = QuestionFiles(folder.name, *(Source(path, role) for role, path in files_of(folder).items()))
+        vector = SteeringVector(torch.ones(4), 13, folder.name, "answer", 9, "a model")
+        behaviors.append(Measured(files, Questions([], []), {42: vector}, {42: at}))
+    made = table(run, behaviors)
+    found = {(cell.row, cell.column): cell.paper.mean for cell in made.cells if cell.paper is not None}
     assert found == ({("sycophancy/scr", "robust"): scr} if scr else {})
-    assert table.label == OWN_LABEL  # the paper has no number of the second behaviour
+    assert made.label == OWN_LABEL  # the paper has no number of the second behaviour
 
 
 def test_table_and_page_say_what_matching_means_and_whose_the_numbers_are(run: Run):
@@ -186,7 +191,11 @@ def test_table_and_page_say_what_matching_means_and_whose_the_numbers_are(run: R
 
 def test_running_again_computes_nothing(world: Path, run: Run):
     again = steering(
-        world, "behavior=caa/generate/sycophancy", "experiment.n_train=5", "experiment.seeds=[42,43]", out="again"
+        world,
+        "experiment.behavior=caa/generate/sycophancy",
+        "experiment.pairs=5",
+        "seeds.training=[42,43]",
+        out="again",
     )
     assert again.done.code == 0
     assert "built" not in again.done.err
@@ -194,19 +203,20 @@ def test_running_again_computes_nothing(world: Path, run: Run):
 
 
 def test_a_dry_run_of_what_is_stored_writes_nothing(world: Path, run: Run):
-    given = ["behavior=caa/generate/sycophancy", "experiment.n_train=5", "experiment.seeds=[42,43]"]
+    given = ["experiment.behavior=caa/generate/sycophancy", "experiment.pairs=5", "seeds.training=[42,43]"]
     dry = steering(world, *given, "dry_run=true", out="dry").done
     assert dry.code == 0, dry.err
-    assert re.search(r"stored +steering_answers .*\n +to do +table ", dry.out)
+    assert re.search(r"steering_answers +3 +0\n", dry.out)
+    assert "everything is stored, the run will only write its table" in dry.out
     assert not (world / "dry").exists()
 
 
 def test_without_the_vector_seeds_share_their_answers(run: Run):
     kept = (run.folder / "outputs" / "store" / "steering_answers").glob("*/stage.json")
     stages = [json.loads(path.read_text()) for path in kept]
-    plain = [stage for stage in stages if "multiplier" not in stage["params"]]
+    plain = [stage for stage in stages if stage["params"]["multipliers"] == [0.0]]
     assert plain
-    assert all(not stage["inputs"] for stage in plain)
+    assert all([made["name"] for made in stage["inputs"]] == ["steering_questions"] for stage in plain)
     zero = run.table.cell("sycophancy/0", "p_matching")
     assert zero is not None
     assert (zero.n, zero.std, zero.seeds) == (1, None, ())
@@ -214,7 +224,7 @@ def test_without_the_vector_seeds_share_their_answers(run: Run):
 
 def test_several_behaviours_have_one_norm(world: Path):
     folders = ",".join(f"caa/generate/{behavior}" for behavior in BEHAVIORS)
-    run = steering(world, f"behavior=[{folders}]", "experiment.seeds=[42]", out="both")
+    run = steering(world, f"experiment.behavior=[{folders}]", "seeds.training=[42]", out="both")
     assert run.done.code == 0, run.done.err
     backbone = Backbone(ModelRef(str(world / "model")), 2)
     raw = {
@@ -236,12 +246,12 @@ def test_several_behaviours_have_one_norm(world: Path):
 def test_prompts_with_cues(world: Path):
     run = steering(
         world,
-        "behavior=caa/generate/sycophancy",
+        "experiment.behavior=caa/generate/sycophancy",
         "experiment.contrast=prompt",
         "experiment.layer=3",
         "experiment.positions=after_prompt",
         "experiment.method=null",
-        "experiment.seeds=[42]",
+        "seeds.training=[42]",
         out="prompt",
     )
     assert run.done.code == 0, run.done.err
@@ -262,7 +272,7 @@ def test_a_pair_whose_question_the_test_asks_is_left_out(world: Path):
     (shown,) = [{**row, "question": row["question"].replace("Question 2", "QUESTION  2")} for row in generate[2:3]]
     test = json.loads((world / "caa/test/sycophancy/test_dataset_ab.json").read_text())
     (world / "asked.json").write_text(json.dumps([*test, shown]))
-    given = ("behavior=caa/generate/sycophancy", "data.test.path=asked.json", "experiment.seeds=[42]")
+    given = ("experiment.behavior=caa/generate/sycophancy", "data.test.path=asked.json", "seeds.training=[42]")
     run = steering(world, *given, out="asked")
     assert run.done.code == 0, run.done.err
     pairs = [pair for i, pair in enumerate(read(world, "generate", "generate_dataset.json")) if i != 2]
@@ -282,35 +292,36 @@ def test_files_in_place_of_folders(world: Path):
         "data.generate.path=mine.json",
         "data.generate.on_error=skip",
         f"data.test.path={test}/test_dataset_ab.json",
-        "experiment.seeds=[42]",
+        "seeds.training=[42]",
     )
-    run = steering(world, "behavior=politeness", *overrides, out="files")
+    run = steering(world, "experiment.behavior=politeness", *overrides, out="files")
     assert run.done.code == 0, run.done.err
     assert run.vector("politeness", 42).behavior == "politeness"
     assert any(f"politeness, generate: {len(rows)} texts, 1 malformed rows skipped" in n for n in run.table.notes)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "said"),  # the behaviour, and what else is set
     [
-        ((), "behavior is not set"),
-        (("behavior=CAA/datasets/generate/refusal",), "There is no .*: git clone .*nrimsky/CAA, then behavior=CAA"),
-        (("behavior=caa/generate/nothing",), "There is no .*nothing/generate_dataset.json: set behavior to a folder"),
-        (("behavior=caa/generate/alone",), "There is no .*caa/test/alone/test_dataset_ab.json: .*data.test.path"),
-        (("behavior=[]",), "behavior must name at least one"),
-        (("behavior=[a/x,b/x]",), "each only once"),
-        (("behavior=[caa/generate/sycophancy,caa/generate/survival-instinct]", "data.test.path=x.json"),
+        ((), "experiment.behavior is not set"),
+        (("CAA/datasets/generate/refusal",), "There is no .*: git clone .*nrimsky/CAA, then experiment.behavior=CAA"),
+        (("caa/generate/nothing",), "There is no .*nothing/generate_dataset.json: set experiment.behavior to a folder"),
+        (("caa/generate/alone",), "There is no .*caa/test/alone/test_dataset_ab.json: .*data.test.path"),
+        (("[]",), "experiment.behavior must name at least one"),
+        (("[a/x,b/x]",), "each only once"),
+        (("[caa/generate/sycophancy,caa/generate/survival-instinct]", "data.test.path=x.json"),
          "data.test.path names one file, but there are several"),
-        (("behavior=caa/generate/sycophancy", "experiment.layer=5"), "experiment.layer=5 will not do: .* 1 to 4"),
-        (("behavior=caa/generate/sycophancy", "experiment.n_train=9"), "n_train=9 will not do: .* has 8 pairs"),
-        (("behavior=caa/generate/sycophancy", "experiment.n_train=0"), "experiment.n_train=0 will not do"),
-        (("behavior=caa/generate/sycophancy", "experiment.multipliers=[0,1]"), "must hold -1 and 1"),
-        (("behavior=caa/generate/sycophancy", "experiment.seeds=[]"), "at least one seed"),
-        (("behavior=caa/generate/sycophancy", "experiment.method=ful"), "no row experiment.method=ful: .* mean full"),
-        (("behavior=caa/generate/sycophancy", "experiment.positions=some"), "experiment.positions='some' will not do"),
-        (("behavior=caa/generate/bad",), r"generate_dataset.json, row 1: the question has no option \(D\)"),
-        (("behavior=caa/generate/alone", "data.test.path=caa/test/sycophancy/test_dataset_ab.json",
-          "experiment.contrast=prompt"), "No cue is known for alone: give experiment.cues"),
+        (("caa/generate/sycophancy", "experiment.layer=5"), "experiment.layer=5 will not do: .* 1 to 4"),
+        (("caa/generate/sycophancy", "experiment.pairs=9"), "pairs=9 will not do: .* has 8 pairs"),
+        (("caa/generate/sycophancy", "experiment.pairs=0"), "experiment.pairs=0 will not do"),
+        (("caa/generate/sycophancy", "experiment.multipliers=[0,1]"), "experiment.multipliers must hold -1 and 1"),
+        (("caa/generate/sycophancy", "seeds.training=[]"), "seeds.training needs at least one"),
+        (("caa/generate/sycophancy", "experiment.method=ful"), "no row experiment.method=ful: .* mean full"),
+        (("caa/generate/sycophancy", "experiment.positions=some"), "experiment.positions='some' will not do"),
+        (("caa/generate/sycophancy", "experiment.cue=be kind"), "experiment.cue and counter_cue come"),
+        (("caa/generate/bad",), r"generate_dataset.json, row 1: the question has no option \(D\)"),
+        (("caa/generate/alone", "data.test.path=caa/test/sycophancy/test_dataset_ab.json",
+          "experiment.contrast=prompt"), "No cue is known for alone: give experiment.cue and experiment.counter_cue"),
     ],
 )  # fmt: skip
 def test_failures_are_said_in_one_sentence(world: Path, overrides: tuple[str, ...], said: str):
@@ -323,5 +334,6 @@ def test_failures_are_said_in_one_sentence(world: Path, overrides: tuple[str, ..
         (folder / "generate_dataset.json").write_text(json.dumps(rows))
     (world / "caa" / "test" / "bad").mkdir(exist_ok=True)
     (world / "caa" / "test" / "bad" / "test_dataset_ab.json").write_text("[]")
-    failure = steering(world, *overrides, out="failed").done.failure
+    named = [f"experiment.behavior={overrides[0]}", *overrides[1:]] if overrides else []
+    failure = steering(world, *named, out="failed").done.failure
     assert re.search(said, failure), failure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from experiments.harness.results import Table
 
@@ -86,6 +87,7 @@ class Page:
     sample_note: str = ""  # such as a warning about what the samples say
     stage_seconds: Sequence[tuple[str, float]] = ()
     files: Mapping[str, str] = field(default_factory=dict)  # more of the run's folder, by name: their text
+    copies: Mapping[str, Path] = field(default_factory=dict)  # ... by place: folders of the store to copy there
 
     @property
     def labels(self) -> list[str]:
