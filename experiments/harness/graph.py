@@ -96,7 +96,7 @@ class Graph:
 
     def llms(self, run: RunConfig, model: ModelRef) -> LLMs:
         """Who writes and annotates in a run on `model`; each loads or starts with its first request."""
-        key = (run.llms.writer, tuple(run.llms.annotators.items()), model)
+        key = (repr(run.llms), model)  # prices are a dictionary
         if key not in self._llms:
             self._llms[key] = self._stack.enter_context(run.llms.open(model, self._say))
         return self._llms[key]
