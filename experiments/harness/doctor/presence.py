@@ -14,7 +14,7 @@ from experiments.harness.doctor import needs
 from experiments.harness.doctor.base import Finding, checked, name_of
 from experiments.harness.doctor.hub import cached, on_hub
 from experiments.harness.doctor.needs import Encoder, Shape
-from experiments.harness.doctor.uses import Uses, shown
+from experiments.harness.doctor.uses import WRITER, Uses, shown
 from experiments.harness.doctor.workload import Facts, engine_kind
 from fac import model_weights
 from fac.backbone import ModelRef, default_device, load_config, load_tokenizer
@@ -241,7 +241,7 @@ def shape_of(ref: ModelRef) -> Shape | None:
 def engines(uses: Uses, own: ModelRef) -> Iterator[Finding]:
     """Who writes and annotates: packages, keys by the names of their variables; `own` is the model of the run."""
     held: list[tuple[Engine, list[str], list[str]]] = []  # without its model, roles, models
-    for role, engine in uses.engines:
+    for role, engine in sorted(uses.engines, key=lambda held: held[0] != WRITER):
         alike = replace(engine, model=None)
         _, roles, names = next((known for known in held if known[0] == alike), (alike, [], []))
         if not roles:

@@ -1,6 +1,6 @@
-"""What a plan uses: models, SAEs, LLMs by role, prompts, data sets by key, files. Found in its steps, whoever made them.
+"""What a plan uses: models, SAEs, LLMs by role, prompts, data sets by key, files.
 
-An experiment whose steps hold none of this needs none of it.
+All of it is found in the steps, whoever made them: an experiment whose steps hold none of this needs none of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.harness.config import RunConfig
-from experiments.harness.doctor.walk import CHATS, Steps, arguments, found_in
+from experiments.harness.doctor.walk import CHATS, Steps, found_in
 from experiments.harness.keys import leaves
 from experiments.tasks.base import Training
 from experiments.tasks.instruction import Evaluation
@@ -133,6 +133,3 @@ def _values(run: RunConfig) -> Iterator[tuple[str, Any]]:
             value = value[part] if isinstance(value, Mapping) else None
         if isinstance(value, str):
             yield key, Path(value).expanduser()
-
-
-__all__ = ["IN_WORKER", "WRITER", "Uses", "arguments", "engine_of", "engines_of", "of_configuration", "uses_of"]

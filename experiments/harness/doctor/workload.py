@@ -6,7 +6,7 @@ said (`Workload.unknown`) if it works with a model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ from fac.store import Step
 
 BYTES_PER_TOKEN = 4
 LIGHT = ("draw", "examples", "missing", "relevance", "coverage", "evaluation")  # steps that load no model
+LINES = ("train the SAE", "measure", "interpret", "write", "answer", "train", "test")  # in the order of a run
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,9 @@ class Workload:
             return False
         most, count = given["sampling"].max_new_tokens, self.texts(step).count
         if "writer" in given:
+            method = arguments(step.inputs[0]).get("method")
+            if method is not None and not method.prompts:
+                return True  # examples that are there have their answers
             self._ask("answer", engine_of(given["writer"]), needs.asked(count, most), most)
         else:
             self._answer(given["model"], "test: reference", count, most)
@@ -316,6 +320,6 @@ def engine_kind(engine: Engine) -> str | None:
 
 
 def by_name(work: list[Work]) -> Iterator[tuple[str, list[Work]]]:
-    """The works of each line, in the order of the first."""
-    names: Mapping[str, None] = dict.fromkeys(one.name for one in work)
+    """The works of each line."""
+    names = sorted(dict.fromkeys(one.name for one in work), key=lambda name: LINES.index(name.partition(":")[0]))
     yield from ((name, [one for one in work if one.name == name]) for name in names)
