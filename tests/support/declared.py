@@ -58,6 +58,8 @@ def declare(folder: Path, monkeypatch: pytest.MonkeyPatch, **sources: str) -> No
         monkeypatch.delitem(sys.modules, f"experiments.{name}", raising=False)
     monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(folder)])
     importlib.invalidate_caches()
+
+
 TABLE10 = '''
 """Table 10 on one task: what one step and two steps of writing cover, at every threshold."""
 from experiments.harness.experiment import Experiment, Plan, grid
