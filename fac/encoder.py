@@ -79,7 +79,7 @@ class FeatureEncoder:
         `layer` None is the layer that the SAE was trained on; for one to be trained, half the model's depth (App. J).
         Raises FacError if an SAE is to be trained and there are no texts.
         """
-        self.model, self.sae, self.settings, self._layer = model, sae, settings, layer
+        self.model, self.sae, self.settings, self.chosen_layer = model, sae, settings, layer
         if isinstance(sae, SaeRef):
             self.sae_step = Step("sae", partial(_refer, sae), {"sae": lambda: _identity(sae)})
             return
@@ -94,17 +94,17 @@ class FeatureEncoder:
     def layer(self) -> int:
         """The residual stream after so many of the model's layers. Raises FacError if nobody says which."""
         if not isinstance(self.sae, SaeRef):
-            return self._layer if self._layer is not None else max(model_depth(self.model) // 2, 1)
+            return self.chosen_layer if self.chosen_layer is not None else max(model_depth(self.model) // 2, 1)
         checkpoint = find_checkpoint(self.sae)
         recorded = checkpoint.layer if checkpoint else recorded_layer(self.sae)
-        if recorded is None and self._layer is None:
+        if recorded is None and self.chosen_layer is None:
             raise FacError(f"The SAE {self.sae} does not say which layer it was trained on: set sae.layer.")
-        if None not in (recorded, self._layer) and recorded != self._layer:
+        if None not in (recorded, self.chosen_layer) and recorded != self.chosen_layer:
             raise FacError(
-                f"The SAE {self.sae} was trained on layer {recorded}, not on layer {self._layer} (sae.layer): leave "
+                f"The SAE {self.sae} was trained on layer {recorded}, not on layer {self.chosen_layer} (sae.layer): leave "
                 f"sae.layer out, name another SAE, or use sae=train."
             )
-        return int(recorded or self._layer or 0)
+        return int(recorded or self.chosen_layer or 0)
 
     def identity(self) -> dict[str, object]:
         """What decides activations, beside the SAE (whose step is an input)."""

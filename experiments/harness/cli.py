@@ -118,13 +118,11 @@ def _doctor(settings: list[str]) -> int:
             raise FacError(f"fac doctor takes settings only, such as scale=paper: leave out {option}.")
     online = reach_hub()
     _quiet_transformers()
-    from experiments.harness.config import read_config
+    from experiments.harness.doctor import examine, report
 
-    return _examine(read_config([quoted(setting, sweep=False) for setting in settings]), online)
-
-
-def _examine(run: RunConfig, online: bool) -> int:
-    raise NotImplementedError("the doctor asks the plan")
+    findings = examine([quoted(setting, sweep=False) for setting in settings], online)
+    print(report(findings))
+    return int(any(finding.status == "missing" for finding in findings))
 
 
 def _listed(command: str, arguments: list[str]) -> str:

@@ -64,14 +64,14 @@ GROUPS = (
 )
 
 
-def read_config(settings: Sequence[str]) -> RunConfig:
-    """The configuration with these settings of the command line.
+def read_config(settings: Sequence[str], kind: type[RunConfig] | None = None) -> RunConfig:
+    """The configuration with these settings of the command line; `kind` is a class of its own for it.
 
     Raises SettingsError with a sentence for each of them that will not do, and for every value that is not set.
     """
     problems = Problems()
     cfg = composed(settings, problems)
-    return RunConfig(as_written(cfg), given_keys(settings), options_of(cfg), problems)
+    return (kind or RunConfig)(as_written(cfg), given_keys(settings), options_of(cfg), problems)
 
 
 def options_of(cfg: DictConfig) -> type | None:
@@ -141,11 +141,15 @@ class RunConfig:
         if values["path"] is None:
             raise FacError(f"No SAE is named for {self._values['model']['path']}: set sae.path=DIR, or sae=train.")
         path = sections.local(str(values["path"]))
-        if path.endswith(SUFFIXES) and not Path(path).is_file():
-            raise FacError(f"There is no SAE checkpoint {path}: set sae.path to the file, or to hub:OWNER/REPOSITORY.")
-        if path.startswith(("/", ".")) and not Path(path).exists():
-            raise FacError(f"There is no SAE folder {path}: set sae.path to a SAELens folder, or use sae=train.")
+        self._check_there(path)
         return SaeRef(path, sae_id=values["id"])
+
+    def _check_there(self, sae: str) -> None:
+        """Raise FacError if the file or folder of an SAE is not there."""
+        if sae.endswith(SUFFIXES) and not Path(sae).is_file():
+            raise FacError(f"There is no SAE checkpoint {sae}: set sae.path to the file, or to hub:OWNER/REPOSITORY.")
+        if sae.startswith(("/", ".")) and not Path(sae).exists():
+            raise FacError(f"There is no SAE folder {sae}: set sae.path to a SAELens folder, or use sae=train.")
 
     @property
     def sae_layer(self) -> int | None:
@@ -274,7 +278,7 @@ class RunConfig:
                 problems.add(no_such_key(key, known))
         changed = {key: f"{key}={value}" for key, value in changes.items()}
         hidden = (*self._hidden, *changes)
-        return RunConfig(written, self._given | changed, self._options, problems, read=self._read, hidden=hidden)
+        return type(self)(written, self._given | changed, self._options, problems, read=self._read, hidden=hidden)
 
     def for_model(self, name: str) -> RunConfig:
         """The run with another model of conf/model, for experiments on several.
@@ -299,7 +303,7 @@ class RunConfig:
             )
         written = {**self._written, "model": self._model_named(name)}
         own = {key: setting for key, setting in self._given.items() if not is_within(key, ["model"])}
-        return RunConfig(written, own, self._options, read=self._read, hidden=(*self._hidden, "model"))
+        return type(self)(written, own, self._options, read=self._read, hidden=(*self._hidden, "model"))
 
     def _model_named(self, name: str) -> dict[str, Any]:
         file = CONF / "model" / f"{name}.yaml"

@@ -102,6 +102,7 @@ class Task:
     note_on_data: str = ""  # ... in its place, where the examples come from data sets and not from the lab
     also: Mapping[str, str] = field(default_factory=dict)  # further metrics that tables show, with their titles
     from_base: bool = False  # trains the base model, not the instruct model
+    passes: int = 1  # forward passes that the test makes of each example, for estimates
     untrained: bool = False  # the model can be tested as it is, without training: the method "base"
     fixed: tuple[str, ...] = ()  # roles that every method trains on
     seed_role: str = "seed"  # role of the seed's own examples

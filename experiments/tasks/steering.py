@@ -150,6 +150,7 @@ def _task(name: str, title: str) -> Task:
         read=read,
         drawn_in_lab=partial(_drawn_in_lab, name),
         note="robust accuracy at multiplier +1 less that at -1; P(matching): the same of the mean probability.",
+        passes=10,  # both orders at five multipliers
         also={"matching_range": "P(matching), +1 less -1"},
     )
 

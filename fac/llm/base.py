@@ -113,8 +113,10 @@ def thought(text: str) -> str:
 class ChatModel(Protocol):
     """An LLM."""
 
-    identity: str  # names model, revision and engine, for store keys and provenance
     batch: int  # requests it works through well at once; `ask` hands over no more
+
+    @property
+    def identity(self) -> str: ...  # names model, revision and engine, for store keys and provenance
 
     def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Reply to every request, in order."""

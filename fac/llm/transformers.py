@@ -6,6 +6,7 @@ Knows: generate() and per-request random numbers. Does not know: prompts. Chats 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,14 @@ class TransformersChat:
     """A ChatModel on `transformers`."""
 
     def __init__(self, ref: ModelRef, batch: int = 64) -> None:
-        self.ref = ref
-        self.identity = f"transformers:{ref.identity()}"
-        if default_device().type == "cuda":  # there, in few bits and with padding, a reply depends on its neighbours
-            self.identity += f"/batch {batch}"
-        self.batch = batch
+        self.ref, self.batch = ref, batch
         self._loaded: tuple[Any, Any] | None = None
+
+    @cached_property
+    def identity(self) -> str:
+        """Model and engine, and the batch on a GPU: in few bits and with padding, a reply depends on its neighbours."""
+        on_gpu = default_device().type == "cuda"
+        return f"transformers:{self.ref.identity()}" + (f"/batch {self.batch}" if on_gpu else "")
 
     @torch.inference_mode()
     def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:

@@ -74,9 +74,13 @@ class VllmChat:
         if ref.adapter is not None:
             raise FacError(f"The vllm engine takes no adapter: leave out {ref.adapter}, or choose transformers.")
         self.ref, self.settings = ref, settings or VllmSettings()
-        self.identity = f"vllm:{ref.identity()}/{self.settings.max_model_len} tokens"
         self.batch = self.settings.batch
         self._child: _Child | None = None
+
+    @cached_property
+    def identity(self) -> str:
+        """Engine, model, and the length at which a reply is cut off."""
+        return f"vllm:{self.ref.identity()}/{self.settings.max_model_len} tokens"
 
     def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         tokenizer, (stops, penalty) = self._tokenizer, self._generation

@@ -95,7 +95,7 @@ def synthesis(
         "method": method.name,
         "schema": schema.name,
         "budget": budget,
-        "writer": model.identity,
+        "writer": model,
         "prompts": {role: prompts.digest(role) for role in method.prompts},
         "rules": prompts.rules.digest,
         "settings": settings,

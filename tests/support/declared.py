@@ -58,3 +58,49 @@ def declare(folder: Path, monkeypatch: pytest.MonkeyPatch, **sources: str) -> No
         monkeypatch.delitem(sys.modules, f"experiments.{name}", raising=False)
     monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(folder)])
     importlib.invalidate_caches()
+
+
+TABLE10 = '''
+"""Table 10 on one task: what one step and two steps of writing cover, at every threshold."""
+from experiments.harness.experiment import Experiment, Plan, grid
+
+def plan(run, graph):
+    trials = grid(run, task="toxicity", method=("fac_one_step", "fac"), seed=None)
+    return Plan(trials, lambda results: None)
+
+EXPERIMENT = Experiment("table10", "Table 10 on one task", plan, paper="table10")
+'''
+MEASURING = '''
+"""Measures two data sets of one's own, and reads a file beside them."""
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from experiments.harness.experiment import Experiment, Plan
+from fac.data.corpus import write_corpus
+from fac.data.files import content_digest
+from fac.store import Step
+
+@dataclass(frozen=True)
+class Options:
+    truth: str | None = None
+    only_file: bool = False
+
+def corpus(source):
+    return Step("corpus", partial(write_corpus, source), {"source": partial(content_digest, source)})
+
+def compare(truth, folder, *inputs):
+    pass
+
+def plan(run, graph):
+    o = run.experiment
+    truth = None if o.truth is None else Path(o.truth)
+    if o.only_file:
+        return Plan([], None, [Step("coverage", partial(compare, truth), {})])
+    anchor, seed = (corpus(run.data[role]) for role in ("anchor", "seed"))
+    encoder = graph.encoder(run, anchor)
+    measured = [encoder.features(texts) for texts in (anchor, seed)]
+    return Plan([], None, [Step("coverage", partial(compare, truth), {}, tuple(measured))])
+
+EXPERIMENT = Experiment("measuring", "two data sets", plan, Options, data=("anchor", "seed"))
+'''

@@ -1,7 +1,4 @@
-"""What every check returns, and how a check that fails becomes a finding itself.
-
-Knows: findings. Does not know: what is checked.
-"""
+"""What every check returns, and how a check that fails becomes a finding itself."""
 
 from __future__ import annotations
 

@@ -1,14 +1,11 @@
-"""What the hub has, and what of it lies in the cache here. The hub is asked for names only; nothing is downloaded.
-
-Knows: repositories. Does not know: what they hold, or who needs them.
-"""
+"""What the hub has, and what of it lies in the cache here. The hub is asked for names only; nothing is downloaded."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from experiments.doctor.base import Finding, short
+from experiments.harness.doctor.base import Finding, short
 from fac.hub import snapshot
 
 

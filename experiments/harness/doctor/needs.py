@@ -1,14 +1,13 @@
-"""What a configuration will need, by formula: memory, disk, floating-point operations, tokens asked of LLMs.
+"""What work needs, by formula: memory, disk, floating-point operations, tokens asked of LLMs.
 
-Knows: models by their shape, tasks by their numbers, and the assumptions below, which are printed with the estimates.
-Does not know: this machine, or what is stored already. Bytes, tokens and FLOP throughout; an estimate is meant to be
-right within a factor of two or three.
+Models are known by their shape, work by its numbers. The assumptions below are printed with the estimates, which are
+meant to be right within a factor of two or three. Bytes, tokens and FLOP throughout.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +42,6 @@ H100_FLOPS = 6e14  # matmul peak in bf16 that is reached on one H100
 KEPT = {(True, False): (24, 8, 4), (True, True): (48, 12, 4), (False, False): (24, 16, 8), (False, True): (64, 20, 8)}
 ALLOCATED = 1.2  # memory taken per byte kept: on an H100, 8.0 MiB a token of LLaMA-3.1-8B where 6.6 are kept
 LOGIT_BYTES = 12  # per token and entry of the vocabulary: logits, log-probabilities, both gradients
-PASSES = {"sycophancy": 10, "survival": 10}  # forward passes per test row: two orders x five multipliers
 GIB = 1 << 30
 
 # What config.json says of the paper's models, for machines that have not fetched it.
@@ -129,47 +127,26 @@ def paper_encoder(shape: Shape) -> Encoder:
 
 
 @dataclass(frozen=True)
-class TaskLoad:
-    """One task of an experiment in numbers of texts, rows and cells."""
+class TrainingLoad:
+    """One training in numbers."""
 
-    name: str
-    anchor: int
-    known: int  # seed data, as measured; with a labelled sample, if it is measured too
-    test: int
-    tokens: int  # mean length of a text
-    budget: int  # rows that each method adds; about as many features are missing (paper App. J: 200 of 214)
-    requests: int  # that all methods make of the writer, at least
-    methods: int  # rows of the table
-    writing: int  # ... of which an LLM writes
-    cells: int
-    train_rows: int  # of one cell
+    task: str
+    rows: int
+    tokens: int  # mean length of a row
     epochs: int
-    train_tokens: int  # longest row in training
-    batch: int
+    longest: int  # tokens of the longest row
+    batch: int  # rows at once
     rank: int
     dropout: float
     bf16: bool
     float64: bool
     checkpointed: bool  # gradient checkpointing
     head_only: bool
-    reply: int  # longest reply of the writer
-    answered: bool  # what is trained answers every test row, and a judge compares each answer
-    both_orders: bool  # ... twice
-    from_lab: bool  # drawn from the lab's world
-    mining: int  # models whose features are mined
-
-    @property
-    def measured_tokens(self) -> int:
-        texts = self.mining * (self.anchor + self.known) + self.requests + self.methods * self.budget
-        return texts * self.tokens
+    next_token: bool  # what is trained predicts tokens, with logits over the vocabulary
 
     @property
     def trained_tokens(self) -> int:
-        return self.cells * self.train_rows * self.epochs * min(self.tokens, self.train_tokens)
-
-    @property
-    def tested_tokens(self) -> int:
-        return self.cells * self.test * self.tokens * PASSES.get(self.name, 1)
+        return self.rows * self.epochs * min(self.tokens, self.longest)
 
 
 @dataclass(frozen=True)
@@ -187,32 +164,9 @@ class Asked:
 NOTHING = Asked(0, 0, 0)
 
 
-def asked_of_writer(loads: Sequence[TaskLoad]) -> Asked:
-    """Writing of all tasks."""
-    return _sum(_asked(load.requests, PROMPT_TOKENS, load.reply) for load in loads)
-
-
-def asked_of_reader(loads: Sequence[TaskLoad], width: int, shown: int, reply: int) -> Asked:
-    """One annotator's role, for every task and mined model: at most `width` active features, `shown` tokens each."""
-    return _sum(_asked(load.mining * width, PROMPT_TOKENS + shown, reply) for load in loads)
-
-
-def asked_of_trained(loads: Sequence[TaskLoad]) -> Asked:
-    """Answers of what was trained."""
-    return _sum(_asked(load.cells * load.test, PROMPT_TOKENS, load.reply) for load in loads if load.answered)
-
-
-def asked_of_judge(loads: Sequence[TaskLoad]) -> Asked:
-    """Comparisons of those answers."""
-    return _sum(asked_of_trained([load]) for load in loads for _ in range(1 + load.both_orders))
-
-
-def _asked(requests: int, prompt: int, reply: int) -> Asked:
-    return Asked(requests, requests * prompt, requests * min(reply, REPLY_TOKENS))
-
-
-def _sum(parts: Any) -> Asked:
-    return sum(parts, NOTHING)
+def asked(requests: int, longest: int, shown: int = 0) -> Asked:
+    """Requests that show `shown` tokens beside their prompt, with replies of at most `longest` tokens."""
+    return Asked(requests, requests * (PROMPT_TOKENS + shown), requests * min(longest, REPLY_TOKENS))
 
 
 # -------------------------------------------------------------------------------------------------------------- FLOP
@@ -258,14 +212,14 @@ def writer_bytes(shape: Shape, longest: int, size: int) -> int:
     return shape.params * size + shape.kv_bytes(CHAT_BATCH * longest, size) + 3 * CHAT_BATCH * shape.vocab * 8
 
 
-def training_bytes(shape: Shape, load: TaskLoad, on_gpu: bool) -> int:
+def training_bytes(shape: Shape, load: TrainingLoad, on_gpu: bool) -> int:
     """Frozen weights; LoRA with gradients and Adam (float32); activations kept for the backward pass; logits.
 
     With gradient checkpointing only what enters each layer is kept, and the rest of one layer at a time.
     """
     half = on_gpu and load.bf16 and not load.float64
     size = 2 if half else 8 if load.float64 else 4
-    tokens = load.batch * load.train_tokens
+    tokens = load.batch * load.longest
     adapters = load.rank * shape.lora_width * 16
     if load.head_only:  # the backbone runs once, without gradients
         return shape.params * size + tokens * (4 * shape.d_model + 3 * shape.d_ff) * size
@@ -274,13 +228,8 @@ def training_bytes(shape: Shape, load: TaskLoad, on_gpu: bool) -> int:
     entering = shape.layers * shape.d_model * size
     within *= 2 if load.float64 else 1
     kept = entering + within if load.checkpointed else shape.layers * within
-    logits = tokens * shape.vocab * LOGIT_BYTES if load.answered else 0
+    logits = tokens * shape.vocab * LOGIT_BYTES if load.next_token else 0
     return int(shape.params * size + adapters + ALLOCATED * tokens * kept + logits)
-
-
-def testing_bytes(shape: Shape, load: TaskLoad, size: int) -> int:
-    """What was trained answers, where it does; scoring needs less than training."""
-    return writer_bytes(shape, PROMPT_TOKENS + load.reply, size) if load.answered else 0
 
 
 def sae_training_bytes(shape: Shape, layer: int, width: int, size: int) -> int:
@@ -291,13 +240,15 @@ def sae_training_bytes(shape: Shape, layer: int, width: int, size: int) -> int:
 # -------------------------------------------------------------------------------------------------------------- disk
 
 
-def stored_bytes(shape: Shape, encoder: Encoder, load: TaskLoad, top_spans: int) -> int:
-    """Pooled activations and top spans of all that is measured, adapters with their tokenizers."""
-    per_text = min(encoder.width, encoder.k * load.tokens) if encoder.k else encoder.width // 2
-    corpora = 2 + 2 * load.writing + load.methods
-    pooled = load.measured_tokens // load.tokens * per_text * 8 + corpora * encoder.width * top_spans * 16
-    cells = load.cells * (load.rank * shape.lora_width * 4 + shape.vocab * 140)
-    return pooled + cells + math.ceil(load.measured_tokens * 6)
+def measured_bytes(encoder: Encoder, texts: int, tokens: int, top_spans: int) -> int:
+    """Pooled activations and top spans of texts of `tokens` tokens, and the texts themselves."""
+    per_text = min(encoder.width, encoder.k * tokens) if encoder.k else encoder.width // 2
+    return texts * per_text * 8 + encoder.width * top_spans * 16 + math.ceil(texts * tokens * 6)
+
+
+def trained_bytes(shape: Shape, rank: int) -> int:
+    """An adapter with its tokenizer."""
+    return rank * shape.lora_width * 4 + shape.vocab * 140
 
 
 def sae_bytes(shape: Shape, width: int) -> int:

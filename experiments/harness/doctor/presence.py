@@ -1,50 +1,35 @@
-"""Is it there? Software, models, SAEs, engines with their keys, prompts.
-
-Knows: where each thing would come from, and how one gets it. Does not know: how much memory or time it takes
-(`experiments.doctor.resources`). The hub is only asked what it has.
-"""
+"""Is it there? Software, models, SAEs, engines with their keys, prompts. The hub is only asked what it has."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import metadata
 
-from omegaconf import DictConfig, OmegaConf
 from transformers import AutoModelForCausalLM
 
-from experiments import config
-from experiments.doctor import needs, workload
-from experiments.doctor.base import Finding, checked, name_of
-from experiments.doctor.hub import cached, on_hub
-from experiments.doctor.needs import Encoder, Shape
-from experiments.engines import COMPARE, Engine
-from experiments.harness.results import REPOSITORY
-from experiments.tasks import TASKS
+from experiments.harness.doctor import needs
+from experiments.harness.doctor.base import Finding, checked, name_of
+from experiments.harness.doctor.hub import cached, on_hub
+from experiments.harness.doctor.needs import Encoder, Shape
+from experiments.harness.doctor.uses import WRITER, Uses, shown
+from experiments.harness.doctor.workload import Facts, engine_kind
 from fac import model_weights
 from fac.backbone import ModelRef, default_device, load_config, load_tokenizer
 from fac.chat import DATE, is_dated
+from fac.encoder import FeatureEncoder
 from fac.errors import FacError
-from fac.interpret import ROLES
+from fac.llm.engines import Engine
 from fac.llm.openai import OpenAISettings
-from fac.prompts import Prompts
+from fac.provenance import REPOSITORY
 from fac.sae import SaeRef, recorded_layer
 from fac.sae.checkpoint import find_checkpoint, read_checkpoint
 from fac.sae.ref import CONFIG, check_weights, read_config
 
 DISTRIBUTION = "fac-synthesis"
 CONSTRAINTS = REPOSITORY / "constraints.txt"
-
-
-@dataclass(frozen=True)
-class Party:
-    """A model of the run and its SAE, as far as they are known."""
-
-    ref: ModelRef
-    shape: Shape | None
-    encoder: Encoder | None
 
 
 # ---------------------------------------------------------------------------------------------------------- software
@@ -96,49 +81,31 @@ def _version(name: str) -> str | None:
         return None
 
 
-def unset(cfg: DictConfig) -> Iterator[Finding]:
-    """Values that only the user can give."""
-    for key in sorted(OmegaConf.missing_keys(cfg)):
-        yield Finding("missing", f"setting {key}", f"is not set: give it on the command line, {key}=VALUE")
-
-
 # ------------------------------------------------------------------------------------------------------------ models
 
 
-def models(cfg: DictConfig, online: bool, parties: list[Party]) -> Iterator[Finding]:
-    """Every model of the run and its SAE; what is known of them is appended to `parties`."""
-    if not workload.uses_model(cfg):
+def models(uses: Uses, online: bool, facts: Facts) -> Iterator[Finding]:
+    """Every model and its SAEs; what is known of them goes to `facts`."""
+    for ref in uses.models.values():
+        what = f"model {name_of(ref)}"
+        yield from checked(what, lambda ref=ref: model(ref, online))
+        yield from checked(what, lambda ref=ref: _known(ref, facts))
+        seen: set[Finding] = set()  # encoders that differ in how they read one SAE
+        for encoder in uses.encoders:
+            if encoder.model == ref:
+                found = checked(f"SAE for {name_of(ref)}", lambda encoder=encoder: sae(encoder, online, facts))
+                yield from (finding for finding in found if finding not in seen)
+                seen |= {*found}
+
+
+def _known(ref: ModelRef, facts: Facts) -> Iterator[Finding]:
+    """The shape of a model, for the estimates; a model that cannot be read is said already."""
+    try:
+        if (shape := shape_of(ref)) is not None:
+            facts.shapes[ref.path] = shape
+    except FacError:
         return
-    for name, own in _chosen_models(cfg):
-        yield from checked(f"model {name}", lambda own=own: _model_and_sae(own, online, parties))
-
-
-def _chosen_models(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
-    """The models of the run by name, each with the configuration in which it is the chosen one."""
-    roles = (OmegaConf.select(cfg, f"experiment.{role}") for role in ("sources", "writers", "trained", "models"))
-    names = list(dict.fromkeys(name for held in roles for name in held or ())) or [cfg.model.name]
-    chosen = []
-    for name in names:
-        own = cfg.copy()
-        if name != cfg.model.name:
-            file = config.MODELS / f"{name}.yaml"
-            own.model = OmegaConf.load(file) if file.is_file() else {"name": name, "path": name}
-        chosen.append((name, own))
-    return chosen
-
-
-def _model_and_sae(cfg: DictConfig, online: bool, parties: list[Party]) -> Iterator[Finding]:
-    if OmegaConf.is_missing(cfg.model, "path"):
-        return  # said already
-    ref = config.model_ref(cfg)
-    yield from checked(f"model {name_of(ref)}", lambda: model(ref, online))
-    shape = _shape(ref)
-    found: list[Encoder] = []
-    if workload.uses_sae(cfg):
-        yield from checked(f"SAE for {name_of(ref)}", lambda: sae(cfg, ref, shape, online, found))
-    if shape is not None and not found:
-        found.append(needs.paper_encoder(shape))
-    parties.append(Party(ref, shape, found[0] if found else None))
+    yield from ()
 
 
 def model(ref: ModelRef, online: bool) -> Iterator[Finding]:
@@ -174,30 +141,24 @@ def _loadable(what: str, ref: ModelRef, where: str) -> Iterator[Finding]:
         yield Finding("warning", what, f"its chat template writes the date: rendered as on {DATE:%d %b %Y} throughout")
 
 
-def base_model(cfg: DictConfig, online: bool) -> Iterator[Finding]:
-    """The base model, if a task of main_results trains it."""
-    tasks = [task for task in workload.tasks(cfg) if TASKS[task].from_base]
-    if not tasks or cfg.experiment.name != "main_results":
-        return
-    base = config.base_ref(cfg)
-    if base is None:
-        said = f"{tasks[0]} trains one: set model.base to a folder or hub id, or leave the task out of experiment.tasks"
-        yield Finding("missing", f"base model of {cfg.model.name}", said)
-    else:
-        yield from checked(f"model {name_of(base)}", lambda: model(base, online))
+def base_models(uses: Uses, name: str) -> Iterator[Finding]:
+    """Tasks that train a base model where the model of the run, called `name`, has none."""
+    for task in uses.without_base:
+        said = f"{task} trains one: set model.base to a folder or hub id, or leave the task out of the experiment"
+        yield Finding("missing", f"base model of {name}", said)
 
 
-def sae(cfg: DictConfig, ref: ModelRef, shape: Shape | None, online: bool, found: list[Encoder]) -> Iterator[Finding]:
-    """The SAE: that it is there, and fits the model by what is recorded of both. Appended to `found` if it is known."""
+def sae(encoder: FeatureEncoder, online: bool, facts: Facts) -> Iterator[Finding]:
+    """The SAE: that it is there, and fits the model by what is recorded of both. What is known goes to `facts`."""
+    ref, chosen, layer, shape = encoder.model, encoder.sae, encoder.chosen_layer, facts.shape(encoder.model)
     what = f"SAE for {name_of(ref)}"
-    chosen, layer = config.sae_of(cfg), config.sae_layer(cfg)
     if not isinstance(chosen, SaeRef):
         layer = layer or (shape.layers // 2 if shape else None)
         if shape and layer and layer > shape.layers:
             yield Finding("missing", what, f"layer {layer} does not exist: choose sae.layer from 1 to {shape.layers}")
             return
         if layer:
-            found.append(Encoder(layer, chosen.width, chosen.k))
+            facts.encoders[id(encoder)] = Encoder(layer, chosen.width, chosen.k)
         said = f"to be trained first, on layer {layer or 'at half the depth'}: width {chosen.width}, K {chosen.k}"
         yield Finding("ok", what, said)
         return
@@ -207,7 +168,7 @@ def sae(cfg: DictConfig, ref: ModelRef, shape: Shape | None, online: bool, found
     if chosen.folder is not None:
         checkpoint = find_checkpoint(chosen)
         if checkpoint is None:
-            yield from _lens_folder(what, chosen, shape, layer, cfg, found)
+            yield _lens_folder(what, encoder, chosen, shape, facts)
         else:
             read_checkpoint(checkpoint.fetch())
             yield Finding("ok", what, f"{chosen}, a checkpoint that the run will import")
@@ -220,16 +181,14 @@ def sae(cfg: DictConfig, ref: ModelRef, shape: Shape | None, online: bool, found
         yield on_hub(what, name, None, "model", online, way)
 
 
-def _lens_folder(
-    what: str, chosen: SaeRef, shape: Shape | None, layer: int | None, cfg: DictConfig, found: list[Encoder]
-) -> Iterator[Finding]:
+def _lens_folder(what: str, encoder: FeatureEncoder, chosen: SaeRef, shape: Shape | None, facts: Facts) -> Finding:
     """A folder in SAELens format: its two records and its weights. Raises FacError as loading it would."""
     folder, recorded = chosen.fetched(CONFIG), recorded_layer(chosen)
     assert folder is not None
     told = read_config(folder)
     check_weights(folder)
     d_in, width, k = told["d_in"], told["d_sae"], told.get("k")
-    layer = layer if layer is not None else recorded
+    layer = encoder.chosen_layer if encoder.chosen_layer is not None else recorded
     if layer is None:
         said = f"{folder} does not say which layer it was trained on: set sae.layer"
     elif shape and d_in != shape.d_model:
@@ -239,11 +198,11 @@ def _lens_folder(
     elif recorded is not None and recorded != layer:
         said = f"trained on layer {recorded}, not {layer}: leave sae.layer out, or use sae=train"
     else:
-        found.append(Encoder(layer, width, None if cfg.features.rule == "official" or k is None else int(k)))
+        kept = None if encoder.settings.rule == "official" or k is None else int(k)
+        facts.encoders[id(encoder)] = Encoder(layer, width, kept)
         said = f"in {folder}: layer {layer}, width {width}, K {k}; the run compares it with the model's weights"
-        yield Finding("ok", what, said)
-        return
-    yield Finding("missing", what, said)
+        return Finding("ok", what, said)
+    return Finding("missing", what, said)
 
 
 def _release(what: str, chosen: SaeRef, online: bool) -> Iterator[Finding]:
@@ -263,7 +222,7 @@ def _release(what: str, chosen: SaeRef, online: bool) -> Iterator[Finding]:
         yield on_hub(what, known.repo_id, None, "model", online, way)
 
 
-def _shape(ref: ModelRef) -> Shape | None:
+def shape_of(ref: ModelRef) -> Shape | None:
     """From config.json, or from what is known of the paper's models; None if neither is there."""
     from transformers import AutoConfig
 
@@ -279,32 +238,30 @@ def _shape(ref: ModelRef) -> Shape | None:
 # ----------------------------------------------------------------------------------------------------------- engines
 
 
-def engines(cfg: DictConfig, online: bool) -> Iterator[Finding]:
-    """Who writes and annotates: packages, keys by the names of their variables, models of their own."""
-    loads, crew = workload.loads(cfg), config.engines(cfg)
-    roles: dict[str, Engine] = {}
-    if loads:
-        roles = {"writer": crew.writer, **{r: crew.annotators[r] for r in config.read_settings(cfg).roles}}
-    elif workload.judged(cfg):
-        roles = {COMPARE: crew.annotators[COMPARE]}
-    if any(load.answered and not load.from_lab for load in loads):
-        roles[COMPARE] = crew.annotators[COMPARE]
-    by_engine: list[tuple[Engine, list[str]]] = []
-    for role, engine in roles.items():
-        known = next((names for other, names in by_engine if other == engine), None)
-        if known is None:
-            by_engine.append((engine, [role]))
-        else:
-            known.append(role)
+def engines(uses: Uses, own: ModelRef) -> Iterator[Finding]:
+    """Who writes and annotates: packages, keys by the names of their variables; `own` is the model of the run."""
+    held: list[tuple[Engine, list[str], list[str]]] = []  # without its model, roles, models
+    for role, engine in sorted(uses.engines, key=lambda held: held[0] != WRITER):
+        alike = replace(engine, model=None)
+        _, roles, names = next((known for known in held if known[0] == alike), (alike, [], []))
+        if not roles:
+            held.append((alike, roles, names))
+        _add(roles, role)
+        if engine.model is not None:
+            _add(names, "the model of the run" if engine.model == own else name_of(engine.model))
     seen: set[Finding] = set()
-    for engine, names in by_engine:
-        for finding in _engine(engine, ", ".join(names), online):
-            if finding not in seen:
-                yield finding
-            seen.add(finding)
+    for engine, roles, names in held:
+        found = list(_engine(engine, ", ".join(roles), names))
+        yield from (finding for finding in found if finding not in seen)
+        seen |= {*found}
 
 
-def _engine(engine: Engine, roles: str, online: bool) -> Iterator[Finding]:
+def _add(names: list[str], name: str) -> None:
+    if name not in names:
+        names.append(name)
+
+
+def _engine(engine: Engine, roles: str, models: Sequence[str]) -> Iterator[Finding]:
     settings = engine.settings
     if isinstance(settings, OpenAISettings):
         yield Finding("ok", f"engine of {roles}", f"openai: {settings.model} at {settings.base}")
@@ -313,25 +270,14 @@ def _engine(engine: Engine, roles: str, online: bool) -> Iterator[Finding]:
             said = "set in the environment" if there else f"not in the environment: export {settings.key_env}=..."
             yield Finding("ok" if there else "missing", f"key {settings.key_env}", said)
         return
-    kind = type(settings).__name__.removesuffix("Settings").lower()
-    model_of = "the model of the run" if engine.model is None else name_of(engine.model)
     try:
         settings.check()
-        yield Finding("ok", f"engine of {roles}", f"{kind}: {model_of}")
+        yield Finding("ok", f"engine of {roles}", f"{engine_kind(engine)}: {', '.join(models)}")
     except FacError as error:
         yield Finding("missing", f"engine of {roles}", str(error))
-    if engine.model is not None:
-        own = engine.model
-        yield from checked(f"model {name_of(own)}", lambda: model(own, online))
 
 
-def prompts(cfg: DictConfig) -> Iterator[Finding]:
-    """The prompt folders of the tasks hold a file for every role."""
-    folders = [cfg.tasks[task].prompts for task in workload.tasks(cfg) if "tasks" in cfg]
-    folders += [cfg.synthesis.prompts] if cfg.experiment.name == "lab" else []
-    roles = dict.fromkeys([*ROLES, *(role for method in workload.methods(cfg) for role in method.prompts)])
-    for folder in dict.fromkeys(folders):
-        for role in roles:
-            Prompts(folder).digest(role)
-    if folders:
-        yield Finding("ok", "prompts", ", ".join(dict.fromkeys(map(str, folders))))
+def prompts(uses: Uses) -> Iterator[Finding]:
+    """The prompt folders. That each holds what is asked of it is part of planning: its digest is in the steps' keys."""
+    if uses.prompts:
+        yield Finding("ok", "prompts", ", ".join(map(shown, uses.prompts)))

@@ -1,8 +1,4 @@
-"""Is it enough? Memory, disk, time and money, estimated against this machine.
-
-Knows: this machine, measured in a fraction of a second, and which parts of a run stand side by side. Does not know: the
-formulas (`needs`), or how much there is to do (`workload`).
-"""
+"""Is it enough? Memory, disk, time and money, estimated against this machine, measured in a fraction of a second."""
 
 from __future__ import annotations
 
@@ -13,24 +9,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from experiments import config
-from experiments.doctor import needs, workload
-from experiments.doctor.base import Finding
-from experiments.doctor.needs import GIB, Asked, Encoder, Shape, TaskLoad
-from experiments.doctor.presence import Party
-from experiments.engines import COMPARE, Engine, Engines, TransformersSettings
+from experiments.harness.config import RunConfig
+from experiments.harness.doctor import needs
+from experiments.harness.doctor.base import Finding
+from experiments.harness.doctor.needs import GIB, Asked
+from experiments.harness.doctor.uses import Uses
+from experiments.harness.doctor.workload import Facts, InWorker, Work, Workload, by_name, engine_kind
 from fac.llm.openai import OpenAISettings
 from fac.llm.vllm import VllmSettings
+from fac.sae import SaeRef
 
 LONG = 14 * 86400  # seconds after which a stage is worth a warning
-MEASURING = ("coverage", "matching", "sae")
 TRAINING = "training"  # how the part of the workers is called
 OUTPUTS = GIB // 20  # tables, pages and the tracking database of a run
 GPU_WEIGHT, CPU_WEIGHT = 2, 4  # bytes: bfloat16, float32
 H100_MEMORY = 79 * GIB
-IN_WORKER = Engine(TransformersSettings())  # what was trained answers in the worker that tests it
 
 
 @dataclass(frozen=True)
@@ -43,23 +36,18 @@ class Machine:
     flops: float  # of a large matrix product, measured
 
 
-def resources(cfg: DictConfig, parties: Sequence[Party]) -> Iterator[Finding]:
-    """Disk, memory, and time and cost of every stage."""
-    loads = workload.loads(cfg)
-    known = [(party, party.shape, party.encoder) for party in parties if party.shape and party.encoder]
-    yield from disk(cfg, parties, loads)
-    if not workload.uses_model(cfg):
+def resources(run: RunConfig, uses: Uses, facts: Facts, load: Workload) -> Iterator[Finding]:
+    """Disk, memory, and time and cost of everything that the plan does."""
+    yield from disk(run, load.stored)
+    if not uses.models:
+        yield from costs(load, this_machine())
         return
-    if not known:
+    if not facts.shapes:
         yield Finding("warning", "memory, time", "cannot be computed before the model's config.json is here")
         return
     here = this_machine()
-    _, shape, encoder = max(known, key=lambda party: party[1].params)
-    yield memory(cfg, here, shape, encoder, loads)
-    if loads:
-        yield from costs(cfg, here, shape, encoder, loads)
-    else:
-        yield from measuring(cfg, here, shape, encoder)
+    yield memory(run, uses, facts, load, here)
+    yield from costs(load, here)
 
 
 def this_machine() -> Machine:
@@ -83,29 +71,28 @@ def this_machine() -> Machine:
 # ------------------------------------------------------------------------------------------------------ memory, disk
 
 
-def memory(cfg: DictConfig, here: Machine, shape: Shape, encoder: Encoder, loads: Sequence[TaskLoad]) -> Finding:
+def memory(run: RunConfig, uses: Uses, facts: Facts, load: Workload, here: Machine) -> Finding:
     """What stands side by side at the worst moment against what there is."""
 
-    def parts_on(weight: int, size: int, workers: int, loads: Sequence[TaskLoad] = loads) -> dict[str, int]:
-        return memory_parts(cfg, shape, encoder, loads, weight, size, workers)
+    def parts_on(weight: int, size: int, workers: int, held: Sequence[InWorker] | None = None) -> dict[str, int]:
+        return memory_parts(run, uses, facts, load, weight, size, workers, held)
 
     if here.gpu:
-        workers = cfg.workers or 1
+        workers = run.workers or 1
         parts = parts_on(GPU_WEIGHT, here.memory, workers)
         said = f"about {_told(parts)} of {_gib(here.memory)} on {here.name}"
         if sum(parts.values()) <= here.memory:
             return Finding("ok", "GPU memory", said)
-        less = parts_on(GPU_WEIGHT, here.memory, workers, [replace(load, checkpointed=True) for load in loads])
+        less = parts_on(GPU_WEIGHT, here.memory, workers, [_checkpointed(held) for held in load.workers])
         if sum(less.values()) <= here.memory:
-            keys = [_train_key(cfg, load) for load in _unchecked(shape, loads, parts, here.memory, workers)]
-            return Finding(
-                "missing", "GPU memory", f"{said}: does not fit without {' '.join(f'{key}=true' for key in keys)}"
-            )
+            tasks = _unchecked(load.workers, parts, here.memory, workers)
+            keys = " ".join(f"tasks.{task}.train.gradient_checkpointing=true" for task in tasks)
+            return Finding("missing", "GPU memory", f"{said}: does not fit without {keys}")
         way = "use a larger GPU, or lower features.batch_tokens, features.encode_elements or the batch sizes"
         if "vllm" in parts:
             way += ", or llm.gpu_memory_utilization"
         return Finding("missing", "GPU memory", f"{said}: {way}")
-    parts = parts_on(CPU_WEIGHT, here.memory, cfg.workers or len(os.sched_getaffinity(0)))
+    parts = parts_on(CPU_WEIGHT, here.memory, run.workers or len(os.sched_getaffinity(0)))
     if sum(parts.values()) <= here.memory:
         said = f"no GPU: everything runs on the CPU, in about {_told(parts)} of {_gib(here.memory)} RAM"
         return Finding("ok", "GPU memory", said)
@@ -114,87 +101,87 @@ def memory(cfg: DictConfig, here: Machine, shape: Shape, encoder: Encoder, loads
     return Finding("missing", "GPU memory", f"{said}: use a machine with a GPU, where it takes about {_told(on_gpu)}")
 
 
-def _unchecked(
-    shape: Shape, loads: Sequence[TaskLoad], parts: Mapping[str, int], memory: int, workers: int
-) -> list[TaskLoad]:
+def _checkpointed(held: InWorker) -> InWorker:
+    return held if held.load is None else replace(held, load=replace(held.load, checkpointed=True))
+
+
+def _unchecked(held: Sequence[InWorker], parts: Mapping[str, int], memory: int, workers: int) -> list[str]:
     """The tasks that do not fit beside the other parts without gradient checkpointing, and do not have it."""
     beside = sum(size for name, size in parts.items() if not name.startswith(TRAINING))
-    return [
-        load
-        for load in loads
-        if not load.checkpointed and beside + workers * needs.training_bytes(shape, load, True) > memory
-    ]
+    return list(
+        dict.fromkeys(
+            one.load.task
+            for one in held
+            if one.load is not None and not one.load.checkpointed
+            if beside + workers * worker_bytes(one, GPU_WEIGHT) > memory
+        )
+    )
 
 
-def _in_processes(workers: int) -> str:
-    return f"{TRAINING} in {workers} process{'es' if workers > 1 else ''}"
-
-
-def _train_key(cfg: DictConfig, load: TaskLoad) -> str:
-    group = "train" if cfg.experiment.name == "lab" else f"tasks.{load.name}.train"
-    return f"{group}.gradient_checkpointing"
+def worker_bytes(held: InWorker, weight: int) -> int:
+    """A training, or a model that answers; scoring needs less than training."""
+    if held.load is not None:
+        return needs.training_bytes(held.shape, held.load, weight == GPU_WEIGHT)
+    return needs.writer_bytes(held.shape, needs.PROMPT_TOKENS + held.reply, weight)
 
 
 def memory_parts(
-    cfg: DictConfig, shape: Shape, encoder: Encoder, loads: Sequence[TaskLoad], weight: int, memory: int, workers: int
+    run: RunConfig,
+    uses: Uses,
+    facts: Facts,
+    load: Workload,
+    weight: int,
+    memory: int,
+    workers: int,
+    held: Sequence[InWorker] | None = None,
 ) -> dict[str, int]:
     """Bytes by part: the encoder and the engines here, and training in worker processes; or training an SAE.
 
-    Of an experiment without an SAE, the model and one batch of chats, or training a reward model.
+    Of a plan that neither measures nor trains, the model and one batch of chats. `held` is in place of `load.workers`.
     """
-    if cfg.experiment.name == "reward":
-        alone = needs.training_bytes(shape, workload.reward_alone(cfg), weight == GPU_WEIGHT)
-        return {_in_processes(workers): workers * alone}
-    if not workload.uses_sae(cfg):
-        return {"the model": needs.writer_bytes(shape, needs.PROMPT_TOKENS, weight)}
-    blocks = cfg.features.batch_tokens, cfg.features.encode_elements
-    parts = {"encoder": needs.encoder_bytes(shape, encoder, *blocks, weight)}
-    if loads:
-        crew = config.engines(cfg)
-        longest = needs.PROMPT_TOKENS + max(load.reply for load in loads)
-        annotators = [crew.annotators[role] for role in config.read_settings(cfg).roles]
-        engines = {engine_kind(engine): engine for engine in (crew.writer, *annotators)}
-        for kind, engine in engines.items():
-            if kind == "vllm" and weight == GPU_WEIGHT and isinstance(engine.settings, VllmSettings):
-                parts["vllm"] = int(engine.settings.gpu_memory_utilization * memory)
-            elif kind is not None:
-                parts[kind] = needs.writer_bytes(shape, longest, weight)
-        on_gpu = weight == GPU_WEIGHT
-        largest = max(
-            max(needs.training_bytes(shape, load, on_gpu), needs.testing_bytes(shape, load, weight)) for load in loads
-        )
-        parts[_in_processes(workers)] = workers * largest
-    alone = needs.sae_training_bytes(shape, encoder.layer, encoder.width, weight) if cfg.sae.train is not None else 0
+    blocks = run.features.batch_tokens, run.features.encode_elements
+    parts: dict[str, int] = {}
+    alone = 0  # training an SAE
+    for encoder in uses.encoders:
+        shape, known = facts.shape(encoder.model), facts.encoder(encoder)
+        if shape and known:
+            size = needs.encoder_bytes(shape, known, *blocks, weight)
+            parts["encoder"] = max(size, parts.get("encoder", 0))
+            if not isinstance(encoder.sae, SaeRef):
+                alone = max(alone, needs.sae_training_bytes(shape, known.layer, known.width, weight))
+    for work in load.work:
+        kind = None if work.engine is None or work.name.startswith("test") else engine_kind(work.engine)
+        if work.engine is None or work.shape is None or kind is None:
+            continue
+        if isinstance(work.engine.settings, VllmSettings) and weight == GPU_WEIGHT:
+            parts[kind] = int(work.engine.settings.gpu_memory_utilization * memory)
+        else:
+            size = needs.writer_bytes(work.shape, needs.PROMPT_TOKENS + work.reply, weight)
+            parts[kind] = max(size, parts.get(kind, 0))
+    in_workers = [worker_bytes(one, weight) for one in (load.workers if held is None else held)]
+    if in_workers:
+        parts[f"{TRAINING} in {workers} process{'es' if workers > 1 else ''}"] = workers * max(in_workers)
+    if not parts:
+        largest = max(facts.shapes.values(), key=lambda shape: shape.params)
+        return {"the model": needs.writer_bytes(largest, needs.PROMPT_TOKENS, weight)}
     return parts if sum(parts.values()) >= alone else {"SAE training": alone}
 
 
-def engine_kind(engine: Engine) -> str | None:
-    """Which engine holds a model on this machine; None if a server does."""
-    if isinstance(engine.settings, OpenAISettings):
-        return None
-    return "vllm" if isinstance(engine.settings, VllmSettings) else "transformers"
-
-
-def disk(cfg: DictConfig, parties: Sequence[Party], loads: Sequence[TaskLoad]) -> Iterator[Finding]:
+def disk(run: RunConfig, stored: int) -> Iterator[Finding]:
     """Free space where the store and the outputs go."""
-    stored = 0
-    for party in parties:
-        if party.shape and party.encoder:
-            spans = cfg.features.top_spans
-            stored += sum(needs.stored_bytes(party.shape, party.encoder, load, spans) for load in loads)
-            stored += needs.sae_bytes(party.shape, party.encoder.width) if cfg.sae.train is not None else 0
-    for what, needed in (("store", max(stored, OUTPUTS)), ("outputs", OUTPUTS)):
-        folder = Path(cfg.paths[what]).expanduser().absolute()
+    for what, place, needed in (
+        ("store", run.paths.store, max(stored, OUTPUTS)),
+        ("outputs", run.paths.outputs, OUTPUTS),
+    ):
+        folder = Path(place).expanduser().absolute()
         there = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(there).free
         said = f"about {_gib(needed)} needed, {_gib(free)} free in {folder}"
+        way = f"choose another place with paths.{what}=DIR"
         if not there.is_dir() or not os.access(there, os.W_OK):
-            said = f"{there} cannot be written: choose another place with paths.{what}=DIR"
-            yield Finding("missing", f"disk {what}", said)
+            yield Finding("missing", f"disk {what}", f"{there} cannot be written: {way}")
         elif needed > free:
-            yield Finding(
-                "missing", f"disk {what}", f"{said}: free some, or choose another place with paths.{what}=DIR"
-            )
+            yield Finding("missing", f"disk {what}", f"{said}: free some, or {way}")
         else:
             yield Finding("ok", f"disk {what}", said)
 
@@ -202,91 +189,41 @@ def disk(cfg: DictConfig, parties: Sequence[Party], loads: Sequence[TaskLoad]) -
 # ------------------------------------------------------------------------------------------------------- time, money
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Work of one stage: floating-point operations, or what is asked of an LLM."""
-
-    name: str
-    flop: float = 0.0
-    asked: Asked = needs.NOTHING
-    engine: Engine | None = None
-
-    def seconds(self, shape: Shape, flops: float) -> float:
-        """On a device of this speed; 0 where a server works."""
-        if self.engine is None:
-            return self.flop / (needs.COMPUTED * flops)
-        kind = engine_kind(self.engine)
-        return 0.0 if kind is None else needs.asking_seconds(shape, self.asked, kind, flops)
-
-
-def costs(
-    cfg: DictConfig, here: Machine, shape: Shape, encoder: Encoder, loads: Sequence[TaskLoad]
-) -> Iterator[Finding]:
-    """Time of every stage, and money where a server is asked that is paid for."""
+def costs(load: Workload, here: Machine) -> Iterator[Finding]:
+    """Time of everything, and money where a server is asked that is paid for."""
     paid: list[tuple[float, float | None]] = []  # USD, and the budget
-    for stage in stages(cfg, shape, encoder, loads, config.engines(cfg)):
-        if stage.engine is not None and isinstance(settings := stage.engine.settings, OpenAISettings):
-            yield _price(stage, settings)
-            paid.append((settings.cost(stage.asked.prompt, stage.asked.reply), settings.budget_usd))
+    for name, work in by_name(load.work):
+        asked = sum((one.asked for one in work), needs.NOTHING)
+        served = [one for one in work if one.engine is not None and isinstance(one.engine.settings, OpenAISettings)]
+        if served and served[0].engine is not None and isinstance(served[0].engine.settings, OpenAISettings):
+            settings = served[0].engine.settings
+            yield _price(name, asked, settings)
+            paid.append((settings.cost(asked.prompt, asked.reply), settings.budget_usd))
         else:
-            yield _time_of(stage, here, shape)
+            yield _time_of(name, work, asked, here)
     if paid:
         total, budgets = sum(dollars for dollars, _ in paid), [budget for _, budget in paid if budget is not None]
         over = bool(budgets) and total > min(budgets)
         way = f", above budget_usd={min(budgets, default=0):g}, at which the run would stop: raise it if you mean to"
         yield Finding("warning" if over else "ok", "cost in all", f"about {total:,.2f} USD{way if over else ''}")
-    yield Finding("ok", "assumed", assumptions(here))
+    for name in load.unknown:
+        yield Finding("ok", f"time {name}", "no estimate is made for this step")
+    if load.work:
+        yield Finding("ok", "assumed", assumptions(here))
 
 
-def measuring(cfg: DictConfig, here: Machine, shape: Shape, encoder: Encoder) -> Iterator[Finding]:
-    """The same for experiments without cells that measure the texts of their data sets."""
-    tokens = workload.given_texts(cfg) * needs.TEXT_TOKENS
-    if not tokens or cfg.experiment.name not in MEASURING:
-        yield Finding("ok", "time", f"no estimate is made for experiment={cfg.experiment.name}")
-        return
-    for stage in _sae_training(cfg, shape, encoder, []):
-        yield _time_of(stage, here, shape)
-    yield _time_of(Stage("measure", needs.measuring_flop(shape, encoder, tokens)), here, shape)
-    yield Finding("ok", "assumed", assumptions(here))
+def _time_of(name: str, work: Sequence[Work], asked: Asked, here: Machine) -> Finding:
+    def seconds(flops: float) -> float:
+        return sum(one.seconds(flops) for one in work)
+
+    told = f"{asked.requests:,} requests" if asked.requests else f"{sum(one.flop for one in work):.1e} FLOP"
+    elsewhere = "" if here.gpu else f", {_duration(seconds(needs.H100_FLOPS))} on one H100"
+    said = f"about {_duration(seconds(here.flops))} on {here.name}{elsewhere} ({told})"
+    return Finding("warning" if seconds(here.flops) > LONG else "ok", f"time {name}", said)
 
 
-def _sae_training(cfg: DictConfig, shape: Shape, encoder: Encoder, loads: Sequence[TaskLoad]) -> Iterator[Stage]:
-    if tokens := workload.sae_tokens(cfg, loads):
-        yield Stage("train the SAE", needs.sae_training_flop(shape, encoder.layer, encoder.width, tokens))
-
-
-def stages(
-    cfg: DictConfig, shape: Shape, encoder: Encoder, loads: Sequence[TaskLoad], engines: Engines
-) -> Iterator[Stage]:
-    """The stages of all tasks together, those without work left out."""
-    read = config.read_settings(cfg)
-    yield from _sae_training(cfg, shape, encoder, loads)
-    yield Stage("measure", needs.measuring_flop(shape, encoder, sum(load.measured_tokens for load in loads)))
-    for role in read.roles:
-        shown = read.spans * read.span_tokens if role != "judge" else 0
-        asked = needs.asked_of_reader(loads, encoder.width, shown, read.max_new_tokens)
-        yield Stage(f"interpret: {role}", asked=asked, engine=engines.annotators[role])
-    if (asked := needs.asked_of_writer(loads)).requests:
-        yield Stage("write", asked=asked, engine=engines.writer)
-    yield Stage("train", sum(needs.training_flop(shape, load.trained_tokens) for load in loads))
-    yield Stage("test", sum(needs.testing_flop(shape, load.tested_tokens) for load in loads if not load.answered))
-    if (asked := needs.asked_of_trained(loads)).requests:
-        yield Stage("test: answers", asked=asked, engine=IN_WORKER)
-        judge = IN_WORKER if all(load.from_lab for load in loads) else engines.annotators[COMPARE]
-        yield Stage("test: judge", asked=needs.asked_of_judge(loads), engine=judge)
-
-
-def _time_of(stage: Stage, here: Machine, shape: Shape) -> Finding:
-    spent = stage.seconds(shape, here.flops)
-    work = f"{stage.asked.requests:,} requests" if stage.engine else f"{stage.flop:.1e} FLOP"
-    elsewhere = "" if here.gpu else f", {_duration(stage.seconds(shape, needs.H100_FLOPS))} on one H100"
-    said = f"about {_duration(spent)} on {here.name}{elsewhere} ({work})"
-    return Finding("warning" if spent > LONG else "ok", f"time {stage.name}", said)
-
-
-def _price(stage: Stage, settings: OpenAISettings) -> Finding:
-    asked, what = stage.asked, f"cost {stage.name}"
-    told = f"{asked.requests:,} requests of {settings.model}"
+def _price(name: str, asked: Asked, settings: OpenAISettings) -> Finding:
+    what, told = f"cost {name}", f"{asked.requests:,} requests of {settings.model}"
     if settings.model not in settings.prices:
         return Finding("warning", what, f"unknown, {told}: no price of it stands in prices")
     dollars = settings.cost(asked.prompt, asked.reply)

@@ -1,214 +1,325 @@
-"""How much there is to do: the tasks of a configuration in numbers of texts, rows, requests and cells.
+"""How much there is to do: every step of a plan in numbers of texts, tokens, requests and floating-point operations.
 
-Knows: where the configuration says how many, and what is assumed of data that are not here. Does not know: models, what
-the numbers cost (`needs`).
+Steps are known by what their builders are given (`walk.arguments`). A step of another kind counts for nothing, and is
+said (`Workload.unknown`) if it works with a model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from experiments import config
-from experiments.doctor.needs import ASSUMED_TEXTS, KNOWN_TEXTS, LAB_TOKENS, TEXT_TOKENS, TaskLoad
-from experiments.engines import COMPARE
+from experiments.harness.config import RunConfig
+from experiments.harness.doctor import needs
+from experiments.harness.doctor.needs import ASSUMED_TEXTS, KNOWN_TEXTS, LAB_TOKENS, TEXT_TOKENS, Asked, TrainingLoad
+from experiments.harness.doctor.uses import IN_WORKER, engine_of, engines_of
+from experiments.harness.doctor.walk import CHATS, Steps, arguments, found_in
 from experiments.tasks import TASKS
-from experiments.tasks.data import Sources, origin_of, source_of
+from experiments.tasks.base import Training
+from experiments.tasks.instruction import Evaluation
 from fac.data.files import data_files
 from fac.data.hub import hub_name
+from fac.data.mixture import Part
+from fac.data.schemas import PAIR
 from fac.data.source import Source
+from fac.encoder import FeatureEncoder
 from fac.errors import FacError
+from fac.llm.engines import COMPARE, Engine
+from fac.llm.openai import OpenAISettings
+from fac.model_ref import ModelRef
 from fac.sae import TrainSettings
 from fac.sae.recipe import RecipeSettings
-from fac.synthesis.method import Method
-from fac.synthesis.methods import METHODS
+from fac.store import Step
 
-WRITING = ("main_results", "worlds", "cross_model")  # experiments that write for the tasks they name
 BYTES_PER_TOKEN = 4
-SAMPLE = "sample"  # of data.parts: how many texts are drawn
+LIGHT = ("draw", "examples", "missing", "relevance", "coverage", "evaluation")  # steps that load no model
+LINES = ("train the SAE", "measure", "interpret", "write", "answer", "train", "test")  # in the order of a run
 
 
-def tasks(cfg: DictConfig) -> list[str]:
-    """The tasks of an experiment that writes, trains and tests; none for those that only measure."""
-    if cfg.experiment.name == "lab":
-        return ["toxicity"]
-    chosen = OmegaConf.select(cfg, "experiment.tasks") or []
-    return [task for task in chosen if task in TASKS] if cfg.experiment.name in WRITING else []
+@dataclass(frozen=True)
+class Texts:
+    """What a step comes to."""
+
+    count: int
+    tokens: int  # mean length
 
 
-def methods(cfg: DictConfig) -> list[Method]:
-    """The methods that the rows of an experiment are; cross_model, which names no rows, has that of the paper."""
-    rows = OmegaConf.select(cfg, "experiment.rows") or ["fac"]
-    return [METHODS[row] for row in rows if row in METHODS]
+@dataclass(frozen=True)
+class Work:
+    """Work of one step that stands in one line of the estimates."""
+
+    name: str
+    shape: needs.Shape | None = None  # of the model that works; None: a server's
+    flop: float = 0.0
+    asked: Asked = needs.NOTHING
+    engine: Engine | None = None  # who is asked; None: a pass through the model
+    reply: int = 0  # tokens of the longest reply
+
+    @property
+    def is_paid(self) -> bool:
+        return self.engine is not None and isinstance(self.engine.settings, OpenAISettings)
+
+    def seconds(self, flops: float) -> float:
+        """On a device of this speed; 0 where a server works."""
+        if self.engine is None:
+            return self.flop / (needs.COMPUTED * flops)
+        kind = engine_kind(self.engine)
+        if kind is None or self.shape is None:
+            return 0.0
+        return needs.asking_seconds(self.shape, self.asked, kind, flops)
 
 
-def uses_sae(cfg: DictConfig) -> bool:
-    """Whether the experiment measures with an SAE."""
-    return cfg.experiment.name not in ("alpaca_eval", "reward", "steering")
+@dataclass(frozen=True)
+class InWorker:
+    """What a worker process holds: a training, or a model that answers (`load` None)."""
+
+    shape: needs.Shape
+    load: TrainingLoad | None = None
+    reply: int = 0
 
 
-def judged(cfg: DictConfig) -> bool:
-    """Whether outputs that are given are to be compared (experiment=alpaca_eval)."""
-    return cfg.experiment.name == "alpaca_eval" and cfg.outputs is not None
+class Facts:
+    """What is known of models and encoders, once they have been looked for."""
+
+    def __init__(self) -> None:
+        self.shapes: dict[str, needs.Shape] = {}  # by path of the model
+        self.encoders: dict[int, needs.Encoder] = {}  # by id
+
+    def shape(self, ref: ModelRef | None) -> needs.Shape | None:
+        return None if ref is None else self.shapes.get(ref.path)
+
+    def encoder(self, encoder: FeatureEncoder) -> needs.Encoder | None:
+        """As its SAE says, or as the paper measures; None while the model is not known."""
+        shape = self.shape(encoder.model)
+        return self.encoders.get(id(encoder)) or (needs.paper_encoder(shape) if shape else None)
 
 
-def uses_model(cfg: DictConfig) -> bool:
-    """Whether the run loads the model that it names."""
-    if cfg.experiment.name != "alpaca_eval":
+class Workload:
+    """The steps of a plan in numbers."""
+
+    def __init__(self, run: RunConfig, steps: Steps, facts: Facts) -> None:
+        self.run, self.steps, self.facts = run, steps, facts
+        self.work: list[Work] = []
+        self.workers: list[InWorker] = []
+        self.stored = 0  # bytes
+        self.unknown: dict[str, None] = {}  # names of steps without an estimate
+        self._texts: dict[int, Texts] = {}
+        self._drawn: dict[Any, int] = {}
+        for step in steps:
+            kind = next((one for one in KINDS if one(self, step)), None)
+            if kind is None and step.name not in LIGHT and next(found_in(step, (ModelRef, *CHATS)), None):
+                self.unknown[step.name] = None
+
+    # Texts
+
+    def texts(self, step: Step) -> Texts:
+        """About what a step comes to, as a corpus or set of examples."""
+        mark = self.steps.mark(step)
+        if mark not in self._texts:
+            self._texts[mark] = self._counted(step)
+        return self._texts[mark]
+
+    def _counted(self, step: Step) -> Texts:
+        given = arguments(step)
+        if step.name == "examples":
+            return self._of_role(step.inputs[0], given["role"])
+        if step.name == "synthesis":
+            seed, human = step.inputs[-2:] if len(step.inputs) == 2 else step.inputs[2:4]
+            own = self.texts(seed)
+            return Texts(self.texts(human).count if given["budget"] is None else given["budget"], own.tokens)
+        read = [held for _, held in found_in(step, (Source, Part))]
+        if read:
+            return Texts(sum(map(texts_of, read)), TEXT_TOKENS)
+        return self.texts(step.inputs[0]) if step.inputs else Texts(0, TEXT_TOKENS)
+
+    def _of_role(self, draw: Step, role: str) -> Texts:
+        given = arguments(draw)
+        if "sizes" in given:
+            place = (given["task"].name, role, given["world"], given["sizes"])
+            if place not in self._drawn:
+                self._drawn[place] = len(given["task"].drawn_in_lab(role, given["world"], given["sizes"]))
+            return Texts(self._drawn[place], LAB_TOKENS)
+        named = {name: source for name, source in given["read"].items() if f"{name}_".startswith(f"{role}_")}
+        return Texts(given["sample"].get(role) or sum(map(texts_of, named.values())), TEXT_TOKENS)
+
+    # Steps. Each method says whether it knows the step.
+
+    def _sae(self, step: Step) -> bool:
+        found = next(found_in(step, (TrainSettings, RecipeSettings)), None)
+        encoder = next((encoder for _, encoder in found_in(step, FeatureEncoder)), None)
+        if step.name != "sae" or found is None or encoder is None:
+            return step.name == "sae"
+        settings, shape, known = found[1], self.facts.shape(encoder.model), self.facts.encoder(encoder)
+        if shape and known:
+            flop = needs.sae_training_flop(shape, known.layer, known.width, sae_tokens(settings, self.texts(step)))
+            self.work.append(Work("train the SAE", shape, flop))
+            self.stored += needs.sae_bytes(shape, known.width)
         return True
-    return judged(cfg) and config.engines(cfg).annotators[COMPARE].follows_run
+
+    def _features(self, step: Step) -> bool:
+        encoder = getattr(step.build, "__self__", None)
+        if step.name != "features" or not isinstance(encoder, FeatureEncoder):
+            return False
+        texts = self.texts(step)
+        self._measured(encoder, texts.count, texts.tokens)
+        return True
+
+    def _measured(self, encoder: FeatureEncoder, count: int, tokens: int) -> None:
+        shape, known = self.facts.shape(encoder.model), self.facts.encoder(encoder)
+        if shape and known:
+            self.work.append(Work("measure", shape, needs.measuring_flop(shape, known, count * tokens)))
+            self.stored += needs.measured_bytes(known, count, tokens, encoder.settings.top_spans)
+
+    def _interpretations(self, step: Step) -> bool:
+        given = arguments(step)
+        if step.name != "interpret" or not {"annotators", "settings", "encoder"} <= given.keys():
+            return False
+        settings, known = given["settings"], self.facts.encoder(given["encoder"])
+        for role, annotator in given["annotators"].items():
+            shown = settings.spans * settings.span_tokens if role != "judge" else 0
+            asked = needs.asked(known.width if known else 0, settings.max_new_tokens, shown)
+            self._ask(f"interpret: {role}", engine_of(annotator), asked, settings.max_new_tokens)
+        return True
+
+    def _synthesis(self, step: Step) -> bool:
+        given = arguments(step)
+        if step.name != "synthesis" or "method" not in given:
+            return False
+        method, settings = given["method"], given["settings"]
+        if method.prompts:
+            texts = self.texts(step)
+            features = max(round(settings.ratio * texts.count), 1)  # as many are missing as the budget
+            count = method.requests(settings, features, texts.count)
+            asked = needs.asked(count, settings.max_new_tokens)
+            self._ask("write", engine_of(given["model"]), asked, settings.max_new_tokens)
+            self._measured(given["mining"].encoder, count, texts.tokens)
+        return True
+
+    def _answers(self, step: Step) -> bool:
+        """Answers to what is there: by the writer, or by a model as it is."""
+        given = arguments(step)
+        if "sampling" not in given or not ({"writer"} <= given.keys() or step.name == "reference"):
+            return False
+        most, count = given["sampling"].max_new_tokens, self.texts(step).count
+        if "writer" in given:
+            method = arguments(step.inputs[0]).get("method")
+            if method is not None and not method.prompts:
+                return True  # examples that are there have their answers
+            self._ask("answer", engine_of(given["writer"]), needs.asked(count, most), most)
+        else:
+            self._answer(given["model"], "test: reference", count, most)
+        return True
+
+    def _training(self, step: Step) -> bool:
+        training = next((training for _, training in found_in(step, Training)), None)
+        if training is None or "task" not in step.params:
+            return False
+        load = self.training(step, training)
+        if shape := self.facts.shape(training.model):
+            self.work.append(Work("train", shape, needs.training_flop(shape, load.trained_tokens)))
+            self.workers.append(InWorker(shape, load))
+            self.stored += needs.trained_bytes(shape, load.rank)
+        return True
+
+    def training(self, step: Step, training: Training) -> TrainingLoad:
+        """A training step in numbers."""
+        task, settings = TASKS[str(step.params["task"])], training.settings
+        given, rows = arguments(step), 0
+        for name, part in zip(["fixed"] * given["fixed"] + list(given["names"]), step.inputs, strict=True):
+            drawn = getattr(settings, "pairs", None) if name == "seed_examples" else None
+            rows += min(self.texts(part).count, drawn) if drawn else self.texts(part).count
+
+        def of(name: str, otherwise: Any) -> Any:
+            return getattr(settings, name, None) or otherwise
+
+        return TrainingLoad(
+            task=task.name,
+            rows=rows,
+            tokens=self.texts(step).tokens,
+            epochs=of("epochs", 1),
+            longest=of("max_tokens", self.run.features.max_tokens),
+            batch=of("batch_size", 1) * (2 if task.schema is PAIR else 1),  # a pair is two rows
+            rank=of("rank", 0),
+            dropout=of("dropout", 0.0),
+            bf16=getattr(settings, "bf16", True),
+            float64=of("float64", False),
+            checkpointed=of("gradient_checkpointing", False),
+            head_only=getattr(settings, "mode", None) == "head",
+            next_token=task.from_base,
+        )
+
+    def _scores(self, step: Step) -> bool:
+        given = arguments(step)
+        if step.name != "scores" or "is_trained" not in given:
+            return False
+        task, shape = TASKS[given["task"]], self.facts.shape(given["model"])
+        tested = self.texts(step.inputs[1 if given["is_trained"] else 0])
+        how = next((told for part in step.inputs for _, told in found_in(part, Evaluation)), None)
+        if how is None:
+            if shape:
+                flop = needs.testing_flop(shape, tested.count * tested.tokens * task.passes)
+                self.work.append(Work("test", shape, flop))
+            return True
+        self._answer(given["model"], "test: answers", tested.count, how.answer_tokens)
+        judged = needs.asked(tested.count * (1 + how.both_orders), how.judge_tokens)
+        judge = next((engine for role, engine in engines_of(step) if role == COMPARE), None)
+        if judge is not None:
+            self._ask("test: judge", judge, judged, how.judge_tokens)
+        elif (judging := self.facts.shape(given["judge"])) is not None:
+            self.work.append(Work("test: judge", judging, asked=judged, engine=IN_WORKER))
+        return True
+
+    def _ask(self, name: str, engine: Engine, asked: Asked, reply: int) -> None:
+        shape = self.facts.shape(engine.model)
+        if asked.requests and (shape or engine_kind(engine) is None):
+            self.work.append(Work(name, shape, asked=asked, engine=engine, reply=reply))
+
+    def _answer(self, ref: ModelRef | None, name: str, count: int, longest: int) -> None:
+        if (shape := self.facts.shape(ref)) and count:
+            self.work.append(Work(name, shape, asked=needs.asked(count, longest), engine=IN_WORKER))
+            self.workers.append(InWorker(shape, reply=longest))
 
 
-def sources(cfg: DictConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(key, values) of every data set that the configuration names, such as ("data.seed", {"path": ...}).
-
-    One whose path is not set is not used, or said elsewhere.
-    """
-    for key in ("data", *(f"tasks.{task}.data" for task in tasks(cfg))):
-        held = OmegaConf.select(cfg, key)
-        if isinstance(held, DictConfig):
-            yield from _within(key, OmegaConf.to_container(held, resolve=True))
-
-
-def _within(key: str, held: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The data sets at or below a key."""
-    if not isinstance(held, Mapping):
-        return
-    if "path" not in held:
-        for name, values in held.items():
-            yield from _within(f"{key}.{name}", values)
-    elif held["path"] not in (None, "???"):
-        yield key, held
+KINDS: tuple[Callable[[Workload, Step], bool], ...] = (
+    Workload._sae,
+    Workload._features,
+    Workload._interpretations,
+    Workload._synthesis,
+    Workload._answers,
+    Workload._training,
+    Workload._scores,
+)
 
 
-def as_source(key: str, values: Mapping[str, Any]) -> Source:
-    """The data set under a key, its settings checked. Raises FacError for what is no setting of a data set."""
-    source = source_of({name: value for name, value in values.items() if name != SAMPLE}, key)
-    if source is None:
-        raise FacError(f"{key} names no data set: set {key}.path to a file or to hub:ID.")
-    return source
+def sae_tokens(settings: TrainSettings | RecipeSettings, texts: Texts) -> int:
+    """Tokens that an SAE is trained on."""
+    if isinstance(settings, RecipeSettings):
+        return settings.epochs * min(settings.max_tokens, texts.tokens) * texts.count
+    return settings.steps * settings.batch_size
 
 
-def texts_of(source: Source) -> int:
-    """About how many texts a data set has: its limit, by the size of its files, or as assumed."""
-    if source.limit is not None:
-        return source.limit
-    if source.on_hub:
-        return KNOWN_TEXTS.get(hub_name(source.paths[0]).id, ASSUMED_TEXTS)
+def texts_of(data: Source | Part) -> int:
+    """About how many texts a data set gives: what is drawn, its limit, by the size of its files, or as assumed."""
+    if isinstance(data, Part):
+        return data.sample or texts_of(data.source)
+    if data.limit is not None:
+        return data.limit
+    if data.on_hub:
+        return KNOWN_TEXTS.get(hub_name(data.paths[0]).id, ASSUMED_TEXTS)
     try:
-        size = sum(file.stat().st_size for file in data_files(source))
+        size = sum(file.stat().st_size for file in data_files(data))
     except (FacError, OSError):
-        return KNOWN_TEXTS.get(source.paths[0].name, ASSUMED_TEXTS)
+        return KNOWN_TEXTS.get(data.paths[0].name, ASSUMED_TEXTS)
     return max(size // (TEXT_TOKENS * BYTES_PER_TOKEN), 1)
 
 
-def sae_tokens(cfg: DictConfig, loads: Sequence[TaskLoad]) -> int:
-    """Tokens that an SAE is trained on, every task's anchor by itself; 0 if none is trained."""
-    train = config.sae_of(cfg) if cfg.sae.train is not None else None
-    if isinstance(train, RecipeSettings):
-        texts = sum(load.anchor for load in loads) or given_texts(cfg)
-        return train.epochs * min(train.max_tokens, TEXT_TOKENS) * texts
-    return train.steps * train.batch_size * max(len(loads), 1) if isinstance(train, TrainSettings) else 0
+def engine_kind(engine: Engine) -> str | None:
+    """Which engine holds a model on this machine; None if a server does."""
+    return None if isinstance(engine.settings, OpenAISettings) else type(engine.settings).__name__[:-8].lower()
 
 
-def given_texts(cfg: DictConfig) -> int:
-    """About how many texts all data sets that are named have together."""
-    return sum(values.get(SAMPLE) or texts_of(as_source(key, values)) for key, values in sources(cfg))
-
-
-def loads(cfg: DictConfig) -> list[TaskLoad]:
-    """The tasks in numbers. Raises FacError for settings that cannot be."""
-    return [_lab(cfg) if cfg.experiment.name == "lab" else _task(cfg, name) for name in tasks(cfg)]
-
-
-def reward_alone(cfg: DictConfig) -> TaskLoad:
-    """experiment=reward in numbers: pairs that are given are trained on, and nothing is written."""
-    seeds = config.value(cfg, "tasks.reward.seeds", list[int])
-    train = {**vars(TASKS["reward"].settings()), **config.group(cfg, "tasks.reward.train")}
-    sizes = {"anchor": 0, "seed": given_texts(cfg), "test": 0}
-    return _load(cfg, "reward", sizes, train, [], from_lab=False, cells=len(seeds), budget=0, reply=0)
-
-
-def _lab(cfg: DictConfig) -> TaskLoad:
-    sizes = dict(config.group(cfg, "lab"), seed=cfg.lab.seed_positives)
-    rows: list[str] = config.value(cfg, "experiment.rows", list[str])
-    protocols: list[str] = config.value(cfg, "experiment.protocols", list[str])
-    seeds: list[int] = config.value(cfg, "train.seeds", list[int])
-    trained = len(rows) * len(protocols) - ("baseline" in rows) * (len(protocols) - 1)
-    return _load(
-        cfg, "toxicity", sizes, config.group(cfg, "train"), rows, from_lab=True,
-        cells=trained * len(seeds), budget=cfg.synthesis.budget, reply=cfg.synthesis.max_new_tokens,
-    )  # fmt: skip
-
-
-def _task(cfg: DictConfig, name: str) -> TaskLoad:
-    values = config.group(cfg, f"tasks.{name}")
-    origin = origin_of(TASKS[name], values)
-    from_lab = not isinstance(origin, Sources)
-    sizes = dict(vars(origin)) if from_lab else _counts(origin)
-    seeds = len(values["seeds"])
-    if cfg.experiment.name == "cross_model":
-        of = {
-            role: len(config.value(cfg, f"experiment.{role}", list[str])) for role in ("sources", "writers", "trained")
-        }
-        pairs, mining = of["sources"] * of["writers"], of["sources"]
-        rows, cells = ["baseline", *["fac"] * pairs], (1 + pairs) * of["trained"] * seeds
-    else:
-        rows, mining = config.value(cfg, "experiment.rows", list[str]), 1
-        rows = [row for row in rows if row != "base" or TASKS[name].untrained]
-        cells = len(rows) * seeds - ("base" in rows) * (seeds - 1)  # nothing is drawn for the untrained model
-    train = {**vars(TASKS[name].settings()), **values["train"]}
-    evaluation = None if from_lab else origin.evaluation
-    return _load(
-        cfg, name, sizes, train, rows, from_lab=from_lab, both_orders=getattr(evaluation, "both_orders", True),
-        cells=cells, budget=values["budget"], reply=values["max_new_tokens"], mining=mining,
-    )  # fmt: skip
-
-
-def _counts(origin: Sources) -> dict[str, int]:
-    """Rows of every role: those that are drawn, or all of its data sets."""
-    return {
-        role: origin.sample.get(role) or sum(texts_of(source) for source in origin.of(role).values())
-        for role in ("anchor", "seed", "safe", "toxic", "labelled", "test")
-    }
-
-
-def _load(
-    cfg: DictConfig, name: str, sizes: Mapping[str, int], train: Mapping[str, Any], rows: list[str], *,
-    from_lab: bool, cells: int, budget: int, reply: int, both_orders: bool = True, mining: int = 1,
-) -> TaskLoad:  # fmt: skip
-    settings = config.synthesis_settings(cfg)
-    writing = [METHODS[row] for row in rows if row in METHODS and METHODS[row].prompts]
-    safe, labelled = sizes.get("safe", 0), sizes.get("labelled", 0)
-    own = sizes.get("toxic", 0) if safe else sizes["seed"]  # the seed's rows that are trained on
-    if from_lab:
-        own = sizes["seed"]
-    return TaskLoad(
-        name=name,
-        anchor=sizes["anchor"],
-        known=sizes["seed"] + labelled + (safe if from_lab else 0),
-        test=sizes["test"],
-        tokens=LAB_TOKENS if from_lab else TEXT_TOKENS,
-        budget=budget,
-        requests=sum(method.requests(settings, budget, budget) for method in writing),
-        methods=len(rows),
-        writing=len(writing),
-        cells=cells,
-        train_rows=safe + min(own, train.get("pairs") or own) + budget,
-        epochs=train.get("epochs") or 1,
-        train_tokens=train.get("max_tokens") or cfg.features.max_tokens,
-        batch=(train.get("batch_size") or 1) * (2 if name == "reward" else 1),  # a pair is two rows
-        rank=train.get("rank") or 0,
-        dropout=train.get("dropout") or 0.0,
-        bf16=train.get("bf16", True),
-        float64=train.get("float64", False),
-        checkpointed=train.get("gradient_checkpointing", False),
-        head_only=train.get("mode") == "head",
-        reply=reply,
-        answered=TASKS[name].from_base,
-        both_orders=both_orders,
-        mining=mining,
-        from_lab=from_lab,
-    )
+def by_name(work: list[Work]) -> Iterator[tuple[str, list[Work]]]:
+    """The works of each line."""
+    names = sorted(dict.fromkeys(one.name for one in work), key=lambda name: LINES.index(name.partition(":")[0]))
+    yield from ((name, [one for one in work if one.name == name]) for name in names)

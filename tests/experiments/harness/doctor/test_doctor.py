@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from support.cli import Finished, fac_here, run_fac
+from support.declared import MEASURING, TABLE10, declare
 from support.hub_server import hub
 
-from experiments.doctor.base import Finding, checked
+from experiments.harness.doctor.base import Finding, checked
 from fac.lab import shipped
 
 SECRET = "sk-planted-0123456789"
@@ -21,6 +22,13 @@ STATUSES = ("ok", "warning", "missing")
 def _bare_machine(monkeypatch: pytest.MonkeyPatch):
     """No key in the environment, whoever runs the tests."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _written_yesterday(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    """Two experiments that the doctor has never heard of."""
+    folder = tmp_path_factory.mktemp("own")
+    declare(folder, monkeypatch, table10=TABLE10, measuring=MEASURING)
 
 
 def doctor(folder: Path, *arguments: str, code: int) -> dict[str, tuple[str, str]]:
@@ -96,29 +104,45 @@ def test_every_model_of_a_grid_is_looked_for(tmp_path: Path):
         assert found[f"model {name}"][0] == found[f"SAE for {name}"][0] == "missing"
 
 
-def test_every_part_of_the_corpus_of_the_sae_is_looked_for(tmp_path: Path):
-    given = ["experiment=sae", "sae=train_paper", "scale=paper", "+corpus@data.parts=paper"]
-    found = doctor(tmp_path, *given, code=1)
-    for name in ("stingning/ultrachat", "Anthropic/hh-rlhf", "THUDM/webglm-qa", "nvidia/HelpSteer2"):
-        assert found[f"data {name}"][0] == "missing"
-    assert "FLOP)" in found["time train the SAE"][1]
+def test_an_experiment_written_yesterday_is_looked_at_as_fully(tmp_path: Path):
+    """Its steps say what it needs; nothing here knows its name."""
+    found = doctor(tmp_path, "experiment=table10", code=0)
+    for what in ("model llama", "SAE for llama", "engine of writer, explain, judge", "prompts", "data", "disk store"):
+        assert found[what][0] == "ok", what
+    assert found["prompts"][1] == "lab/toxicity"
+    for what in ("GPU memory", "time measure", "time interpret: explain", "time interpret: judge", "assumed"):
+        assert found[what][0] == "ok", what
+    assert "(3,200 requests)" in found["time write"][1]  # 200 missing features, two methods of 8 requests each
+    assert not any(what.startswith(("time train", "time test")) for what in found)
+    assert "training" not in found["GPU memory"][1]
+    paper = doctor(tmp_path, "experiment=table10", "scale=paper", code=1)
+    assert paper["model meta-llama/Llama-3.1-8B-Instruct"][0] == paper["data lmsys/toxic-chat"][0] == "missing"
+    assert paper["key OPENAI_API_KEY"][0] == "missing"
+    assert "USD for 65,536 requests" in paper["cost interpret: explain"][1]
 
 
 def test_only_what_the_experiment_uses_is_looked_for(tmp_path: Path):
-    """No SAE where none measures, no model where none runs."""
-    folder = "CAA/datasets/generate/sycophancy"
-    steering = doctor(tmp_path, "experiment=steering", "scale=paper", f"behavior={folder}", code=1)
-    assert not any(what.startswith("SAE") for what in steering)
-    assert steering[f"file {tmp_path / folder / 'generate_dataset.json'}"][0] == "missing"
-    there = [f"{key}={tmp_path / key}" for key in ("annotations", "calibration")]
-    for key in ("annotations", "calibration"):
-        (tmp_path / key).touch()
+    """No model, SAE, engine or key where no step holds one; a file that a step reads."""
+    (tmp_path / "truth.json").touch()
     (tmp_path / "run").mkdir()
-    judged = doctor(tmp_path / "run", "experiment=alpaca_eval", *there, code=0)
-    assert {what for what in judged if what.split()[0] in ("model", "SAE", "engine", "key")} == set()
-    assert judged[f"file {tmp_path / 'annotations'}"][0] == judged[f"file {tmp_path / 'calibration'}"][0] == "ok"
-    judging = doctor(tmp_path / "run", "experiment=alpaca_eval", "scale=paper", "outputs=mine.json", code=1)
-    assert judging["key OPENAI_API_KEY"][0] == judging["file mine.json"][0] == judging["files"][0] == "missing"
+    own = ["experiment=measuring", "experiment.only_file=true", "data.anchor.path=null", "data.seed.path=null"]
+    bare = doctor(tmp_path / "run", *own, f"experiment.truth={tmp_path / 'truth.json'}", code=0)
+    assert {what for what in bare if what.split()[0] in ("model", "SAE", "engine", "key", "data", "time")} == set()
+    assert bare[f"file {tmp_path / 'truth.json'}"] == ("ok", "is there (experiment.truth)")
+    lacking = doctor(tmp_path / "run", *own, "experiment.truth=/nowhere/truth.json", code=1)
+    said = "is not there: set experiment.truth to a file that is (experiment.truth)"
+    assert lacking["file /nowhere/truth.json"] == ("missing", said)
+
+
+def test_what_a_plan_could_not_be_made_for_is_a_finding(tmp_path: Path):
+    found = doctor(tmp_path, "experiment=lab", "tasks.toxicity.prompts=nowhere", code=1)
+    assert found["plan"][0] == "missing"
+    assert "There is no prompt folder nowhere" in found["plan"][1]
+
+
+def test_a_base_model_that_is_trained_and_not_named_is_missing(tmp_path: Path):
+    arguments = ["experiment=main_results", "experiment.tasks=[instruction]", "model.base=null"]
+    assert "set model.base" in doctor(tmp_path, *arguments, code=1)["base model of lab_llama"][1]
 
 
 @pytest.mark.parametrize("arguments", [PAPER, ["llm=openai"]])
@@ -141,7 +165,7 @@ def test_a_server_of_one_s_own_needs_no_key(tmp_path: Path):
 
 def test_broken_paths_are_named_with_the_way_out(tmp_path: Path):
     found = doctor(
-        tmp_path, "experiment=coverage", "model=local", "model.path=/nowhere", "sae.path=/nowhere/sae",
+        tmp_path, "experiment=measuring", "model=local", "model.path=/nowhere", "sae.path=/nowhere/sae",
         "data.anchor.path=/nowhere/anchor.jsonl", "paths.store=/dev/null/store", code=1,
     )  # fmt: skip
     assert found["setting data.seed.path"][0] == "missing"
@@ -149,6 +173,7 @@ def test_broken_paths_are_named_with_the_way_out(tmp_path: Path):
     assert "There is no SAE folder /nowhere/sae" in found["SAE for /nowhere"][1]
     assert "set data.anchor.path" in found["data /nowhere/anchor.jsonl"][1]
     assert "paths.store=DIR" in found["disk store"][1]
+    assert not any("not-set" in what + said for what, (_, said) in found.items())
     assert found["memory, time"] == ("warning", "cannot be computed before the model's config.json is here")
 
 
@@ -158,7 +183,7 @@ def test_data_files_are_opened_and_their_first_rows_read(tmp_path: Path):
     (folder / "good.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     (folder / "bad.jsonl").write_text('{"text": "one"}\n{"text": \n')
     arguments = [
-        "experiment=coverage",
+        "experiment=measuring",
         f"data.anchor.path={folder / 'good.jsonl'}",
         f"data.seed.path={folder / 'bad.jsonl'}",
     ]
@@ -219,7 +244,7 @@ def test_a_model_without_weights_and_an_sae_that_does_not_fit_are_said(tmp_path:
     ("arguments", "sentence"),
     [
         (["-m"], "fac doctor takes settings only"),
-        (["lab.sead=1"], "no key lab.sead: did you mean lab.seed"),
+        (["seeds.dat=1"], "no key seeds.dat: did you mean seeds.data"),
         (["experiment=lob"], "There is no experiment=lob"),
         (["llm=opnai"], "There is no llm=opnai: did you mean openai"),
     ],
@@ -228,9 +253,12 @@ def test_wrong_settings_are_one_sentence(arguments: list[str], sentence: str, tm
     assert sentence in fac_here("doctor", *arguments, cwd=tmp_path).failure
 
 
-def test_settings_that_cannot_be_are_findings(tmp_path: Path):
-    found = doctor(tmp_path, "experiment=main_results", "tasks.reward.sizes.known=99", "llm.batch=0", code=1)
-    assert any("known=99" in said for _, said in found.values())
+def test_settings_that_cannot_be_are_all_named(tmp_path: Path):
+    given = ["experiment=main_results", "tasks.reward.sizes.known=99", "llm.batch=0"]
+    finished = fac_here("doctor", *given, cwd=tmp_path)
+    assert finished.code == 1
+    assert "known=99" in finished.err
+    assert "llm.batch=0" in finished.err
 
 
 def test_a_check_that_fails_is_a_finding_itself():
@@ -251,7 +279,7 @@ def test_what_the_hub_has_is_told_from_what_it_keeps_behind_a_gate(tmp_path: Pat
         monkeypatch.setenv("HF_ENDPOINT", address)
         monkeypatch.setenv("HF_HUB_OFFLINE", "0")
         monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
-        finished = run_fac("doctor", *PAPER, "experiment.tasks=[toxicity]", "model=mistral", cwd=tmp_path)
+        finished = run_fac("doctor", *PAPER, "experiment.tasks=[toxicity]", "model=mistral_7b", cwd=tmp_path)
     assert finished.code == 1, finished.err
     found = lines(finished)
     assert found["model mistralai/Mistral-7B-Instruct-v0.2"] == ("ok", "on the hub: the run will download it")

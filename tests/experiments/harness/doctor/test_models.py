@@ -9,8 +9,8 @@ from support.checkpoints import EMBEDDING, HEAD, changed, gemma3, tied_under_the
 from support.hub_cache import cached_model
 from support.models import tiny_model
 
-from experiments.doctor.base import Finding, checked
-from experiments.doctor.presence import model
+from experiments.harness.doctor.base import Finding, checked
+from experiments.harness.doctor.presence import model
 from fac.model_ref import ModelRef
 
 UP = "model.layers.3.mlp.up_proj.weight"

@@ -1,29 +1,57 @@
-"""experiments.doctor.needs and resources: the formulas against published numbers, real files, and each other."""
+"""The doctor's estimates: the formulas against published numbers, real files, and each other."""
 
-from dataclasses import replace
 from pathlib import Path
 
-import hydra
 import pytest
 import torch
-from omegaconf import DictConfig
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from experiments.doctor import needs, resources, workload
-from experiments.doctor.needs import GIB, Encoder, Shape
-from experiments.doctor.resources import Machine
-from experiments.run import CONF
+from experiments.harness.config import read_config
+from experiments.harness.doctor import needs, resources, workload
+from experiments.harness.doctor.examine import Examined, laid_out
+from experiments.harness.doctor.needs import GIB, Encoder, Shape
+from experiments.harness.doctor.resources import Machine
+from experiments.harness.doctor.uses import uses_of
+from experiments.harness.doctor.walk import found_in
+from experiments.harness.doctor.workload import Facts, Workload
+from experiments.harness.graph import Graph
+from fac.data.mixture import Part
+from fac.data.source import Source
 from fac.lab import shipped
+from fac.sae.recipe import RecipeSettings
 from fac.train.sequence import PROJECTIONS
 
 TOKENS = (4, 64)
 
 
-def composed(*overrides: str) -> DictConfig:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", overrides=list(overrides))
+MAIN = ("experiment=main_results", "scale=paper")
+TOXICITY = (*MAIN, "experiment.tasks=[toxicity]")
+
+
+def loaded(*settings: str) -> Workload:
+    """The work of a plan, with the shapes of the paper's models for whatever model it names."""
+    run = read_config(settings, Examined)
+    with Graph(run, lambda _: None) as graph:
+        plan = laid_out(run, graph)
+    assert plan.findings == []
+    facts = Facts()
+    facts.shapes = {path: paper_shape(path if path in needs.PAPER_MODELS else LLAMA) for path, _ in plan.uses.models}
+    return Workload(run, plan.steps, facts)
+
+
+def memory_parts(load: Workload, workers: int = 1) -> dict[str, int]:
+    return resources.memory_parts(load.run, uses_of(load.run, load.steps), load.facts, load, 2, 80 * GIB, workers)
+
+
+def on_card(load: Workload, memory: int) -> resources.Finding:
+    uses = uses_of(load.run, load.steps)
+    return resources.memory(load.run, uses, load.facts, load, Machine("a GPU", True, memory, 1e15))
+
+
+def requests(load: Workload, name: str) -> int:
+    return sum(work.asked.requests for work in load.work if work.name == name)
 
 
 def paper_shape(name: str) -> Shape:
@@ -63,15 +91,15 @@ def test_a_shape_counts_the_parameters_that_are_in_the_file():
 
 
 def test_memory_of_the_paper_s_run_is_between_what_must_and_what_can_be():
-    cfg = composed("experiment=main_results", "scale=paper", "experiment.tasks=[toxicity]")
-    shape = paper_shape(LLAMA)
-    encoder, loads = needs.paper_encoder(shape), workload.loads(cfg)
-    parts = resources.memory_parts(cfg, shape, encoder, loads, 2, 80 * GIB, workers=1)
+    load, shape = loaded(*TOXICITY), paper_shape(LLAMA)
+    parts = memory_parts(load)
     assert parts["encoder"] > 2 * (shape.params // 2)  # half of the layers, in bfloat16
     assert parts["transformers"] > 2 * shape.params
     assert 2 * shape.params < parts["training in 1 process"] < 80 * GIB
-    twice = resources.memory_parts(cfg, shape, encoder, loads, 2, 80 * GIB, workers=2)
-    assert twice["training in 2 processes"] == 2 * parts["training in 1 process"]
+    assert memory_parts(load, workers=2)["training in 2 processes"] == 2 * parts["training in 1 process"]
+    assert on_card(load, 24 * GIB).status == "missing"
+    assert "use a larger GPU" in on_card(load, 24 * GIB).said
+    assert on_card(load, 140 * GIB).status == "ok"
 
 
 def kept_per_token_and_layer(d_model: int, d_ff: int, half: bool, dropout: float) -> tuple[float, int]:
@@ -122,82 +150,59 @@ def test_activations_of_training_are_those_that_autograd_keeps(half: bool, dropo
 )
 def test_memory_of_training_is_what_an_h100_showed(batch: int, tokens: int, checkpointed: bool, gib: int):
     """LoRA of rank 8 on all projections of an 8 B model in bfloat16, without dropout or padding: peak of the GPU."""
-    (load,) = workload.loads(composed("experiment=main_results", "scale=paper", "experiment.tasks=[toxicity]"))
-    load = replace(load, batch=batch, train_tokens=tokens, checkpointed=checkpointed, dropout=0.0)
+    load = needs.TrainingLoad(
+        task="toxicity", rows=1000, tokens=178, epochs=3, longest=tokens, batch=batch, rank=8, dropout=0.0, bf16=True,
+        float64=False, checkpointed=checkpointed, head_only=False, next_token=False,
+    )  # fmt: skip
     assert needs.training_bytes(paper_shape(LLAMA), load, on_gpu=True) / GIB == pytest.approx(gib, rel=0.08)
 
 
 def test_the_paper_s_tasks_fit_an_80_gib_card_only_with_what_the_doctor_names():
-    shape = paper_shape(LLAMA)
-
-    def found(*overrides: str):
-        cfg = composed("experiment=main_results", "scale=paper", "experiment.tasks=[toxicity,reward]", *overrides)
-        card = Machine("a GPU", True, 80 * GIB, 1e15)
-        return resources.memory(cfg, card, shape, needs.paper_encoder(shape), workload.loads(cfg))
-
-    assert found().status == "ok"
+    both = (*MAIN, "experiment.tasks=[toxicity,reward]", "experiment.methods=[fac]", "seeds.training=[42]")
+    assert on_card(loaded(*both), 80 * GIB).status == "ok"
     off = [f"tasks.{task}.train.gradient_checkpointing=false" for task in ("toxicity", "reward")]
-    both = found(*off)
-    assert both.status == "missing"
-    assert both.said.endswith(
+    found = on_card(loaded(*both, *off), 80 * GIB)
+    assert found.status == "missing"
+    assert found.said.endswith(
         "does not fit without tasks.toxicity.train.gradient_checkpointing=true "
         "tasks.reward.train.gradient_checkpointing=true"
     )
-    assert found(off[1]).said.endswith("does not fit without tasks.reward.train.gradient_checkpointing=true")
+    said = on_card(loaded(*both, off[1]), 80 * GIB).said
+    assert said.endswith("does not fit without tasks.reward.train.gradient_checkpointing=true")
 
 
-def test_a_reward_model_alone_needs_the_memory_of_its_training(tmp_path: Path):
-    file = tmp_path / "pairs.jsonl"
-    file.write_text("{}")
-    given = [f"data.train.path={file}", f"data.test.path={file}"]
-    cfg = composed("experiment=reward", "scale=paper", *given, "tasks.reward.train.gradient_checkpointing=false")
-    shape = paper_shape(LLAMA)
-    (size,) = resources.memory_parts(cfg, shape, needs.paper_encoder(shape), [], 2, 80 * GIB, 1).values()
-    assert 60 * GIB < size < 80 * GIB  # 16 GiB of weights, and two pairs of 1,024 tokens with dropout
-
-
-@pytest.mark.parametrize(("memory", "status"), [(24 * GIB, "missing"), (140 * GIB, "ok")])
-def test_a_gpu_is_large_enough_or_not(memory: int, status: str):
-    cfg = composed("experiment=main_results", "scale=paper", "experiment.tasks=[toxicity]")
-    shape = paper_shape(LLAMA)
-    found = resources.memory(
-        cfg, Machine("a GPU", True, memory, 1e15), shape, needs.paper_encoder(shape), workload.loads(cfg)
-    )
-    assert found.status == status
-    assert ("use a larger GPU" in found.said) == (status == "missing")
-
-
-def test_engines_decide_what_stands_in_memory():
-    shape = paper_shape(LLAMA)
-    paper = ["experiment=main_results", "scale=paper", "experiment.tasks=[toxicity]"]
-    parts = {}
-    for engine in ("transformers", "vllm", "openai"):
-        cfg = composed(*paper, f"llm={engine}")
-        loads = workload.loads(cfg)
-        parts[engine] = resources.memory_parts(cfg, shape, needs.paper_encoder(shape), loads, 2, 80 * GIB, 1)
-    assert "transformers" in parts["transformers"]
-    assert parts["vllm"]["vllm"] == 40 * GIB  # gpu_memory_utilization of it
-    assert parts["openai"].keys() == parts["transformers"].keys() - {"transformers"}
+@pytest.mark.parametrize("engine", ["transformers", "vllm", "openai"])
+def test_engines_decide_what_stands_in_memory(engine: str):
+    parts = memory_parts(loaded(*TOXICITY, f"llm={engine}", "experiment.methods=[fac]", "seeds.training=[42]"))
+    assert parts.keys() & {"transformers", "vllm"} == {engine} - {"openai"}
+    assert parts.get("vllm", 40 * GIB) == 40 * GIB  # gpu_memory_utilization of it
 
 
 def test_the_lab_s_load_is_what_its_configuration_says():
-    (load,) = workload.loads(composed("experiment=lab"))
-    assert (load.anchor, load.test, load.budget, load.writing) == (4000, 5000, 200, 3)
-    assert load.train_rows == 1000 + 200 + 200
-    assert load.requests == 3 * 200 * 8
-    assert load.from_lab
+    load = loaded("experiment=lab")
+    texts = {step.params["role"]: load.texts(step) for step in load.steps if step.name == "examples"}
+    assert {role: found.count for role, found in texts.items() if role in ("anchor", "seed", "test")} == {
+        "anchor": 4000,
+        "seed": 1200,
+        "test": 5000,
+    }
+    assert {found.tokens for found in texts.values()} == {needs.LAB_TOKENS}
+    assert max(held.load.rows for held in load.workers if held.load) == 1000 + 200 + 200
+    assert requests(load, "write") == 3 * 200 * 8
 
 
 def test_the_paper_s_loads_are_counted_from_their_data_sets(tmp_path: Path):
     file = tmp_path / "test.jsonl"
     file.write_text("x" * 712_000)
-    cfg = composed("experiment=main_results", "scale=paper", f"tasks.toxicity.data.test.path={file}")
-    loads = {load.name: load for load in workload.loads(cfg)}
-    assert loads["toxicity"].test == 1000  # by the size of the file
-    assert loads["toxicity"].cells == 12
-    assert loads["survival"].test == 50
-    assert loads["instruction"].answered
-    assert not loads["toxicity"].from_lab
+    tasks = "experiment.tasks=[toxicity,survival,instruction]"
+    load = loaded(*MAIN, tasks, f"tasks.toxicity.data.test.path={file}")
+    tested = {step.params["task"]: load.texts(step.inputs[1]).count for step in load.steps if step.name == "scores"}
+    assert tested["toxicity"] == 1000  # by the size of the file
+    assert tested["survival"] == 50
+    trained = [held.load.task for held in load.workers if held.load]
+    assert trained.count("toxicity") == 12
+    answered = requests(load, "test: answers")
+    assert answered == requests(load, "test: judge")  # AlpacaEval asks once, not in both orders
 
 
 def test_twice_the_work_takes_twice_the_time():
@@ -212,34 +217,27 @@ def test_twice_the_work_takes_twice_the_time():
 
 
 def test_training_an_sae_is_part_of_what_is_to_do():
-    assert workload.sae_tokens(composed("experiment=lab"), []) == 0
-    cfg = composed("experiment=lab", "sae=train")
-    assert workload.sae_tokens(cfg, workload.loads(cfg)) == 3200 * 256
-    cfg = composed("experiment=main_results", "scale=paper", "experiment.tasks=[toxicity]", "sae=train_paper")
-    loads = workload.loads(cfg)
-    assert workload.sae_tokens(cfg, loads) == 3 * 178 * loads[0].anchor
+    few = ("experiment.methods=[fac]", "seeds.training=[42]")
+    assert not [work for work in loaded("experiment=main_results", *few).work if work.name == "train the SAE"]
+    own = ("experiment=main_results", "experiment.tasks=[toxicity]", *few)
+    (work,) = [work for work in loaded(*own, "sae=train").work if work.name == "train the SAE"]
+    assert work.shape is not None
+    assert work.flop == needs.sae_training_flop(work.shape, work.shape.layers // 2, 2048, 3200 * 256)
+    load = loaded(*TOXICITY, *few, "sae=train_paper")
+    (anchor,) = [load.texts(step) for step in load.steps if step.params.get("role") == "anchor"]
+    (settings,) = [found for step in load.steps for _, found in found_in(step, RecipeSettings) if step.name == "sae"]
+    assert workload.sae_tokens(settings, anchor) == 3 * 178 * anchor.count
 
 
-def test_every_part_of_a_mixture_counts_with_what_is_drawn_of_it():
-    cfg = composed("experiment=sae", "scale=paper", "sae=train_paper", "+corpus@data.parts=paper")
-    parts = {key: values for key, values in workload.sources(cfg) if key.startswith("data.parts.")}
-    assert len(parts) == 6
-    drawn = parts["data.parts.ultrachat"]["sample"]
-    less = composed(
-        "experiment=sae", "scale=paper", "sae=train_paper", "+corpus@data.parts=paper", "data.parts.ultrachat.sample=1"
-    )
-    assert workload.given_texts(cfg) - workload.given_texts(less) == drawn - 1
-    assert workload.sae_tokens(cfg, []) == 3 * 178 * workload.given_texts(cfg)
+def test_of_a_part_of_a_mixture_counts_what_is_drawn(tmp_path: Path):
+    (tmp_path / "texts.txt").write_text("x" * 71_200)
+    source = Source(tmp_path / "texts.txt")
+    assert workload.texts_of(Part(source)) == workload.texts_of(source) == 100
+    assert workload.texts_of(Part(source, sample=7)) == 7
+    assert workload.texts_of(Source(tmp_path / "texts.txt", limit=9)) == 9
 
 
 def test_every_mined_model_is_read_and_every_judgement_counted():
-    (alone,) = workload.loads(composed("experiment=main_results", "scale=paper", "experiment.tasks=[toxicity]"))
-    (three,) = workload.loads(composed("experiment=cross_model", "scale=paper"))
-    asked = [needs.asked_of_reader([load], 65536, 320, 1024).requests for load in (alone, three)]
-    assert asked == [65536, 3 * 65536]
-    lab, paper = (
-        workload.loads(composed("experiment=main_results", f"scale={scale}", "experiment.tasks=[instruction]"))
-        for scale in ("lab", "paper")
-    )
-    assert needs.asked_of_judge(lab).requests == 2 * needs.asked_of_trained(lab).requests
-    assert needs.asked_of_judge(paper) == needs.asked_of_trained(paper)
+    assert requests(loaded("experiment=cross_model", "scale=paper"), "interpret: explain") == 3 * 65536
+    lab = loaded("experiment=main_results", "experiment.tasks=[instruction]")
+    assert requests(lab, "test: judge") == 2 * requests(lab, "test: answers") > 0
