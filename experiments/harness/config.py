@@ -101,6 +101,7 @@ class RunConfig:
         self._written, self._given, self._options = written, dict(given), options
         self._read: set[str] = set() if read is None else read
         self._hidden = tuple(hidden)
+        self._noted_here: set[str] = set()  # what another run has read may refer to other keys in this one
         problems = problems or Problems()
         self._values = resolved(written, problems)
         self._typed: dict[str, Any] = {}
@@ -338,7 +339,8 @@ class RunConfig:
     def _note(self, *keys: str) -> None:
         """All values at these keys and in these groups are read, and what they refer to, but for hidden ones."""
         for name, refers_to in self._leaves.items():
-            if name not in self._read and is_in(name, keys):
+            if name not in self._noted_here and is_in(name, keys):
+                self._noted_here.add(name)
                 self._read.add(name)
                 self._note(*refers_to)
 
