@@ -157,8 +157,6 @@ def sae(encoder: FeatureEncoder, online: bool, facts: Facts) -> Iterator[Finding
         if shape and layer and layer > shape.layers:
             yield Finding("missing", what, f"layer {layer} does not exist: choose sae.layer from 1 to {shape.layers}")
             return
-        if layer:
-            facts.encoders[id(encoder)] = Encoder(layer, chosen.width, chosen.k)
         said = f"to be trained first, on layer {layer or 'at half the depth'}: width {chosen.width}, K {chosen.k}"
         yield Finding("ok", what, said)
         return

@@ -28,7 +28,7 @@ from fac.errors import FacError
 from fac.llm.engines import COMPARE, Engine
 from fac.llm.openai import OpenAISettings
 from fac.model_ref import ModelRef
-from fac.sae import TrainSettings
+from fac.sae import SaeRef, TrainSettings
 from fac.sae.recipe import RecipeSettings
 from fac.store import Step
 
@@ -90,9 +90,13 @@ class Facts:
         return None if ref is None else self.shapes.get(ref.path)
 
     def encoder(self, encoder: FeatureEncoder) -> needs.Encoder | None:
-        """As its SAE says, or as the paper measures; None while the model is not known."""
-        shape = self.shape(encoder.model)
-        return self.encoders.get(id(encoder)) or (needs.paper_encoder(shape) if shape else None)
+        """As its SAE says, as it is to be trained, or as the paper measures; None while the model is not known."""
+        shape, sae = self.shape(encoder.model), encoder.sae
+        if shape is None or id(encoder) in self.encoders:
+            return self.encoders.get(id(encoder))
+        if isinstance(sae, SaeRef):
+            return needs.paper_encoder(shape)
+        return needs.Encoder(encoder.chosen_layer or max(shape.layers // 2, 1), sae.width, sae.k)
 
 
 class Workload:
