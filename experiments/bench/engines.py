@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.harness.results import REPOSITORY, Table, provenance, versions
+from experiments.bench.lab import lab_run
+from experiments.harness.results import REPOSITORY, provenance, versions
 from fac.backbone import ModelRef
 from fac.jsonl import write_json_atomic
 from fac.lab import shipped
@@ -79,15 +78,12 @@ def replies(engine: ChatModel, count: int) -> dict[str, float]:
 def loop(engine: str, overrides: list[str]) -> tuple[dict[str, float], dict[str, float | None]]:
     """One run of the lab from an empty store: seconds of it and of its stages that ask an LLM; its table, by cell."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "experiments.harness.cli", "experiment=lab", f"llm={engine}", *overrides]
-        command += [f"out={folder}/out", f"paths.outputs={folder}", "tracking.enabled=false"]
         began = time.perf_counter()
-        subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        table = lab_run(Path(folder), [f"llm={engine}", *overrides], quiet=True)
         seconds = {"loop_s": time.perf_counter() - began}
         for stage in ("interpret", "write"):
             records = Path(folder, "store", stage).glob("*/stage.json")
             seconds[f"{stage}_s"] = sum(json.loads(record.read_text())["seconds"] for record in records)
-        table = Table.from_json(Path(folder, "out", "table.json").read_text())
     return seconds, {f"{cell.row}/{cell.column}": cell.mean for cell in table.cells}
 
 

@@ -10,17 +10,15 @@ the run, such as seeds.training=[42,43].
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from experiments.harness.results import REPOSITORY, Table, provenance, versions
+from experiments.bench.lab import lab_run
+from experiments.harness.results import REPOSITORY, provenance, versions
 from fac.jsonl import write_json_atomic
 
 RETRAINED = ("classifier", "scores")  # done again; what was measured and written stays
@@ -58,10 +56,7 @@ def main() -> None:
 
 def lab_scores(folder: Path, overrides: list[str], environment: Mapping[str, str]) -> Scores:
     """AUPRC of every row, protocol and seed of one run of the lab in `folder`, in percent."""
-    command = [sys.executable, "-m", "experiments.harness.cli", "experiment=lab", *overrides]
-    command += [f"out={folder}/out", f"paths.outputs={folder}", "tracking.enabled=false"]
-    subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL, env=os.environ | environment)
-    table = Table.from_json(Path(folder, "out", "table.json").read_text())
+    table = lab_run(folder, overrides, environment)
     return {
         (cell.row, cell.column, seed): value
         for cell in table.cells
