@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from experiments.bench.lab import lab_run
-from experiments.harness.results import REPOSITORY, provenance, versions
+from experiments.harness.results import provenance, versions
+from fac.provenance import REPOSITORY
 from fac.backbone import ModelRef
 from fac.jsonl import write_json_atomic
 from fac.lab import shipped

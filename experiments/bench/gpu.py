@@ -34,7 +34,8 @@ import torch
 import yaml
 from transformers.utils import logging
 
-from experiments.harness.results import REPOSITORY, provenance, versions
+from experiments.harness.results import provenance, versions
+from fac.provenance import REPOSITORY
 from fac.backbone import Backbone, ModelRef, default_device, load_tokenizer
 from fac.chat import as_chat, encode, exchange
 from fac.data.pairs import Pair

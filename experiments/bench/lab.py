@@ -8,7 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from experiments.harness.results import REPOSITORY, Table
+from experiments.harness.results import Table
+from fac.provenance import REPOSITORY
 
 
 def lab_run(

@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 from experiments.bench.lab import lab_run
-from experiments.harness.results import REPOSITORY, provenance, versions
+from experiments.harness.results import provenance, versions
+from fac.provenance import REPOSITORY
 from fac.jsonl import write_json_atomic
 
 RETRAINED = ("classifier", "scores")  # done again; what was measured and written stays

@@ -132,18 +132,18 @@ def grid(run: RunConfig, **axes: Any) -> list[Trial]:
     known = {f.name for f in fields(Trial)}
     if strays := axes.keys() - known:
         raise ValueError(f"a trial has no {', '.join(sorted(strays))}")
-    model, seeds = run.model.name, run.seeds
-    defaults: dict[str, Any] = {
-        "seed": seeds.training,
-        "data_seed": seeds.data,
-        "generation": seeds.generation,
-        "features_of": model,
-        "writer": "features_of",
-        "trained": "features_of",
-        "test": "test",
-        "settings": {},
+    # Asked only where no axis takes their place, so that a setting which changes nothing is found out.
+    defaults: dict[str, Callable[[], Any]] = {
+        "seed": lambda: run.seeds.training,
+        "data_seed": lambda: run.seeds.data,
+        "generation": lambda: run.seeds.generation,
+        "features_of": lambda: run.model.name,
+        "writer": lambda: "features_of",
+        "trained": lambda: "features_of",
+        "test": lambda: "test",
+        "settings": dict,
     }
-    given = {**defaults, **axes}
+    given = {**{name: default() for name, default in defaults.items() if name not in axes}, **axes}
     names = [name for name in known_order() if name in given]
     trials: dict[Trial, None] = {}
     for values in itertools.product(*(_several(given[name]) for name in names)):

@@ -144,7 +144,7 @@ class Graph:
             writer = self.llms(run, run.for_model(trial.writer).model.ref).writer
             written = added = self._written(run, trial, task, data, mining, writer)
             if task.complete is not None:
-                settings = replace(run.synthesis(task.name), seed=trial.generation)
+                settings = run.synthesis(task.name, seed=trial.generation)
                 added = task.complete(written, writer, Prompts(config.prompts), settings)
         covered = coverage(mining, task.schema, added, written)
         steps = TrialSteps(data, mining, written, added, covered, None, None)
@@ -159,7 +159,7 @@ class Graph:
         self, run: RunConfig, trial: Trial, task: Task, data: TaskSteps, mining: Mining, writer: ChatModel
     ) -> Step:
         config, method = run.tasks[task.name], METHODS[trial.method]
-        settings = replace(run.synthesis(task.name), seed=trial.generation)
+        settings = run.synthesis(task.name, seed=trial.generation)
         budget = None if method.name == "full" and config.full == "all" else config.budget
         return synthesis(
             method, mining, writer, Prompts(config.prompts), task.schema, settings, budget,
