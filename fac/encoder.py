@@ -101,8 +101,8 @@ class FeatureEncoder:
             raise FacError(f"The SAE {self.sae} does not say which layer it was trained on: set sae.layer.")
         if None not in (recorded, self.chosen_layer) and recorded != self.chosen_layer:
             raise FacError(
-                f"The SAE {self.sae} was trained on layer {recorded}, not on layer {self.chosen_layer} (sae.layer): leave "
-                f"sae.layer out, name another SAE, or use sae=train."
+                f"The SAE {self.sae} was trained on layer {recorded}, not on layer {self.chosen_layer} (sae.layer): "
+                f"leave sae.layer out, name another SAE, or use sae=train."
             )
         return int(recorded or self.chosen_layer or 0)
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from experiments.bench.lab import lab_run
 from experiments.harness.results import provenance, versions
-from fac.provenance import REPOSITORY
 from fac.backbone import ModelRef
 from fac.jsonl import write_json_atomic
 from fac.lab import shipped
@@ -27,6 +26,7 @@ from fac.llm.base import ChatModel, Request, Sampling, request_seed
 from fac.llm.transformers import TransformersChat
 from fac.llm.vllm import VllmChat, VllmSettings
 from fac.prompts import Prompts
+from fac.provenance import REPOSITORY
 
 ENGINES: dict[str, Callable[[ModelRef], TransformersChat | VllmChat]] = {
     "transformers": TransformersChat,

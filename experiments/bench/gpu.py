@@ -35,7 +35,6 @@ import yaml
 from transformers.utils import logging
 
 from experiments.harness.results import provenance, versions
-from fac.provenance import REPOSITORY
 from fac.backbone import Backbone, ModelRef, default_device, load_tokenizer
 from fac.chat import as_chat, encode, exchange
 from fac.data.pairs import Pair
@@ -45,6 +44,7 @@ from fac.jsonl import write_json_atomic
 from fac.lab import shipped
 from fac.lab.world.corpora import Sizes, draw_corpus
 from fac.llm.base import ChatModel, Request, Sampling
+from fac.provenance import REPOSITORY
 
 Figures = dict[str, float]
 WARM_STEPS = 2  # of training, left out of its rate

@@ -19,8 +19,8 @@ import torch
 
 from experiments.bench.lab import lab_run
 from experiments.harness.results import provenance, versions
-from fac.provenance import REPOSITORY
 from fac.jsonl import write_json_atomic
+from fac.provenance import REPOSITORY
 
 RETRAINED = ("classifier", "scores")  # done again; what was measured and written stays
 OLDER_CPU = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}

@@ -5,7 +5,7 @@
     fac experiment=lab seeds.data=1 --cfg job --resolve the configuration, without running it
     fac experiment=main_results dry_run=true            its plan, with what is in the store already
     fac doctor experiment=main_results scale=paper      what it needs and what of that is missing here
-    fac experiments                                     which there are; likewise fac methods
+    fac experiments                                     which there are; likewise methods, metrics, models, tasks
 
 What an experiment does is its own module's to say (`experiments.harness.listing` finds it).
 """
@@ -28,10 +28,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from experiments.harness import listing
 from experiments.harness.hub import reach_hub
-from experiments.harness.listing import experiment_lines, experiments, method_lines, register
 from experiments.harness.overrides import (
-    CONF,
     as_written,
     composed,
     given_keys,
@@ -50,7 +49,13 @@ LEFT_TO_HYDRA = (
     *("-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion"),
     *("-cp", "-cn", "-cd", "--config-", "--experimental-rerun"),
 )
-LISTS = {"experiments": experiment_lines, "methods": method_lines}
+LISTS = {
+    "experiments": listing.experiment_lines,
+    "methods": listing.method_lines,
+    "metrics": listing.metric_lines,
+    "models": listing.model_lines,
+    "tasks": listing.task_lines,
+}
 
 
 def main() -> None:
@@ -71,7 +76,7 @@ def main() -> None:
             sys.exit(_doctor(arguments))
         else:
             sys.argv[1:] = _prepared(sys.argv[1:])
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)()
+            hydra.main(version_base="1.3", config_path=str(listing.CONF), config_name="config")(_job)()
     except FacError as error:
         _stop(str(error))
     except KeyboardInterrupt:
@@ -107,7 +112,7 @@ def _run(run: RunConfig) -> None:
     """Print the plan of the experiment, or run it."""
     from experiments.harness.run import dry_run, execute
 
-    experiment = experiments()[run.name]
+    experiment = listing.experiments()[run.name]
     print(dry_run(experiment, run) if run.dry_run else f"results: {execute(experiment, run)}")
 
 
@@ -143,7 +148,7 @@ def _prepared(arguments: list[str]) -> list[str]:
     sweep = is_sweep(arguments)
     arguments = [quoted(argument, sweep) for argument in arguments]
     options = [a for a in arguments if a.startswith("-") and a not in ("-m", "--multirun")]
-    register()
+    listing.register()
     if any(option.startswith(LEFT_TO_HYDRA) for option in options):
         return with_experiment(arguments) if {"-h", "--help"} & {*options} else arguments
     settings = [a for a in arguments if not a.startswith("-") and a not in ("job", "hydra", "all")]

@@ -21,9 +21,8 @@ from omegaconf import DictConfig
 
 from experiments.harness import sections
 from experiments.harness.keys import is_in, is_within, leaves, like_named, named, no_such_key, same_end
-from experiments.harness.listing import GROUP, experiments, plain
+from experiments.harness.listing import CONF, GROUP, experiments, plain
 from experiments.harness.overrides import (
-    CONF,
     REFERS_TO,
     all_keys,
     as_written,

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import yaml
 
-from experiments.harness.config import CONF, RunConfig, read_config
+from experiments.harness.config import RunConfig, read_config
+from experiments.harness.listing import CONF
 from experiments.harness.paper_numbers import PaperNumber, paper_table
 from experiments.harness.results import LAB_LABEL
 from experiments.harness.sections import TaskConfig

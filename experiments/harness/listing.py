@@ -1,6 +1,6 @@
-"""The experiments that there are: every module of experiments/ that defines EXPERIMENT, without a list of their names.
+"""What there is: experiments, methods, metrics, models and tasks, found where they lie, without a list of their names.
 
-An EXPERIMENT is any object with a `name` and, where it has them:
+An experiment is a module of experiments/ that defines EXPERIMENT, which is any object with a `name` and, where it has them:
 
 - `options`: a frozen dataclass of what can be set in the group `experiment`, with its defaults;
 - `settings`: other keys that it sets, over its scale's: {"seeds.training": (42, 43, 44, 45, 46)};
@@ -28,6 +28,7 @@ from fac.settings import UNSET
 
 DEFINES = re.compile(r"^EXPERIMENT\b", re.MULTILINE)
 GROUP = "experiment"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def experiments() -> dict[str, Any]:
@@ -97,6 +98,27 @@ def method_lines() -> str:
     from fac.synthesis.methods import METHODS
 
     return _lines({name: summary(method) for name, method in METHODS.items()})
+
+
+def metric_lines() -> str:
+    """One line for each diversity metric: its name, what it is, and what it is measured on."""
+    from fac.diversity.metrics import METRICS
+
+    return _lines({name: f"{metric.heading}, of {metric.needs}" for name, metric in METRICS.items()})
+
+
+def model_lines() -> str:
+    """One line for each model of conf/model: its name, and what its file says of it in the first line."""
+    files = sorted((CONF / "model").glob("*.yaml"))
+    heads = {file.stem: file.read_text(encoding="utf-8").partition("\n")[0] for file in files}
+    return _lines({name: head.partition(": ")[2] if head.startswith("#") else "" for name, head in heads.items()})
+
+
+def task_lines() -> str:
+    """One line for each task: its name, and the number that its test gives."""
+    from experiments.tasks import TASKS
+
+    return _lines({name: f"{task.title}, {task.metric_title}" for name, task in TASKS.items()})
 
 
 def summary(thing: Any) -> str:

@@ -24,11 +24,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.harness.keys import is_in, leaves, no_such_key, with_groups
-from experiments.harness.listing import GROUP, register
+from experiments.harness.listing import CONF, GROUP, register
 from fac.errors import FacError, closest
 from fac.settings import UNSET, Problems, SettingsError, not_set
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 # Keys whose values are names of files, whatever they look like: out=2026 is a folder.
 NAMES = ("annotations", "behavior", "calibration", "out", "outputs", "path", "reference", "replies", "store")
 NUMBER = "${hydra:job.num}"

@@ -62,17 +62,28 @@ class OpenAISettings:
         except ValueError:  # a port that is none, brackets without an address
             usable = False
         if not usable:
-            raise FacError(f"The url {self.url} is none: give the server's base, such as http://localhost:8000/v1.")
+            raise FacError(
+                f"{self.place}.url={self.url} is no address: give the server's base, such as http://localhost:8000/v1."
+            )
         if address.username or address.password or address.query:
-            raise FacError("The url of the openai engine holds a name, a password or a query: put the key in key_env.")
+            raise FacError(
+                f"{self.place}.url holds a name, a password or a query: name the key's variable in "
+                f"{self.place}.key_env."
+            )
         if self.key_env is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", self.key_env):
-            raise FacError("key_env is the NAME of an environment variable, such as OPENAI_API_KEY, not a key.")
+            raise FacError(
+                f"{self.place}.key_env is the NAME of an environment variable, such as OPENAI_API_KEY, not a key."
+            )
         if self.concurrency < 1 or self.timeout <= 0 or self.retries < 0:
-            raise FacError("concurrency and timeout of the openai engine must be above 0, and retries at least 0.")
+            raise FacError(
+                f"{self.place}.concurrency and {self.place}.timeout must be above 0, and {self.place}.retries at "
+                f"least 0."
+            )
         if self.budget_usd is not None and self.model not in self.prices:
             raise FacError(
-                f"The price of {self.model} is not known, so no budget can be kept: add it to prices "
-                f"('prices={{{self.model}: [PROMPT, REPLY]}}', USD per million tokens), or set budget_usd=null."
+                f"The price of {self.model} is not known, so no budget can be kept: set "
+                f"'{self.place}.prices={{{self.model}: [PROMPT, REPLY]}}' in USD per million tokens, or "
+                f"{self.place}.budget_usd=null."
             )
 
     @property

@@ -417,10 +417,10 @@ def test_after_closing_it_asks_on(tmp_path):
     ("changes", "said"),
     [
         ({"url": "localhost:8000"}, "give the server's base, such as http://localhost:8000/v1"),
-        ({"url": f"https://me:{KEY}@host/v1"}, "put the key in key_env"),
-        ({"url": f"https://host/v1?key={KEY}"}, "put the key in key_env"),
+        ({"url": f"https://me:{KEY}@host/v1"}, "name the key's variable in llm.key_env"),
+        ({"url": f"https://host/v1?key={KEY}"}, "name the key's variable in llm.key_env"),
         ({"key_env": KEY}, "key_env is the NAME of an environment variable"),
-        ({"budget_usd": 5.0}, "The price of m is not known, so no budget can be kept: add it to prices"),
+        ({"budget_usd": 5.0}, "so no budget can be kept: set 'llm.prices={m: [PROMPT, REPLY]}'"),
         ({"concurrency": 0}, "must be above 0"),
     ],
 )
