@@ -11,7 +11,6 @@ from fac.synthesis.settings import Settings
 
 SETTINGS = Settings(n=3, m=2, max_new_tokens=20)
 ANCHOR = sentences(60, seed=5)
-ENCODER = {"sae": "the one below", "rule": "paper"}
 
 
 class BreakdownError(Exception):
@@ -50,7 +49,7 @@ def step_one(given, writer, features, attempts):
 
 
 def first_step(synthesis, features, attempts):
-    given, writer, _ = synthesis
+    given, writer = synthesis
     return step_one(given, writer, features, attempts)
 
 

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.encoders import LAYER, sentences
+from support.encoders import LAYER, corpus_of, opened, sentences
 from support.models import tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fac.backbone import ModelRef
 from fac.chat import as_chat, encode
-from fac.data.examples import Example
+from fac.encoder import CorpusFeatures, FeatureEncoder, sae_in
 from fac.errors import FacError
 from fac.features import FeatureSettings
-from fac.pipeline import Workshop, computed_corpus, measure
 from fac.sae import SaeRef
 from fac.sae.checkpoint import Checkpoint, find_checkpoint, import_checkpoint
 from fac.store import Store
@@ -68,16 +67,20 @@ def file(held, tmp_path) -> Path:
     return tmp_path / "TopK7_l2_h160_epoch3.pth"
 
 
-def workshop(root: Path, model: Path, ref: SaeRef, layer: int | None = None, rule: str = "paper") -> Workshop:
-    return Workshop(Store(root / "store"), ModelRef(str(model)), ref, layer, FeatureSettings(rule=rule))
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def encoder_of(model: Path, ref: SaeRef, layer: int | None = None, rule: str = "paper") -> FeatureEncoder:
+    return FeatureEncoder(ModelRef(str(model)), ref, layer, FeatureSettings(rule=rule))
 
 
 @pytest.mark.parametrize("rule", ["paper", "official"])
-def test_g_is_that_of_the_authors_forward(file, held, model, residuals, tmp_path, rule):
-    shop = workshop(tmp_path, model, SaeRef(str(file)), rule=rule)
-    assert shop.layer == LAYER  # from the file's name
-    corpus = computed_corpus(shop.store, "texts", lambda: (Example(as_chat(t)) for t in TEXTS), {})
-    pooled = measure(shop, corpus).pooled
+def test_g_is_that_of_the_authors_forward(file, held, model, residuals, store, rule):
+    encoder = encoder_of(model, SaeRef(str(file)), rule=rule)
+    assert encoder.layer == LAYER  # from the file's name
+    pooled = CorpusFeatures.load(store.get(encoder.features(corpus_of([as_chat(t) for t in TEXTS])))).pooled
     w = held["weight"]
     for text, x in enumerate(residuals):
         pre = (x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]
@@ -103,15 +106,15 @@ def test_what_is_written_is_tied_and_plain_saelens(file, held, tmp_path):
     assert cfg["metadata"]["hook_name"] == "blocks.1.hook_resid_post"
 
 
-def test_a_file_is_imported_once_whatever_its_place(file, model, tmp_path):
-    first = workshop(tmp_path, model, SaeRef(str(file)))
+def test_a_file_is_imported_once_whatever_its_place(file, model, store, tmp_path):
+    first = store.get(encoder_of(model, SaeRef(str(file))).sae_step)
+    assert sae_in(first) == SaeRef(str(first))
     (tmp_path / "elsewhere").mkdir()
     moved = file.rename(tmp_path / "elsewhere" / "sae_llama_l2.pth")
-    again = workshop(tmp_path, model, SaeRef(str(tmp_path / "elsewhere")))
-    assert again.sae == first.sae
+    assert store.get(encoder_of(model, SaeRef(str(tmp_path / "elsewhere"))).sae_step) == first
     assert len(list((tmp_path / "store" / "sae").iterdir())) == 1
     torch.save(torch.load(moved) | {"config": {"d_inp": D, "d_hide": WIDTH, "topK": 3}}, moved)
-    assert workshop(tmp_path, model, SaeRef(str(moved))).sae != first.sae
+    assert store.get(encoder_of(model, SaeRef(str(moved))).sae_step) != first
 
 
 class Evil:
@@ -123,7 +126,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("how", ["torch.save", "pickle"])
-def test_a_malicious_file_is_refused_and_not_run(held, model, tmp_path, how):
+def test_a_malicious_file_is_refused_and_not_run(held, model, store, tmp_path, how):
     trace, file = tmp_path / "trace", tmp_path / "sae_l2.pth"
     poisoned = {**held, "config": Evil(trace)}
     if how == "pickle":
@@ -131,7 +134,7 @@ def test_a_malicious_file_is_refused_and_not_run(held, model, tmp_path, how):
     else:
         torch.save(poisoned, file)
     with pytest.raises(FacError, match=r"sae_l2.pth was not opened, since it holds more than tensors .*fetch it again"):
-        workshop(tmp_path, model, SaeRef(str(file)))
+        opened(encoder_of(model, SaeRef(str(file))), store)
     assert not trace.exists()
     pickle.loads(pickle.dumps(Evil(trace)))
     assert trace.exists()  # it would have been
@@ -203,24 +206,24 @@ def test_a_damaged_or_missing_file_is_said(file, tmp_path):
         find_checkpoint(SaeRef(str(tmp_path / "nothing.pth")))
 
 
-def test_another_width_layer_or_model_is_refused_as_for_other_saes(file, held, model, tmp_path):
+def test_another_width_layer_or_model_is_refused_as_for_other_saes(file, held, model, store, tmp_path):
     with pytest.raises(FacError, match=r"trained on layer 2, not on layer 3 \(sae.layer\)"):
-        _ = workshop(tmp_path, model, SaeRef(str(file)), layer=3).extractor
+        _ = encoder_of(model, SaeRef(str(file)), layer=3).layer
     elsewhere = {**held["weight"], "b_dec": held["weight"]["b_dec"] + 9}  # the centre of other activations
     torch.save({**held, "weight": elsewhere}, tmp_path / "foreign_l2.pth")
     with pytest.raises(FacError, match=r"explains -?\d.*at least 0.30 was expected"):
-        _ = workshop(tmp_path, model, SaeRef(str(tmp_path / "foreign_l2.pth"))).extractor
+        opened(encoder_of(model, SaeRef(str(tmp_path / "foreign_l2.pth"))), store)
     narrow = {"W_enc": torch.ones(32, 8), "b_enc": torch.ones(8), "b_dec": torch.ones(32)}
     torch.save({"weight": narrow, "config": {"d_inp": 32, "d_hide": 8, "topK": 2}}, tmp_path / "narrow_l2.pth")
     with pytest.raises(FacError, match="reads 32 dimensions but .* has 64"):
-        _ = workshop(tmp_path, model, SaeRef(str(tmp_path / "narrow_l2.pth"))).extractor
+        opened(encoder_of(model, SaeRef(str(tmp_path / "narrow_l2.pth"))), store)
 
 
-def test_a_name_without_a_layer_asks_for_it(held, model, tmp_path):
+def test_a_name_without_a_layer_asks_for_it(held, model, store, tmp_path):
     torch.save(held, tmp_path / "sae.pth")
     with pytest.raises(FacError, match=r"sae.pth does not say which layer it was trained on: set sae.layer"):
-        workshop(tmp_path, model, SaeRef(str(tmp_path / "sae.pth")))
-    assert workshop(tmp_path, model, SaeRef(str(tmp_path / "sae.pth")), layer=LAYER).extractor.sae.k == K
+        _ = encoder_of(model, SaeRef(str(tmp_path / "sae.pth"))).layer
+    assert opened(encoder_of(model, SaeRef(str(tmp_path / "sae.pth")), layer=LAYER), store).sae.k == K
 
 
 @pytest.fixture
@@ -240,12 +243,12 @@ def hub(held, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", ["hub:owner/sae_llama_l2_h160", "owner/sae_llama_l2_h160"])
 @pytest.mark.parametrize("sae_id", [None, "epoch3.pth"])
-def test_a_hub_repository_is_found_at_its_commit(hub, model, tmp_path, path, sae_id):
+def test_a_hub_repository_is_found_at_its_commit(hub, model, store, path, sae_id):
     found = find_checkpoint(SaeRef(path, sae_id=sae_id))
     assert found == Checkpoint("epoch3.pth", LAYER, "owner/sae_llama_l2_h160", COMMIT)
     assert found is not None
     assert found.identity() == f"owner/sae_llama_l2_h160/epoch3.pth@{COMMIT}"
-    assert workshop(tmp_path, model, SaeRef(path, sae_id=sae_id)).extractor.sae.k == K
+    assert opened(encoder_of(model, SaeRef(path, sae_id=sae_id)), store).sae.k == K
 
 
 def test_of_several_checkpoints_one_must_be_chosen(hub, held, tmp_path):

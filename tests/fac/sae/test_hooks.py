@@ -4,12 +4,12 @@ import json
 import shutil
 
 import pytest
-from support.encoders import LAYER
+from support.encoders import LAYER, opened
 
 from fac.backbone import ModelRef
+from fac.encoder import FeatureEncoder
 from fac.errors import FacError
 from fac.features import FeatureSettings
-from fac.pipeline import Workshop
 from fac.sae import SaeRef, load, recorded_layer
 from fac.sae.hooks import layer_of, told_layer
 from fac.store import Store
@@ -104,8 +104,8 @@ def with_hook(trained, tmp_path, hook, key="hook_name", record=False):
     return SaeRef(str(folder))
 
 
-def workshop(tmp_path, model, ref, layer=None):
-    return Workshop(Store(tmp_path / "store"), ModelRef(str(model)), ref, layer, FeatureSettings())
+def encoder_of(model, ref, layer=None):
+    return FeatureEncoder(ModelRef(str(model)), ref, layer, FeatureSettings())
 
 
 @pytest.mark.parametrize("key", ["hook_name", "hf_hook_name"])
@@ -113,8 +113,9 @@ def workshop(tmp_path, model, ref, layer=None):
 def test_a_module_of_transformers_is_measured_at_its_layer(trained, model, backbone, tmp_path, key, layer):
     ref = with_hook(trained, tmp_path, f"model.layers.{LAYER - 1}", key)
     assert recorded_layer(ref) == LAYER
-    shop = workshop(tmp_path, model, ref, layer)
-    assert (shop.layer, shop.extractor.sae.width) == (LAYER, load(SaeRef(str(trained)), backbone).width)
+    encoder = encoder_of(model, ref, layer)
+    width = opened(encoder, Store(tmp_path / "store")).sae.width
+    assert (encoder.layer, width) == (LAYER, load(SaeRef(str(trained)), backbone).width)
 
 
 @pytest.mark.parametrize("key", ["hook_name", "hf_hook_name"])
@@ -124,7 +125,7 @@ def test_a_layer_that_contradicts_the_hook_is_refused(trained, model, tmp_path, 
     with pytest.raises(
         FacError, match=rf"was trained on layer 2, not on layer {layer} \(sae.layer\): leave sae.layer out"
     ):
-        workshop(tmp_path, model, ref, layer)
+        _ = encoder_of(model, ref, layer).layer
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_a_layer_that_contradicts_the_hook_is_refused(trained, model, tmp_path, 
 def test_another_place_is_refused_even_if_a_layer_is_given(trained, model, backbone, tmp_path, hook, layer, record):
     ref = with_hook(trained, tmp_path, hook, record=record)
     with pytest.raises(FacError, match=f"reads {hook}, and features are measured in the residual stream"):
-        workshop(tmp_path, model, ref, layer)
+        _ = encoder_of(model, ref, layer).layer
     with pytest.raises(FacError, match=f"reads {hook}, and"):
         load(ref, backbone)
 
@@ -143,14 +144,14 @@ def test_another_place_is_refused_even_if_a_layer_is_given(trained, model, backb
 def test_two_records_that_differ_are_refused(trained, model, tmp_path):
     ref = with_hook(trained, tmp_path, "blocks.3.hook_resid_post", record=True)
     with pytest.raises(FacError, match=r"was trained on layer 2 by fac.json, on 4 by cfg.json"):
-        workshop(tmp_path, model, ref)
+        _ = encoder_of(model, ref).layer
 
 
 def test_an_sae_that_names_no_place_asks_for_the_layer(trained, model, tmp_path):
     ref = with_hook(trained, tmp_path, None)
     with pytest.raises(FacError, match="does not say which layer it was trained on: set sae.layer"):
-        workshop(tmp_path, model, ref)
-    assert workshop(tmp_path, model, ref, LAYER).extractor.sae.k is not None
+        _ = encoder_of(model, ref).layer
+    assert opened(encoder_of(model, ref, LAYER), Store(tmp_path / "store")).sae.k is not None
 
 
 @pytest.mark.parametrize(
@@ -169,4 +170,4 @@ def test_a_folder_of_another_format_is_told_first_what_is_missing(model, tmp_pat
     for name in files:
         (tmp_path / "sae" / name).write_text("{}")
     with pytest.raises(FacError, match=f"is no SAE in SAELens format: {said}"):
-        workshop(tmp_path, model, SaeRef(str(tmp_path / "sae")), layer)
+        _ = encoder_of(model, SaeRef(str(tmp_path / "sae")), layer).layer

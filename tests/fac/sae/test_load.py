@@ -6,15 +6,14 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.encoders import LAYER, WIDTH, K, sentences
+from support.encoders import LAYER, WIDTH, K, corpus_of, sentences
 from support.models import tiny_model
 
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat, encode
-from fac.data.examples import Example
+from fac.encoder import FeatureEncoder
 from fac.errors import FacError
 from fac.features import FeatureSettings
-from fac.pipeline import Workshop, computed_corpus
 from fac.sae import Sae, SaeRef, TrainSettings, hook_name, layer_of, load, recorded_layer, train
 from fac.sae.recipe import RecipeSettings
 from fac.store import Store
@@ -149,13 +148,13 @@ def damaged_model(model, folder):
 def test_training_on_such_activations_stores_nothing(model, tmp_path):
     damaged = damaged_model(model, tmp_path)
     store = Store(tmp_path / "store")
-    texts = computed_corpus(store, "texts", lambda: (Example(as_chat(t)) for t in sentences(40)), {})
+    texts = corpus_of([as_chat(t) for t in sentences(40)])
     for settings in (
         TrainSettings(width=WIDTH, k=K, steps=5),
         RecipeSettings(width=WIDTH, k=K, k_start=K, anneal_steps=1, batch_size=8, epochs=1),
     ):
         with pytest.raises(FacError, match="activations after layer 2 that are NaN or infinite"):
-            Workshop(store, damaged, settings, LAYER, FeatureSettings(), texts)
+            store.get(FeatureEncoder(damaged, settings, LAYER, FeatureSettings(), texts).sae_step)
     assert [path for path in (tmp_path / "store" / "sae").glob("*") if not path.name.startswith(".")] == []
 
 

@@ -15,15 +15,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from support.encoders import LAYER, sentences
+from support.encoders import LAYER, corpus_of, sentences
 from support.models import tiny_model
 
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat, encode
-from fac.data.examples import Example
+from fac.encoder import FeatureEncoder
 from fac.errors import FacError
 from fac.features import FeatureSettings
-from fac.pipeline import Workshop, computed_corpus
 from fac.sae import SaeRef, load
 from fac.sae.recipe import RecipeSettings, text_at, train
 from fac.store import Store
@@ -164,32 +163,31 @@ def test_every_epoch_has_every_text_once(count, epoch, seed):
 
 
 CHILD = """
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
+from support.encoders import corpus_of
 from fac.backbone import ModelRef
+from fac.encoder import FeatureEncoder
 from fac.features import FeatureSettings
-from fac.pipeline import Workshop
 from fac.sae.recipe import RecipeSettings
-from fac.store import Artifact, Store
+from fac.store import Store
 
-root, model, key, last = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+root, model, texts, last = Path(sys.argv[1]), sys.argv[2], corpus_of(json.loads(sys.argv[3])), int(sys.argv[4])
 
 def on_step(step, measured):
     if step == last:
         os.kill(os.getpid(), signal.SIGKILL)
 
 settings = RecipeSettings(**eval(sys.argv[5]))
-texts = Artifact("texts", key, root / "texts" / key)
-Workshop(Store(root), ModelRef(model), settings, 2, FeatureSettings(), texts, on_step)
+Store(root).get(FeatureEncoder(ModelRef(model), settings, 2, FeatureSettings(), texts, on_step).sae_step)
 """
 
 
 @pytest.mark.parametrize("last", [2, 8])  # before the first checkpoint, and after one
 def test_a_killed_training_goes_on_to_the_same_sae(trained, model, tmp_path, monkeypatch, last):
     store = Store(tmp_path)
-    corpus = computed_corpus(store, "texts", lambda: (Example(list(chat)) for chat in TEXTS), {})
-    arguments = [str(tmp_path), str(model), corpus.key, str(last), repr(vars(SMALL))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = [str(tmp_path), str(model), json.dumps(TEXTS), str(last), repr(vars(SMALL))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     child = subprocess.run([sys.executable, "-c", CHILD, *arguments], env=environment, capture_output=True)
     assert child.returncode == -signal.SIGKILL, child.stderr
     (partial,) = (tmp_path / "sae").glob(".partial-*")
@@ -203,18 +201,16 @@ def test_a_killed_training_goes_on_to_the_same_sae(trained, model, tmp_path, mon
         return residual(backbone, batch)
 
     monkeypatch.setattr(Backbone, "residual", counted)
-    settings = FeatureSettings()
-    shop = Workshop(store, ModelRef(str(model)), SMALL, LAYER, settings, corpus, lambda step, _: told.append(step))
+    settings, corpus = FeatureSettings(), corpus_of(TEXTS)
+    watched = FeatureEncoder(ModelRef(str(model)), SMALL, LAYER, settings, corpus, lambda step, _: told.append(step))
+    sae = store.get(watched.sae_step)
     assert told == list(range(1, STEPS + 1))  # the steps before the kill are told again
     done = 6 if last == 8 else 0
     assert sum(asked) == 10 * (STEPS - done) + 16  # but not computed; 16 are the probe
     for name, weight in weights_of(trained).items():
-        assert torch.equal(weights_of(Path(str(shop.sae.path)))[name], weight)
+        assert torch.equal(weights_of(sae)[name], weight)
     told_of = [{key: v for key, v in point.items() if key != "tokens_per_second"} for point in curve_of(trained)]
-    assert told_of == [
-        {key: v for key, v in point.items() if key != "tokens_per_second"}
-        for point in curve_of(Path(str(shop.sae.path)))
-    ]
+    assert told_of == [{key: v for key, v in point.items() if key != "tokens_per_second"} for point in curve_of(sae)]
 
 
 def test_what_was_finished_before_a_kill_is_left_alone(trained, backbone, tmp_path):

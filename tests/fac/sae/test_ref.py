@@ -7,11 +7,10 @@ import pytest
 from support.encoders import LAYER
 
 from fac.backbone import ModelRef
+from fac.encoder import FeatureEncoder
 from fac.errors import FacError
 from fac.features import FeatureSettings
-from fac.pipeline import Workshop
 from fac.sae import SaeRef, load
-from fac.store import Store
 
 COMMIT, LATER = "4" * 40, "5" * 40
 
@@ -30,16 +29,18 @@ def repository(trained, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["hub:owner/saes", "owner/saes"])
-def test_an_sae_of_the_hub_is_known_by_its_commit(repository, backbone, model, tmp_path, path):
+def test_an_sae_of_the_hub_is_known_by_its_commit(repository, backbone, model, path):
     ref = SaeRef(path, sae_id="l2")
     first = ref.identity()
     assert first == f"{path}/l2@{COMMIT}"
-    shop = Workshop(Store(tmp_path / "store"), ModelRef(str(model)), ref, None, FeatureSettings())
-    assert (shop.layer, shop.encoder["sae"]) == (LAYER, first)
+    encoder = FeatureEncoder(ModelRef(str(model)), ref, None, FeatureSettings())
+    assert encoder.layer == LAYER
+    key = encoder.sae_step.key
     assert load(ref, backbone).record["layer"] == LAYER
     (repository / "snapshots" / COMMIT).rename(repository / "snapshots" / LATER)
     (repository / "refs" / "main").write_text(LATER)
     assert ref.identity() == f"{path}/l2@{LATER}"
+    assert FeatureEncoder(ModelRef(str(model)), ref, None, FeatureSettings()).sae_step.key != key
 
 
 def test_a_release_is_known_by_the_commit_of_its_repository(repository):

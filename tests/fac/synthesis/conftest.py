@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.encoders import LAYER, train_sae
 from support.models import tiny_model
-from support.writing import ANCHOR, ENCODER, SETTINGS
+from support.writing import ANCHOR, SETTINGS
 
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat
@@ -12,11 +12,10 @@ from fac.data.schemas import QUERY
 from fac.features import Extractor, FeatureSettings, Tops
 from fac.interpret import Interpretation
 from fac.llm.base import Sampling
-from fac.pipeline import TOXIC_LABEL
 from fac.pooled import Pooled
 from fac.prompts import Prompts
 from fac.sae import SaeRef, load
-from fac.store import Artifact, Store
+from fac.synthesis.generate import TOXIC_LABEL
 from fac.synthesis.method import SynthesisInput
 from fac.synthesis.writer import Writer
 
@@ -41,29 +40,26 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def synthesis_at(world):
-    """synthesis_at(folder, model): what methods are given, a writer on a store in that folder, and its events."""
+    """synthesis_at(folder, model): what methods are given, and a writer on that folder."""
     _, extractor, anchor_max, interpretations = world
 
     def at(folder, model, settings=SETTINGS, schema=QUERY, threshold=0.0):
-        events: list[str] = []
         given = SynthesisInput(
             [], [], sorted(interpretations), sorted(interpretations), interpretations,
             np.full_like(anchor_max, threshold), anchor_max, 10**6, settings,
         )  # fmt: skip
         writer = Writer(
-            Store(folder, lambda event: events.append(event.kind)),
+            folder,
             model,
             Prompts("lab/toxicity"),
             schema,
             lambda: extractor,
-            ENCODER,
             anchor_max,
             Sampling(settings.temperature, settings.top_p, settings.max_new_tokens),
             settings.seed,
             settings.span_tokens,
             TOXIC_LABEL if settings.label_scored and schema is QUERY else "",
-            [Artifact("interpret", "0" * 20, folder)],
         )
-        return given, writer, events
+        return given, writer
 
     return at

@@ -20,7 +20,7 @@ def candidate(feature, attempt, activation, text, **given):
 
 
 def test_a_pair_is_the_strongest_and_the_weakest_candidate(world, synthesis_at, tmp_path):
-    given, _, _ = synthesis_at(tmp_path, Echo(), threshold=0.5)
+    given, _ = synthesis_at(tmp_path, Echo(), threshold=0.5)
     feature, other = list(world[3])[:2]
     samples = [candidate(feature, n, g, f"text {n}") for n, g in enumerate((0.7, 2.0, 0.1, 2.0))]
     noise = [candidate(feature, 4, 0.0, ""), candidate(other, 5, 9.0, "text 5"), candidate(other, 6, -1.0, "text 6")]
@@ -29,7 +29,7 @@ def test_a_pair_is_the_strongest_and_the_weakest_candidate(world, synthesis_at, 
 
 
 def test_the_released_code_pairs_the_best_with_the_second_best(world, synthesis_at, tmp_path):
-    given, _, _ = synthesis_at(tmp_path, Echo(), replace(SETTINGS, pair="official"), threshold=0.5)
+    given, _ = synthesis_at(tmp_path, Echo(), replace(SETTINGS, pair="official"), threshold=0.5)
     feature = next(iter(world[3]))
     span = world[3][feature].spans[0]
 
@@ -55,7 +55,7 @@ def test_scores_are_shown_as_the_released_code_shows_them(world, synthesis_at, t
     ]
     strengths = [10 * g / float(anchor_max[feature]) for g in (3.04, 0.2)]
     for rule, scores in (("paper", strengths), ("official", [3.04, 1.0])):
-        given, _, _ = synthesis_at(tmp_path / rule, Echo(), replace(SETTINGS, pair=rule))
+        given, _ = synthesis_at(tmp_path / rule, Echo(), replace(SETTINGS, pair=rule))
         (prompt,) = prompts_two(given, [feature], own, range(1))
         values: Any = prompt.values
         assert [values[side]["score"] for side in ("good", "bad")] == [round(score, 1) for score in scores]
@@ -67,7 +67,7 @@ def test_a_pair_is_two_texts_or_the_good_one_alone(world, synthesis_at, tmp_path
     span = world[3][feature].spans[0]
 
     def texts(*candidates, rule="paper"):
-        given, _, _ = synthesis_at(tmp_path, Echo(), replace(SETTINGS, pair=rule), threshold=0.5)
+        given, _ = synthesis_at(tmp_path, Echo(), replace(SETTINGS, pair=rule), threshold=0.5)
         samples = [candidate(feature, i, g, text) for i, (text, g) in enumerate(candidates)]
         good, bad = contrastive_pair(given, feature, samples)
         return good.text, bad and bad.text
@@ -87,7 +87,7 @@ def test_a_pair_is_two_texts_or_the_good_one_alone(world, synthesis_at, tmp_path
 @pytest.mark.parametrize("prompts", ["lab/toxicity", "paper/toxicity", "paper/reward"])
 def test_without_a_second_text_the_prompt_shows_one(world, synthesis_at, tmp_path, prompts):
     feature = next(iter(world[3]))
-    given, _, _ = synthesis_at(tmp_path, Echo())
+    given, _ = synthesis_at(tmp_path, Echo())
     rendered = {}
     for texts in (["a good one"], ["a good one", "a weak one"]):
         own = [
@@ -103,7 +103,7 @@ def test_without_a_second_text_the_prompt_shows_one(world, synthesis_at, tmp_pat
 
 def test_without_an_active_candidate_the_strongest_anchor_span_is_the_good_one(world, synthesis_at, tmp_path):
     _, _, anchor_max, interpretations = world
-    given, _, _ = synthesis_at(tmp_path, Echo(), threshold=0.5)
+    given, _ = synthesis_at(tmp_path, Echo(), threshold=0.5)
     feature = next(iter(interpretations))
     at_threshold = candidate(feature, 0, 0.5, "a b c")
     good, bad = contrastive_pair(given, feature, [at_threshold])
@@ -115,7 +115,7 @@ def test_without_an_active_candidate_the_strongest_anchor_span_is_the_good_one(w
     assert (good.step, bad) == (0, None)
 
     model = Echo()
-    given, writer, _ = synthesis_at(tmp_path, model, threshold=np.inf)
+    given, writer = synthesis_at(tmp_path, model, threshold=np.inf)
     first = step_one(given, writer, list(interpretations), range(2))
     model.asked.clear()
     step_two(given, writer, list(interpretations), first)

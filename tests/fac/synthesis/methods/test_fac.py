@@ -1,7 +1,6 @@
-"""fac.synthesis.methods.fac: both steps on a real tiny writer and a tiny encoder, through a real store."""
+"""fac.synthesis.methods.fac: both steps on a real tiny writer and a tiny encoder, in a real folder."""
 
 import hashlib
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -88,7 +87,7 @@ def test_both_steps_on_a_real_writer(world, synthesis_at, model, tmp_path):
     _, extractor, _, interpretations = world
     features = list(interpretations)
     model.asked.clear()
-    given, writer, events = synthesis_at(tmp_path / "store", model)
+    given, writer = synthesis_at(tmp_path / "writing", model)
     first = step_one(given, writer, features, range(SETTINGS.n))
     assert [(s.feature, s.attempt) for s in first.samples] == [(f, a) for f in features for a in range(SETTINGS.n)]
     check_provenance(writer, first, 1, extractor, tmp_path, prompts_of(model.asked))
@@ -110,9 +109,9 @@ def test_both_steps_on_a_real_writer(world, synthesis_at, model, tmp_path):
         assert f"active part: {good.span}" in prompt
         assert ("bad example" in prompt) == (bad is not None)
         assert bad is None or f"bad example: {bad.text}" in prompt
-    assert events == ["started", "built"] * 2
-    assert load_samples(QUERY, second.artifact.path / "samples.jsonl") == second.samples
-    assert (second.artifact.path / "replies.jsonl").read_text().count("\n") == len(second.samples)
+    assert sorted((tmp_path / "writing").iterdir()) == sorted([first.folder, second.folder])
+    assert load_samples(QUERY, second.folder / "samples.jsonl") == second.samples
+    assert (second.folder / "replies.jsonl").read_text().count("\n") == len(second.samples)
 
     for sample in verify(QUERY, second.samples, given.thresholds.tolist()):
         assert sample.kept == (sample.rejected_because == "")
@@ -123,7 +122,7 @@ def test_an_example_of_several_chats_is_worth_its_strongest(world, synthesis_at,
     """Of a preference pair both conversations are measured; a reply that was cut off is measured as nothing."""
     _, extractor, _, interpretations = world
     features, model = list(interpretations), Echo(reply=pair)
-    given, writer, _ = synthesis_at(tmp_path / "store", model, schema=PAIR)
+    given, writer = synthesis_at(tmp_path / "writing", model, schema=PAIR)
     first = step_one(given, writer, features, range(8))
     check_provenance(writer, first, 1, extractor, tmp_path, prompts_of(model.asked))
     assert {s.chats for s in first.samples} == {1, 2}
@@ -151,39 +150,37 @@ def test_an_example_of_several_chats_is_worth_its_strongest(world, synthesis_at,
 
 def test_finished_steps_are_found_again(world, synthesis_at, tmp_path):
     features = list(world[3])
-    given, writer, events = synthesis_at(tmp_path, Echo())
+    given, writer = synthesis_at(tmp_path, Echo())
     first = step_one(given, writer, features, range(2))
     second = step_two(given, writer, features, first)
 
     def fail():
         raise AssertionError("nothing is left to measure")
 
-    _, again, later = synthesis_at(tmp_path, Echo(limit=0))
+    _, again = synthesis_at(tmp_path, Echo(limit=0))
     again = replace(again, extractor=fail)
     found = step_one(given, again, features, range(2))
     assert found.samples == first.samples
     assert step_two(given, again, features, found).samples == second.samples
-    assert Counter(events) == {"started": 2, "built": 2}
-    assert later == ["reused", "reused"]
     higher = replace(given, thresholds=given.thresholds + np.float32(1e-9))
-    assert step_two(higher, again, features, found).artifact == second.artifact  # the same pairs, so the same texts
+    assert step_two(higher, again, features, found).folder == second.folder  # the same pairs, so the same texts
     with pytest.raises(BreakdownError):  # anchor spans take their place, so there is more to write
         step_two(replace(given, thresholds=given.thresholds + np.inf), again, features, found)
 
 
-def test_a_step_is_another_stage_only_by_what_it_shows(world, synthesis_at, tmp_path):
+def test_what_is_written_is_another_only_by_what_it_shows(world, synthesis_at, tmp_path):
     features = list(world[3])[:2]
-    keys = {}
+    folders = {}
     for name, change in {
         "default": {},
         "pair": {"pair": "official"},
         "choice": {"filter": False, "ratio": 0.5, "top_up": 1},  # of features and samples: no matter of writing
     }.items():
-        given, writer, _ = synthesis_at(tmp_path, Echo(), replace(SETTINGS, **change))
+        given, writer = synthesis_at(tmp_path, Echo(), replace(SETTINGS, **change))
         first = step_one(given, writer, features, range(2))
-        keys[name] = first.artifact.key, step_two(given, writer, features, first).artifact.key
-    assert keys["choice"] == keys["default"]
-    assert keys["pair"][0] == keys["default"][0]
-    assert keys["pair"][1] != keys["default"][1]
+        folders[name] = first.folder, step_two(given, writer, features, first).folder
+    assert folders["choice"] == folders["default"]
+    assert folders["pair"][0] == folders["default"][0]
+    assert folders["pair"][1] != folders["default"][1]
     with pytest.raises(FacError, match=r"synthesis.ratio=0 will not do"):
         replace(SETTINGS, ratio=0)

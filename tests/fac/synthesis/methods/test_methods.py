@@ -67,7 +67,7 @@ def given_at(synthesis_at, tmp_path, relevant, missing):
 
     def at(folder="store", model=None, settings=SETTINGS, threshold=0.0, schema=QUERY, **changes):
         model = model or Echo(reply=fresh)
-        given, writer, _ = synthesis_at(tmp_path / folder, model, settings, schema, threshold)
+        given, writer = synthesis_at(tmp_path / folder, model, settings, schema, threshold)
         spans = {f: tuple(sentences(2, seed=f)) for f in range(WIDTH)}
         changes = {
             "interpretations": {f: Interpretation(f, spans[f], f"things like {spans[f][0]}") for f in range(WIDTH)},
