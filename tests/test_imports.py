@@ -13,9 +13,11 @@ REPO = Path(fac.__file__).parents[1]
 TRUTH = "fac.lab.world.truth"
 MAY_READ_TRUTH = {"experiments.lab_truth", "fac.lab.skills"}  # diagnostics: nothing they compute reaches a method
 HEAVY = {"hydra", "omegaconf", "mlflow", "vllm", "trl"}
+FLOORS = ("fac", "eval", "experiments.tasks", "experiments.harness", "experiments")  # from the ground up
+BENCH = "experiments.bench"
 CORE = (
     "fac.chat", "fac.backbone", "fac.sae", "fac.features", "fac.coverage", "fac.relevance", "fac.diversity",
-    "fac.pooled", "fac.store", "fac.interpret", "fac.pipeline", "fac.synthesis",
+    "fac.pooled", "fac.store", "fac.interpret", "fac.encoder", "fac.gap", "fac.synthesis",
 )  # fmt: skip
 
 
@@ -93,9 +95,25 @@ def test_the_core_is_light():
     assert offenders(core, *HEAVY) == set()
 
 
-def test_imports_run_downward():
-    assert offenders([m for m in MODULES if within(m, "fac")], "experiments", "eval") == set()
-    assert offenders([m for m in MODULES if within(m, "eval")], "experiments") == set()
+def above(floor):
+    """Modules that stand on floors above this one, but for the package that it lies in."""
+    return {m for m in MODULES if FLOORS.index(floor_of(m)) > FLOORS.index(floor) and not within(floor, m)}
+
+
+def floor_of(module):
+    return next((floor for floor in FLOORS[:-1] if within(module, floor)), FLOORS[-1])
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_imports_run_downward(floor):
+    """An experiment may import the harness; no part of the harness, of the tasks or below knows an experiment."""
+    here = [m for m in MODULES if floor_of(m) == floor]
+    assert here
+    assert offenders(here, *above(floor)) == set()
+
+
+def test_nothing_runs_the_benches():
+    assert offenders([m for m in MODULES if not within(m, BENCH)], BENCH) == set()
 
 
 def test_the_library_does_not_know_the_lab():
@@ -103,8 +121,8 @@ def test_the_library_does_not_know_the_lab():
 
 
 @pytest.mark.slow
-def test_nothing_heavy_comes_with_the_pipeline():
+def test_nothing_heavy_comes_with_the_core():
     """What a process really loads, through libraries as well."""
-    script = "import sys, fac.pipeline; print(*{m.split('.')[0] for m in sys.modules})"
+    script = "import sys, fac.gap, fac.synthesis.generate; print(*{m.split('.')[0] for m in sys.modules})"
     run = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=True)
     assert not set(run.stdout.split()) & {*HEAVY, "sae_lens", "peft", "matplotlib", "wandb"}

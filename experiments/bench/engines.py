@@ -3,8 +3,7 @@
     python -m experiments.bench.engines [--out results/lab] [--requests 512] [KEY=VALUE ...]
 
 Writes DIR/engines.json and prints a line per engine. KEY=VALUE changes the loop (`fac experiment=lab`), such as
-lab.anchor=500. Times are of this machine as busy as it is. Knows: what is timed and how. Does not know: how the engines
-work (`fac.llm`).
+tasks.toxicity.sizes.anchor=500. Times are of this machine as busy as it is.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from fac.llm.transformers import TransformersChat
 from fac.llm.vllm import VllmChat, VllmSettings
 from fac.prompts import Prompts
 from fac.provenance import REPOSITORY
+from fac.store import RECORD
 
 ENGINES: dict[str, Callable[[ModelRef], TransformersChat | VllmChat]] = {
     "transformers": TransformersChat,
@@ -82,8 +82,8 @@ def loop(engine: str, overrides: list[str]) -> tuple[dict[str, float], dict[str,
         began = time.perf_counter()
         table = lab_run(Path(folder), [f"llm={engine}", *overrides], quiet=True)
         seconds = {"loop_s": time.perf_counter() - began}
-        for stage in ("interpret", "write"):
-            records = Path(folder, "store", stage).glob("*/stage.json")
+        for stage in ("interpret", "synthesis"):
+            records = Path(folder, "store", stage).glob(f"*/{RECORD}")
             seconds[f"{stage}_s"] = sum(json.loads(record.read_text())["seconds"] for record in records)
     return seconds, {f"{cell.row}/{cell.column}": cell.mean for cell in table.cells}
 

@@ -54,7 +54,6 @@ def look(run: RunConfig, plan: LaidOut, online: bool) -> list[Finding]:
     """What a plan needs and what of it is missing."""
     uses, facts = plan.uses, Facts()
     findings = checked("models", lambda: presence.models(uses, online, facts))
-    findings += checked("base model", lambda: presence.base_models(uses, run.model.name))
     findings += checked("engines", lambda: presence.engines(uses, run.model.ref))
     findings += checked("prompts", lambda: presence.prompts(uses))
     findings += checked("data", lambda: data.data_sets(uses, online))

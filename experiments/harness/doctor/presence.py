@@ -141,13 +141,6 @@ def _loadable(what: str, ref: ModelRef, where: str) -> Iterator[Finding]:
         yield Finding("warning", what, f"its chat template writes the date: rendered as on {DATE:%d %b %Y} throughout")
 
 
-def base_models(uses: Uses, name: str) -> Iterator[Finding]:
-    """Tasks that train a base model where the model of the run, called `name`, has none."""
-    for task in uses.without_base:
-        said = f"{task} trains one: set model.base to a folder or hub id, or leave the task out of the experiment"
-        yield Finding("missing", f"base model of {name}", said)
-
-
 def sae(encoder: FeatureEncoder, online: bool, facts: Facts) -> Iterator[Finding]:
     """The SAE: that it is there, and fits the model by what is recorded of both. What is known goes to `facts`."""
     ref, chosen, layer, shape = encoder.model, encoder.sae, encoder.chosen_layer, facts.shape(encoder.model)

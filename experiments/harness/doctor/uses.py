@@ -13,7 +13,6 @@ from typing import Any
 from experiments.harness.config import RunConfig
 from experiments.harness.doctor.walk import CHATS, Steps, found_in
 from experiments.harness.keys import leaves
-from experiments.tasks.base import Training
 from experiments.tasks.instruction import Evaluation
 from fac.data.mixture import Part
 from fac.data.source import Source
@@ -43,7 +42,6 @@ class Uses:
     files: dict[str, Path] = field(default_factory=dict)  # by key, or by what a step calls it
     evaluations: dict[str, Evaluation] = field(default_factory=dict)  # by key; of answers
     drawn: list[str] = field(default_factory=list)  # tasks whose data the lab's world draws
-    without_base: list[str] = field(default_factory=list)  # tasks that train a base model, and have none
 
     def add_model(self, ref: ModelRef) -> None:
         self.models.setdefault((ref.path, ref.revision), ref)
@@ -66,9 +64,6 @@ def uses_of(run: RunConfig, steps: Steps) -> Uses:
             uses.evaluations.setdefault(f"tasks.{step.params.get('task', 'instruction')}.evaluation", told)
         for name, file in found_in(step, Path):
             uses.files.setdefault(keys.get(str(file), name), file)
-        for _, training in found_in(step, Training):
-            if training.model is None:
-                _add_new(uses.without_base, [str(step.params["task"])])
         if step.name == "draw" and "sizes" in step.params:
             _add_new(uses.drawn, [str(step.params["task"])])
     return uses

@@ -8,9 +8,11 @@ import pytest
 from experiments.bench import rounding
 
 REDUCED = (
-    "lab.anchor=60 lab.safe=40 lab.seed_positives=20 lab.human=20 lab.labelled=40 lab.validation=20 lab.test=80 "
-    "interpret.spans=2 synthesis.n=1 synthesis.m=1 synthesis.budget=12 train.seeds=[42,43] train.epochs=1 workers=1 "
-    "experiment.rows=[baseline,full] experiment.protocols=[added]"
+    "tasks.toxicity.sizes.anchor=60 tasks.toxicity.sizes.safe=40 tasks.toxicity.sizes.seed=20 "
+    "tasks.toxicity.sizes.human=20 tasks.toxicity.sizes.labelled=40 tasks.toxicity.sizes.validation=20 "
+    "tasks.toxicity.sizes.test=80 interpret.spans=2 synthesis.n=1 synthesis.m=1 tasks.toxicity.budget=12 "
+    "seeds.training=[42,43] tasks.toxicity.train.epochs=1 workers=1 "
+    "experiment.methods=[baseline,full] experiment.protocols=[added]"
 ).split()
 
 

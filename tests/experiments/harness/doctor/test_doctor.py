@@ -142,7 +142,10 @@ def test_what_a_plan_could_not_be_made_for_is_a_finding(tmp_path: Path):
 
 def test_a_base_model_that_is_trained_and_not_named_is_missing(tmp_path: Path):
     arguments = ["experiment=main_results", "experiment.tasks=[instruction]", "model.base=null"]
-    assert "set model.base" in doctor(tmp_path, *arguments, code=1)["base model of lab_llama"][1]
+    said = "The instruction task trains a base model: set model.base to a folder or hub id"
+    found = doctor(tmp_path, *arguments, code=1)["plan"]
+    assert found[0] == "missing"
+    assert found[1].startswith(said)
 
 
 @pytest.mark.parametrize("arguments", [PAPER, ["llm=openai"]])
