@@ -13,11 +13,12 @@ from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from itertools import takewhile
-from typing import Any, NamedTuple
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fac.errors import FacError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]  # {"role": "user" | "assistant" | "system", "content": ...}
 

@@ -126,3 +126,11 @@ def test_nothing_heavy_comes_with_the_core():
     script = "import sys, fac.gap, fac.synthesis.generate; print(*{m.split('.')[0] for m in sys.modules})"
     run = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=True)
     assert not set(run.stdout.split()) & {*HEAVY, "sae_lens", "peft", "matplotlib", "wandb"}
+
+
+@pytest.mark.parametrize("what", ["methods", "metrics", "models"])
+def test_listing_loads_no_library_of_models(what):
+    """What is only a line of text is there at once."""
+    script = "import sys; from experiments.harness.cli import main; main(); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script, what], cwd=REPO, capture_output=True, text=True, check=True)
+    assert not set(run.stdout.splitlines()[-1].split()) & {"torch", "transformers", "scipy", "datasets"}

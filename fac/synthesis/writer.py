@@ -7,19 +7,21 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fac.chat import Message, as_chat
 from fac.data.schemas import Schema
-from fac.features import Extractor
 from fac.llm.base import ChatModel, Completion, Request, Sampling, ask, request_seed
 from fac.pooled import Pooled
 from fac.prompts import Prompts
 from fac.synthesis.replies import read_reply
 from fac.synthesis.samples import Sample, load_samples, write_samples, written_for
+
+if TYPE_CHECKING:
+    from fac.features import Extractor
 
 SAMPLES = "samples.jsonl"
 
