@@ -98,12 +98,22 @@ def synthesis(
         "writer": model,
         "prompts": {role: prompts.digest(role) for role in method.prompts},
         "rules": prompts.rules.digest,
-        "settings": settings,
+        "settings": _deciding(settings, schema),
         "span_end": mining.encoder.settings.span_end,
     }
     inputs = (mining.missing, mining.interpretations, seed_examples, human_examples, draw, mining.encoder.sae_step)
     build = partial(_generate, method, mining, model, prompts, schema, settings, budget)
     return Step("synthesis", build, params, inputs, resumable=True)
+
+
+def _deciding(settings: Settings, schema: Schema[Any]) -> dict[str, Any]:
+    """The settings that decide what is written; how it is answered is another step's."""
+    decided = {name: value for name, value in asdict(settings).items() if name != "answers"}
+    return {**decided, "label_scored": _label_scored(settings, schema)}
+
+
+def _label_scored(settings: Settings, schema: Schema[Any]) -> bool:
+    return settings.label_scored and schema is QUERY
 
 
 def _choose(
@@ -160,7 +170,7 @@ def _generate(
         sampling=Sampling(settings.temperature, settings.top_p, settings.max_new_tokens),
         seed=settings.seed,
         span_tokens=settings.span_tokens,
-        label=TOXIC_LABEL if settings.label_scored and schema is QUERY else "",
+        label=TOXIC_LABEL if _label_scored(settings, schema) else "",
     )
     save_outcome(schema, method.run(given, writer), folder)
 

@@ -74,10 +74,10 @@ def draw_corpus(role: str, seed: int, sizes: Sizes) -> list[Example]:
 
 
 def world_digest() -> str:
-    """Digest of the written world, for store keys."""
-    folder = resources.files("fac.lab.world")
-    names = ("concepts.yaml", "phrases.yaml", "grammar.py", "corpora.py")
-    return hashlib.sha256(b"".join(folder.joinpath(name).read_bytes() for name in names)).hexdigest()[:20]
+    """Digest of the written world, of all that tasks draw from it, for store keys."""
+    parts = sorted(resources.files("fac.lab.world").iterdir(), key=lambda part: part.name)
+    decide = [part for part in parts if part.name.endswith((".py", ".yaml")) and part.name != "truth.py"]
+    return hashlib.sha256(b"".join(part.read_bytes() for part in decide)).hexdigest()[:20]
 
 
 def _drawers(seed: int, sizes: Sizes) -> dict[str, Callable[[random.Random], Query]]:

@@ -1,9 +1,11 @@
 """The lab's world: what the grammar writes the ground truth reads, and nothing but the request tells harm."""
 
 import random
+import shutil
 from collections import Counter
 from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from fac.lab.world import corpora
 from fac.lab.world.corpora import ROLES, Sizes, draw_corpus, known_concepts, sae_chats, world_digest
 from fac.lab.world.grammar import (
     TWO_REQUESTS,
@@ -238,8 +241,20 @@ def test_a_world_is_decided_by_its_seed():
     assert draw_corpus("anchor", 1, SMALL) == corpus("anchor")
     assert corpus("anchor", 2) != corpus("anchor")
     assert known_concepts(1, SMALL) != known_concepts(2, SMALL)
-    assert world_digest() == world_digest()
     assert len({corpus(role)[0].text for role in ROLES}) > 1
+
+
+def test_the_digest_of_a_world_is_of_all_that_tasks_draw_from_it(tmp_path, monkeypatch):
+    folder = tmp_path / "world"
+    shutil.copytree(Path(corpora.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    before = world_digest()
+    monkeypatch.setattr(corpora.resources, "files", lambda _: folder)
+    assert world_digest() == before
+    for file in folder.iterdir():
+        kept = file.read_bytes()
+        file.write_bytes(kept + b"\n")
+        assert (world_digest() == before) == (file.name == "truth.py"), file.name  # that is for what is measured
+        file.write_bytes(kept)
 
 
 def test_saes_are_trained_on_chats_of_all_tasks():

@@ -1,4 +1,4 @@
-"""No two runs that compute other numbers share a key: every field of every settings type that a step is given decides
+"""No two steps that compute other numbers share a key: every field of every settings type that a step is given decides
 its key, or is named here as one that decides no result of that step."""
 
 from __future__ import annotations
@@ -6,159 +6,149 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from support.encoders import train_sae
 from support.models import tiny_model
 
-from experiments.job import Job
 from experiments.tasks import TASKS
-from experiments.tasks.data import Sources, draw_world, lab_data, source_data
-from experiments.tasks.instruction import Evaluation, _kept
+from experiments.tasks.base import train_step
+from experiments.tasks.instruction import Evaluation, _kept, complete
+from experiments.tasks.sources import task_steps
 from experiments.tasks.steering import SteeringSettings
 from fac.backbone import ModelRef
-from fac.chat import as_chat
-from fac.data.corpus import write_examples
-from fac.data.examples import Example
-from fac.data.files import Source, fingerprint
-from fac.data.held_out import HeldOut
+from fac.data.files import fingerprint
 from fac.data.mixture import Part, mix
-from fac.data.schemas import QUERY, Query
+from fac.data.schemas import PAIR, QUERY
+from fac.data.source import Source
+from fac.encoder import FeatureEncoder
 from fac.features import FeatureSettings
-from fac.interpret import ROLES, Interpretation
+from fac.gap import InterpretSettings, Mining, Thresholds, mine
+from fac.interpret import ROLES
 from fac.lab.world.corpora import Sizes
 from fac.lab.world.tasks import TaskSizes
-from fac.llm.base import Completion
 from fac.llm.openai import OpenAISettings
 from fac.llm.vllm import VllmChat, VllmSettings
-from fac.pipeline import ReadSettings, Workshop, interpret, measure, synthesis_of
 from fac.prompts import Prompts
 from fac.sae import SaeRef, TrainSettings
 from fac.sae.recipe import RecipeSettings
-from fac.store import Artifact, Store, stage_key
-from fac.synthesis.methods.fac import prompts_one, prompts_two
-from fac.synthesis.samples import Sample
+from fac.store import Step
+from fac.synthesis.generate import synthesis
+from fac.synthesis.methods import METHODS
 from fac.synthesis.settings import Settings
 from fac.train.classifier import ClassifierSettings
 from fac.train.reward import RewardSettings
 from fac.train.sft import SftSettings
 
-LAB = Prompts("lab/toxicity")
+LAB, ANSWERED = Prompts("lab/toxicity"), Prompts("lab/instruction")
 
 Changes = Mapping[str, Any]  # another value for each field
 
 
-class Asked(Exception):
-    """A step was asked for; the message is its key."""
+class Engine:
+    """Who is asked: known by name before anything is opened."""
 
+    identity, batch = "m", 1
 
-class Asking(Store):
-    """A store that builds nothing and tells the key that it was asked for."""
-
-    def stage(self, name: str, build: Any, *, resumable: bool = False, **identity: Any) -> Artifact:
-        raise Asked(stage_key(name, 1, identity.get("params") or {}, identity.get("inputs") or []))
-
-
-def key_of(ask: Callable[[], object]) -> str:
-    with pytest.raises(Asked) as asked:
-        ask()
-    return str(asked.value)
+    def chat(self, requests: Any, sampling: Any) -> Any:
+        raise AssertionError("asked for a key")
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("keys")
     train_sae(tiny_model(folder / "model"), folder / "sae")
-    write_examples([Example(as_chat("a text"), 1, "1")], folder / "corpus")
     for name in ("one", "two"):
         (folder / f"{name}.jsonl").write_text(json.dumps({"text": name, "note": "n", "label": 1}) + "\n")
     (folder / "ifeval.jsonl").write_text("{}\n")
-    analysis = Completion("It is about theft. [[Yes]]", 1, 1, True)
-    (folder / "replies-judge.jsonl").write_text(json.dumps({"id": "1", "reply": dataclasses.asdict(analysis)}) + "\n")
     return folder
 
 
-def shop(root: Path, features: FeatureSettings | None = None) -> Workshop:
+def part(name: str) -> Step:
+    """A step that others are made from."""
+    return Step(name, lambda folder: None, {"name": name})
+
+
+def encoder(root: Path, features: FeatureSettings | None = None) -> FeatureEncoder:
     model, sae = ModelRef(str(root / "model")), SaeRef(str(root / "sae"))
-    return Workshop(Asking(root / "store"), model, sae, None, features or FeatureSettings())
+    return FeatureEncoder(model, sae, None, features or FeatureSettings())
 
 
-def artifact(root: Path, key: str = "k") -> Artifact:
-    return Artifact("texts", key, root / "corpus")
+def mined(
+    root: Path,
+    settings: InterpretSettings | None = None,
+    features: FeatureSettings | None = None,
+    thresholds: Thresholds | None = None,
+    prompts: Prompts = LAB,
+) -> Mining:
+    anchor, seed, labelled = map(part, ("anchor", "seed", "labelled"))
+    annotators = {role: Engine() for role in ROLES}
+    return mine(
+        encoder(root, features), anchor, seed, annotators, prompts, settings or InterpretSettings(),
+        thresholds or Thresholds(), labelled,
+    )  # fmt: skip
 
 
 def measured_key(root: Path, settings: FeatureSettings) -> str:
-    return key_of(lambda: measure(shop(root, settings), artifact(root)))
+    return mined(root, features=settings).anchor_features.key
 
 
-def read_key(
-    root: Path, settings: ReadSettings, features: FeatureSettings | None = None, prompts: Prompts = LAB
-) -> str:
-    engines = cast(Any, dict.fromkeys(ROLES, SimpleNamespace(identity="m", batch=1)))
-    anchor = cast(Any, SimpleNamespace(artifact=artifact(root)))
-    return key_of(lambda: interpret(shop(root, features), anchor, engines, prompts, settings))
+def interpreted_key(root: Path, settings: InterpretSettings) -> str:
+    return mined(root, settings).interpretations.key
 
 
-def measured_and_read_key(root: Path, settings: FeatureSettings) -> tuple[str, str]:
-    return measured_key(root, settings), read_key(root, ReadSettings(), settings)
+def told_key(root: Path, settings: FeatureSettings) -> str:
+    return mined(root, features=settings).interpretations.key
 
 
-def written_key(root: Path, settings: Settings, prompts: Prompts = LAB) -> tuple[str, str]:
-    """Of both steps."""
-    model = cast(Any, SimpleNamespace(identity="m", batch=1))
-    texts = ("a span", "another span", "a third", "a fourth")
-    gap = SimpleNamespace(
-        interpretations={1: Interpretation(1, texts, "said")}, missing=lambda: np.ones(2), active=lambda: np.ones(2),
-        cut=np.zeros(2, np.float32), anchor_max=np.ones(2, np.float32), anchor=SimpleNamespace(artifact=artifact(root)),
-    )  # fmt: skip
-    mined = cast(Any, SimpleNamespace(shop=shop(root), gap=gap, source=Artifact("interpret", "i", root)))
-    given, writer = synthesis_of(mined, model, prompts, QUERY, settings, [], [], 9, HeldOut())
-    own = [
-        Sample(1, 1, n, Query(text), "", "", "", 0, activation=g, relative_activation=g, text=text)
-        for n, (text, g) in enumerate((("one text", 3.0), ("a second", 2.0), ("a third", 1.0)))
-    ]
-    first, second = prompts_one(given, [1], range(settings.n)), prompts_two(given, [1], own, range(settings.m))
-    return key_of(lambda: writer.write("", first)), key_of(lambda: writer.write("", second))
+def missing_key(root: Path, settings: InterpretSettings) -> str:
+    return mined(root, settings).missing.key
+
+
+def threshold_key(root: Path, settings: Thresholds) -> str:
+    return mined(root, thresholds=settings).missing.key
+
+
+def written_key(root: Path, settings: Settings, prompts: Prompts = LAB, method: str = "fac") -> str:
+    parts = map(part, ("seed_examples", "human_examples", "draw"))
+    return synthesis(METHODS[method], mined(root), Engine(), prompts, QUERY, settings, 9, *parts).key
+
+
+def answers_key(root: Path, settings: Settings) -> str:
+    return complete(part("synthesis"), Engine(), ANSWERED, settings).key
 
 
 def trained_sae_key(root: Path, settings: TrainSettings | RecipeSettings) -> str:
     model = ModelRef(str(root / "model"))
-    return key_of(
-        lambda: Workshop(Asking(root / "store"), model, settings, 2, FeatureSettings(), sae_texts=artifact(root))
-    )
+    return FeatureEncoder(model, settings, 2, FeatureSettings(), sae_texts=part("texts")).sae_step.key
 
 
-def job_key(root: Path, settings: Any) -> str:
+def training_key(root: Path, settings: Any) -> str:
     task = {ClassifierSettings: "toxicity", RewardSettings: "reward", SftSettings: "instruction"}
     name = task.get(type(settings), "sycophancy")
-    job = Job(name, "fac", 42, root / "store", ModelRef(str(root / "model")), settings, artifact(root))
-    return stage_key(TASKS[name].stage, 1, job.params, [])
+    model = ModelRef(str(root / "model"))
+    return train_step(TASKS[name], model, settings, 42, (), part("seed_examples"), part("added")).key
 
 
 def evaluation_key(root: Path, settings: Evaluation) -> str:
-    return key_of(lambda: _kept(Asking(root / "store"), settings))
+    return _kept(settings).key
+
+
+def drawn_key(task: str, sizes: Any = None, data: Mapping[str, Source] | None = None, **sample: int) -> str:
+    return task_steps(TASKS[task], SimpleNamespace(sizes=sizes, data=data or {}, sample=sample), 0).draw.key
 
 
 def world_key(root: Path, settings: Sizes) -> str:
-    return key_of(lambda: draw_world(Asking(root / "store"), settings, 0))
+    return drawn_key("toxicity", settings)
 
 
 def task_key(root: Path, settings: TaskSizes) -> str:
-    """Of all rows that a task draws, in its own store: they are keyed by what they say."""
-    keys: list[str] = []
-
-    class Noting(Store):
-        def stage(self, name: str, build: Any, *, resumable: bool = False, **identity: Any) -> Artifact:
-            keys.append(stage_key(name, 1, identity.get("params") or {}, identity.get("inputs") or []))
-            return Artifact(name, keys[-1], root)
-
-    found = lab_data(Noting(root / "store"), TASKS["reward"], 0, settings)
-    return repr([keys, found.human_examples])
+    return drawn_key("reward", settings)
 
 
 def model_key(root: Path, settings: ModelRef) -> str:
@@ -174,7 +164,7 @@ def source_key(root: Path, settings: Source) -> str:
 
 
 def part_key(root: Path, settings: Part) -> str:
-    return key_of(lambda: mix(Asking(root / "store"), {"part": settings}))
+    return mix({"part": settings}).whole.key
 
 
 TRAINING = {
@@ -189,23 +179,56 @@ NO_WEIGHTS = {"gradient_checkpointing": True, "bf16": False}  # bf16: a CPU has 
 CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Changes, Changes]] = {
     "features": (
         lambda _: FeatureSettings(),
-        measured_and_read_key,
+        measured_key,
+        {"max_tokens": 7, "rule": "official", "top_spans": 3, "shift": 3, "double_bos": True},
+        {"batch_tokens": 7, "encode_elements": 7, "span_end": "before"},
+    ),
+    "features that are interpreted": (
+        lambda _: FeatureSettings(),
+        told_key,
         {"max_tokens": 7, "rule": "official", "top_spans": 3, "shift": 3, "double_bos": True, "span_end": "before"},
         {"batch_tokens": 7, "encode_elements": 7},
     ),
-    "reading": (
-        lambda _: ReadSettings(),
-        read_key,
+    "interpretation": (
+        lambda _: InterpretSettings(),
+        interpreted_key,
         {"spans": 3, "span_tokens": 5, "max_new_tokens": 7, "temperature": 0.5, "verified": True, "seed": 1},
         {"judge": "statistical", "fdr": 0.2, "missing": "annotation"},  # decide which features are written for
+    ),
+    "missing features": (
+        lambda _: InterpretSettings(),
+        missing_key,
+        {"spans": 3, "span_tokens": 5, "max_new_tokens": 7, "temperature": 0.5, "verified": True, "seed": 1,
+         "judge": "statistical", "missing": "annotation"},
+        {"fdr": 0.2},  # of the statistical judge, see below
+    ),
+    "missing features by the statistical judge": (
+        lambda _: InterpretSettings(judge="statistical"),
+        missing_key,
+        {"spans": 3, "span_tokens": 5, "max_new_tokens": 7, "temperature": 0.5, "verified": True, "seed": 1,
+         "judge": "llm", "missing": "annotation", "fdr": 0.2},
+        {},
+    ),
+    "thresholds": (
+        lambda _: Thresholds(),
+        threshold_key,
+        {"absolute": (0.0, 9.0), "relative": (0.9,), "default": "0.5max"},
+        {},
     ),
     "writing": (
         lambda _: Settings(),
         written_key,
         {"n": 5, "m": 5, "spans": 7, "temperature": 0.1, "top_p": 0.2, "max_new_tokens": 7, "span_tokens": 5,
-         "seed": 1, "pair": "official", "summary": "analysis", "label_scored": True},
-        # ... decide what is asked for, what is kept and how it is answered: the keys of other steps
-        {"answers": "drawn", "top_up": 0, "filter": False, "ratio": 0.5},
+         "seed": 1, "top_up": 0, "pair": "official", "summary": "analysis", "filter": False, "label_scored": True,
+         "ratio": 0.5},
+        {"answers": "drawn"},  # decides the step behind this one
+    ),
+    "answers to what was written": (
+        lambda _: Settings(answers="drawn"),
+        answers_key,
+        {"temperature": 0.1, "top_p": 0.2, "max_new_tokens": 7, "seed": 1, "answers": "greedy"},
+        {"n": 5, "m": 5, "spans": 7, "span_tokens": 5, "top_up": 0, "pair": "official", "summary": "analysis",
+         "filter": False, "label_scored": True, "ratio": 0.5},  # ... the step before this one
     ),
     "SAE": (
         lambda _: TrainSettings(),
@@ -220,14 +243,14 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Cha
          "betas": (0.5, 0.5), "eps": 1.0, "max_tokens": 9, "tokens": "content", "seed": 1},
         {"batch_tokens": 7, "checkpoint_every": 3},
     ),
-    "classifier": (lambda _: ClassifierSettings(), job_key, {**SEQUENCE, "group_by_length": True}, NO_WEIGHTS),
-    "reward model": (lambda _: RewardSettings(), job_key, SEQUENCE, NO_WEIGHTS),
+    "classifier": (lambda _: ClassifierSettings(), training_key, {**SEQUENCE, "group_by_length": True}, NO_WEIGHTS),
+    "reward model": (lambda _: RewardSettings(), training_key, SEQUENCE, NO_WEIGHTS),
     "fine-tuning": (
-        lambda _: SftSettings(), job_key, {**TRAINING, "chat_template": "alpaca", "clip": 0.1}, NO_WEIGHTS
+        lambda _: SftSettings(), training_key, {**TRAINING, "chat_template": "alpaca", "clip": 0.1}, NO_WEIGHTS
     ),
     "steering": (
         lambda _: SteeringSettings(cue="a", counter_cue="b"),
-        job_key,
+        training_key,
         {"layer": 3, "contrast": "prompt", "pairs": 3, "norm": None, "positions": "after_prompt", "cue": "x",
          "counter_cue": "x"},
         {},
@@ -245,11 +268,11 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Cha
         {"anchor": 7, "safe": 7, "seed": 7, "human": 7, "labelled": 7, "validation": 7, "test": 7, "known": 7},
         {},
     ),
-    "rows of the lab": (
+    "examples of the lab": (
         lambda _: TaskSizes(20, 20, 20, 20, 20, 8),
         task_key,
-        {"anchor": 7, "seed": 7, "human": 7, "test": 7, "known": 3},
-        {"validation": 7},  # not drawn where the test is
+        {"anchor": 7, "seed": 7, "human": 7, "test": 7, "validation": 7, "known": 3},
+        {},
     ),
     "model": (
         lambda root: ModelRef(str(root / "model")),
@@ -305,7 +328,7 @@ def changed(root: Path, case: str, settings: Any, field: str, value: Any) -> tup
 
 def placed(root: Path, value: Any) -> Any:
     """A file's name as its path."""
-    if not (isinstance(value, str) and Path(value).suffix):
+    if not (isinstance(value, str) and Path(value).suffix in (".csv", ".json", ".jsonl")):
         return value
     if not (root / value).exists():
         (root / value).write_text("a,b\n1,2\n")
@@ -329,18 +352,58 @@ def test_every_field_decides_the_key_or_is_named_as_one_that_does_not(case: str,
 def test_bf16_decides_where_a_gpu_computes_in_it(root: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for settings in (ClassifierSettings(), RewardSettings(), SftSettings()):
-        assert job_key(root, settings) != job_key(root, dataclasses.replace(settings, bf16=False))
+        assert training_key(root, settings) != training_key(root, dataclasses.replace(settings, bf16=False))
 
 
 def test_of_several_data_sets_of_a_role_the_order_decides(root: Path):
     one, two = Source(root / "one.jsonl"), Source(root / "two.jsonl")
     common = dict.fromkeys(("seed", "human", "test", "safe", "toxic"), one)
 
-    def key(*more: tuple[str, Source]) -> str:
-        sources = Sources({**dict(more), **common})
-        return key_of(lambda: source_data(Asking(root / "store"), TASKS["toxicity"], 0, sources))
+    def key(*more: tuple[str, Source], **sample: int) -> str:
+        return drawn_key("toxicity", None, {**dict(more), **common}, **sample)
 
-    assert key(("anchor", one), ("anchor_more", two)) != key(("anchor_more", two), ("anchor", one))
+    first = key(("anchor", one), ("anchor_more", two))
+    assert first != key(("anchor_more", two), ("anchor", one))
+    assert first != key(("anchor", one), ("anchor_more", two), anchor=1)
+    assert key(("anchor", one), anchor=2) != key(("anchor", one), anchor=1)
+
+
+def test_the_seed_of_the_data_decides_only_where_something_is_drawn(root: Path):
+    data = dict.fromkeys(("anchor", "seed", "human", "test", "safe", "toxic"), Source(root / "one.jsonl"))
+
+    def key(seed: int, **sample: int) -> str:
+        config = SimpleNamespace(sizes=None, data=data, sample=sample)
+        return task_steps(TASKS["toxicity"], config, seed).draw.key
+
+    assert key(0) == key(1)
+    assert key(0, anchor=1) != key(1, anchor=1)
+
+
+def test_labels_are_scored_of_queries_alone(root: Path):
+    parts = [part(name) for name in ("seed_examples", "human_examples", "draw")]
+    write = partial(synthesis, METHODS["fac"], mined(root), Engine(), LAB, PAIR)
+    assert write(Settings(), 9, *parts).key == write(Settings(label_scored=True), 9, *parts).key
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_that_writes_nothing_is_decided_by_its_budget_and_seed_alone(root: Path, method: str):
+    """Of the settings of writing; the others are of requests that it does not make."""
+    same = written_key(root, Settings(), method=method) == written_key(root, Settings(n=5), method=method)
+    assert same == (not METHODS[method].prompts)
+    assert written_key(root, Settings(), method=method) != written_key(root, Settings(seed=1), method=method)
+
+
+def test_the_same_examples_as_the_seed_s_and_as_a_method_s_train_twice(root: Path):
+    """A task may read them otherwise (steering draws from the seed's), so they are two trained things."""
+    model, task, settings = ModelRef(str(root / "model")), TASKS["toxicity"], ClassifierSettings()
+    shared, safe = part("examples"), part("safe")
+    seeds = train_step(task, model, settings, 42, (safe,), shared, None)
+    added = train_step(task, model, settings, 42, (safe,), None, shared)
+    both = train_step(task, model, settings, 42, (safe,), shared, part("added"))
+    assert seeds.inputs == added.inputs == (safe, shared)
+    assert (seeds.params["trained_on"], added.params["trained_on"]) == (["seed_examples"], ["added"])
+    assert both.params["trained_on"] == ["seed_examples", "added"]
+    assert len({seeds.key, added.key, both.key}) == 3
 
 
 def test_the_texts_of_prompts_decide_and_not_where_they_lie(root: Path, tmp_path: Path):
@@ -350,7 +413,7 @@ def test_the_texts_of_prompts_decide_and_not_where_they_lie(root: Path, tmp_path
         for role in ("explain", "verify", "judge", "write", "contrast"):
             (task / f"{role}.jinja").write_text(said)
         prompts = Prompts(task)
-        return read_key(root, ReadSettings(), prompts=prompts), *written_key(root, Settings(), prompts)
+        return mined(root, prompts=prompts).interpretations.key, written_key(root, Settings(), prompts)
 
     first, same, other = keys("a", "one"), keys("b", "one"), keys("c", "two")
     assert first == same
