@@ -75,6 +75,13 @@ class Thresholds:
                 f"({', '.join(map(str, swept))}): add it."
             )
 
+    @property
+    def chosen(self) -> Thresholds:
+        """The default alone."""
+        default = Threshold.parse(self.default)
+        absolute, relative = ((), (default.value,)) if default.relative else ((default.value,), ())
+        return Thresholds(absolute, relative, self.default)
+
 
 @dataclass(frozen=True)
 class MissingFeatures:
@@ -184,7 +191,8 @@ class Mining:
     anchor_features: Step
     seed_features: Step
     interpretations: Step
-    missing: Step  # `MissingFeatures.load`
+    wanted: Step  # `MissingFeatures.load`, at the threshold that synthesis uses: all that writing hangs on
+    missing: Step  # ... at every threshold
 
 
 def mine(
@@ -214,16 +222,18 @@ def mine(
         inputs |= {"labelled": encoder.features(labelled), "labels": labelled}
     if settings.missing == "annotation":
         inputs["seed_interpretations"] = explained(known, seed, replace(settings, judge="llm", verified=False))
+    chosen = thresholds.chosen
     params = {
-        "thresholds": thresholds,
+        "thresholds": chosen,
         "judge": settings.judge,
         "verified": settings.verified,
         "fdr": settings.fdr if settings.judge == "statistical" else None,
         "inputs": list(inputs),
     }
-    build = partial(_find_missing, tuple(inputs), settings, thresholds)
-    missing = Step("missing", build, params, tuple(inputs.values()))
-    return Mining(encoder, anchor, seed, measured, known, told, missing)
+    wanted = Step("missing", partial(_find_missing, tuple(inputs), settings, chosen), params, tuple(inputs.values()))
+    swept = {"thresholds": thresholds, "inputs": "wanted"}
+    missing = Step("missing", partial(_sweep, thresholds), swept, (measured, known, wanted))
+    return Mining(encoder, anchor, seed, measured, known, told, wanted, missing)
 
 
 def relevant_by_labels(encoder: FeatureEncoder, labelled: Step, fdr: float) -> Step:
@@ -250,6 +260,12 @@ def missing_as_relevant_to(
     """
     inputs = (encoder.features(anchor), encoder.features(seed), relevant)
     return Step("missing", partial(_find_of, thresholds), {"thresholds": thresholds, "inputs": "relevant"}, inputs)
+
+
+def _sweep(thresholds: Thresholds, folder: Path, anchor: Path, seed: Path, wanted: Path) -> None:
+    found, known = CorpusFeatures.load(anchor), CorpusFeatures.load(seed)
+    at_one = MissingFeatures.load(wanted)
+    find_missing(found, known, at_one.relevant, thresholds, at_one.seed_relevant).save(folder)
 
 
 def _find_of(thresholds: Thresholds, folder: Path, anchor: Path, seed: Path, relevant: Path) -> None:

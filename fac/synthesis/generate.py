@@ -101,7 +101,7 @@ def synthesis(
         "settings": _deciding(settings, schema),
         "span_end": mining.encoder.settings.span_end,
     }
-    inputs = (mining.missing, mining.interpretations, seed_examples, human_examples, draw, mining.encoder.sae_step)
+    inputs = (mining.wanted, mining.interpretations, seed_examples, human_examples, draw, mining.encoder.sae_step)
     build = partial(_generate, method, mining, model, prompts, schema, settings, budget)
     return Step("synthesis", build, params, inputs, resumable=True)
 

@@ -142,7 +142,7 @@ def test_missing_by_annotation_by_hand(tmp_path):
 def test_the_annotation_rule_reads_the_seed_s_own_spans(world):
     mining = mined(world, InterpretSettings(missing="annotation", verified=True))
     found = missing_of(world, mining)
-    told = [step for step in mining.missing.inputs if step.name == "interpret"]
+    told = [step for step in mining.wanted.inputs if step.name == "interpret"]
     anchor, seed = (load_interpretations(world.store.get(step)) for step in told)
     sides = [features_of(world, step) for step in (mining.anchor_features, mining.seed_features)]
     for row, threshold in enumerate(found.grid.thresholds):

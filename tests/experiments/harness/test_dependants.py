@@ -42,13 +42,13 @@ EVERYWHERE: Mapping[str, tuple[Any, tuple[str, ...]]] = {
     "interpret.span_tokens": (3, ANNOTATED),
     "interpret.max_new_tokens": (3, ANNOTATED),
     "interpret.temperature": (0.5, ANNOTATED),
-    "interpret.judge": ("statistical", ("missing",)),
-    "interpret.verified": (True, ("interpretations", "missing")),
+    "interpret.judge": ("statistical", ("wanted",)),
+    "interpret.verified": (True, ("interpretations", "wanted")),
     "interpret.fdr": (0.2, NOWHERE),  # of the statistical judge
-    "interpret.missing": ("annotation", ("missing",)),
-    "thresholds.absolute": ((0.0, 9.0), ("missing",)),
+    "interpret.missing": ("annotation", ("wanted",)),
+    "thresholds.absolute": ((0.0, 9.0), ("missing",)),  # at which coverage is shown, and nothing is written
     "thresholds.relative": ((0.5, 0.9), ("missing",)),
-    "thresholds.default": ("0.1max", ("missing",)),
+    "thresholds.default": ("0.1max", ("wanted", "missing")),
     "synthesis.n": (9, ("synthesis",)),
     "synthesis.m": (9, ("synthesis",)),
     "synthesis.spans": (9, ("synthesis",)),
@@ -122,7 +122,7 @@ def steps_of(run: RunConfig, task: str) -> dict[str, Step]:
     assert coverage is not None
     assert held.scores is not None
     named = dict(held.named())
-    named |= {"anchor_features": mining.anchor_features, "seed_features": mining.seed_features}
+    named |= {"wanted": mining.wanted, "anchor_features": mining.anchor_features, "seed_features": mining.seed_features}
     named |= {"added_features": coverage.inputs[2], "sae": mining.encoder.sae_step}
     named |= {step.name: step for step in (named["added"], *held.scores.inputs)}
     return named

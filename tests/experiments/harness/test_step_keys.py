@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -57,6 +56,15 @@ class Engine:
 
     def chat(self, requests: Any, sampling: Any) -> Any:
         raise AssertionError("asked for a key")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where a task's data come from."""
+
+    sizes: Any = None
+    data: Mapping[str, Source] = dataclasses.field(default_factory=dict)
+    sample: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +122,10 @@ def threshold_key(root: Path, settings: Thresholds) -> str:
     return mined(root, thresholds=settings).missing.key
 
 
+def wanted_key(root: Path, settings: Thresholds) -> str:
+    return mined(root, thresholds=settings).wanted.key
+
+
 def written_key(root: Path, settings: Settings, prompts: Prompts = LAB, method: str = "fac") -> str:
     parts = map(part, ("seed_examples", "human_examples", "draw"))
     return synthesis(METHODS[method], mined(root), Engine(), prompts, QUERY, settings, 9, *parts).key
@@ -140,7 +152,7 @@ def evaluation_key(root: Path, settings: Evaluation) -> str:
 
 
 def drawn_key(task: str, sizes: Any = None, data: Mapping[str, Source] | None = None, **sample: int) -> str:
-    return task_steps(TASKS[task], SimpleNamespace(sizes=sizes, data=data or {}, sample=sample), 0).draw.key
+    return task_steps(TASKS[task], Data(sizes, data or {}, sample), 0).draw.key
 
 
 def world_key(root: Path, settings: Sizes) -> str:
@@ -214,6 +226,12 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Cha
         threshold_key,
         {"absolute": (0.0, 9.0), "relative": (0.9,), "default": "0.5max"},
         {},
+    ),
+    "the threshold of writing": (
+        lambda _: Thresholds(),
+        wanted_key,
+        {"default": "0.5max"},
+        {"absolute": (0.0, 9.0), "relative": (0.9,)},
     ),
     "writing": (
         lambda _: Settings(),
@@ -369,11 +387,12 @@ def test_of_several_data_sets_of_a_role_the_order_decides(root: Path):
 
 
 def test_the_seed_of_the_data_decides_only_where_something_is_drawn(root: Path):
-    data = dict.fromkeys(("anchor", "seed", "human", "test", "safe", "toxic"), Source(root / "one.jsonl"))
+    data: dict[str, Source] = dict.fromkeys(
+        ("anchor", "seed", "human", "test", "safe", "toxic"), Source(root / "one.jsonl")
+    )
 
     def key(seed: int, **sample: int) -> str:
-        config = SimpleNamespace(sizes=None, data=data, sample=sample)
-        return task_steps(TASKS["toxicity"], config, seed).draw.key
+        return task_steps(TASKS["toxicity"], Data(data=data, sample=sample), seed).draw.key
 
     assert key(0) == key(1)
     assert key(0, anchor=1) != key(1, anchor=1)
