@@ -17,6 +17,7 @@ from typing import Any
 import hydra
 import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
@@ -125,8 +126,16 @@ def composed(settings: Sequence[str], problems: Problems | None = None) -> DictC
 
 
 def _compose(settings: Sequence[str]) -> DictConfig:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", overrides=list(settings))
+    """Hydra holds one configuration at a time: that of the run that goes on steps aside for this one."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra.compose("config", overrides=list(settings))
+    finally:
+        if running is not None:
+            GlobalHydra.instance().clear()
+            GlobalHydra.instance().initialize(running)
 
 
 def with_experiment(settings: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ from experiments.harness.experiment import Experiment, Plan, Results, Trial
 from experiments.harness.graph import Graph, TrialSteps
 from experiments.harness.session import Session, store_of
 from fac.errors import FacError
+from fac.store import Step, Store, missing
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class LaidOut:
     plan: Plan
     trials: dict[Trial, TrialSteps]
     stops: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> list[Step]:
+        """What is built, in this order; the rest is built on the way."""
+        return [*(target for steps in self.trials.values() for target in steps.targets), *self.plan.steps]
 
 
 def lay_out(experiment: Experiment, run: RunConfig, graph: Graph, strict: bool = True) -> LaidOut:
@@ -70,6 +76,7 @@ def execute(experiment: Experiment, run: RunConfig) -> Path:
             torch.set_num_threads(1)  # the other cores train
         elif run.workers is not None:  # else all cores measure
             torch.set_num_threads(run.workers)
+        _check_engines(laid, store_of(run))
         with Session.open(run) as session, Workers(session.store.root, run.workers) as workers:
             graph.on_sae_step = session.sae_curve
             _build(laid, graph, session, workers)
@@ -82,10 +89,18 @@ def execute(experiment: Experiment, run: RunConfig) -> Path:
             return session.finish(page, places)
 
 
+def _check_engines(laid: LaidOut, store: Store) -> None:
+    """Raise FacError if an LLM that is still to be asked lacks a key or a package: now, and not after hours."""
+    from experiments.harness.doctor.uses import engines_of  # the doctor lays plans out, too
+
+    for step in missing(laid.targets, store):
+        for _, engine in engines_of(step):
+            engine.settings.check()
+
+
 def _build(laid: LaidOut, graph: Graph, session: Session, workers: Workers) -> None:
     """Steps of this process in the order of the trials, those that may run elsewhere beside them."""
-    targets = [*(target for steps in laid.trials.values() for target in steps.targets), *laid.plan.steps]
-    advance(targets, session.store, workers)
+    advance(laid.targets, session.store, workers)
     if on_gpu():
         graph.release()
     for event in workers.results():

@@ -136,7 +136,10 @@ def test_other_instructions_are_the_labs_and_need_a_word(offline, tmp_path: Path
         ),
         (["experiment.annotations=nowhere.json"], "There is no file nowhere.json: set experiment.annotations=FILE"),
         (["experiment.annotations=bad.json"], "bad.json, row 1: there is no text 'instruction'"),
-        (["annotations=bad.json"], "no key annotations: set experiment.annotations"),
+        (
+            ["annotations=bad.json", "experiment.annotations=bad.json"],
+            "no key annotations: set experiment.annotations",
+        ),
         (
             ["experiment.annotations=bad.json", "experiment.instructions=some"],
             "experiment.instructions='some' will not do",
@@ -150,6 +153,15 @@ def test_what_is_wrong_is_one_sentence(arguments: list[str], said: str, tmp_path
     assert (done.code, done.out) == (1, "")
     assert said in done.err
     assert done.err.count("\n") == 1
+
+
+def test_a_key_by_its_old_name_and_what_is_not_set_for_it_are_both_said(tmp_path: Path):
+    done = fac_here("experiment=alpaca_eval", "annotations=bad.json", "out=out", cwd=tmp_path)
+    assert done.failure == "fac: 2 settings will not do:"
+    both = done.err.splitlines()[1:]
+    assert "no key annotations: set experiment.annotations" in both[0]
+    assert "Set experiment.annotations=FILE to what a judge said" in both[1]
+    assert len(both) == 2
 
 
 def test_a_calibration_that_is_none_stops_the_run(annotations: Path, tmp_path: Path):
@@ -273,6 +285,7 @@ def test_an_interrupt_while_a_server_hangs_ends_the_command_within_seconds(tmp_p
         ]  # fmt: skip
         run = subprocess.Popen(command, env=environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         while len(server.times) < 6:
+            assert run.poll() is None, run.communicate()[1]
             time.sleep(0.05)
         start = time.monotonic()
         run.send_signal(signal.SIGINT)

@@ -4,7 +4,9 @@ import json
 import re
 from pathlib import Path
 
+import hydra
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import QuotedString
 
 from experiments.harness import overrides
@@ -150,3 +152,11 @@ def test_a_sweep_that_cannot_be_is_one_sentence(settings, said):
 def test_a_path_may_name_its_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert own_folders(["experiment=probe", "seeds.data=0,1", "out='~/x'"])[1][0] == Path(tmp_path, "x", "seeds.data=0")
+
+
+def test_another_configuration_is_read_while_a_run_goes_on():
+    """Such as the paper's, beside whose numbers a table may stand."""
+    with hydra.initialize_config_dir(str(overrides.CONF), version_base="1.3"):
+        running = GlobalHydra.instance().hydra
+        assert as_written(composed(["seeds.data=3"]))["seeds"]["data"] == 3
+        assert GlobalHydra.instance().hydra is running
