@@ -22,6 +22,7 @@ from experiments.harness.tables import (
     coverage_columns,
     found_missing,
     number,
+    place,
     table,
     task_notes,
     written,
@@ -61,7 +62,9 @@ def plan(run: RunConfig, graph: Graph) -> Plan:
             "experiment.writers of cross_model names the models that write: leave out llm.path, and choose "
             "llm=transformers or llm=vllm."
         )
-    baselines = grid(run, task=task.name, method=BASELINE, features_of=options.trained)
+    # A baseline needs no features; with those of the first source, none are mined for it alone.
+    first = {"features_of": options.sources[0], "writer": options.writers[0]}
+    baselines = grid(run, task=task.name, method=BASELINE, trained=options.trained, **first)
     crossed = grid(
         run, task=task.name, method="fac", features_of=options.sources, writer=options.writers, trained=options.trained
     )
@@ -105,7 +108,7 @@ def page(run: RunConfig, results: Results) -> Page:
     main = table(
         run,
         "cross_model",
-        f"Transfer between models, {task.title}, data seed {run.seeds.data}",
+        f"Transfer between models, {task.title}, {place(run, [task.name])} {run.seeds.data}",
         rows,
         [column.name for column in columns],
         pivot(records, rows, columns, row_of),

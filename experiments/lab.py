@@ -5,9 +5,10 @@ fac experiment=lab [seeds.data=1]     (= make lab)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from experiments import lab_page
 from experiments.harness import labels
@@ -18,13 +19,14 @@ from experiments.harness.paper_numbers import PaperNumber, paper_table
 from experiments.harness.report import Page
 from experiments.harness.results import Table
 from experiments.harness.tables import BASELINE, TITLES, number, table, task_notes
-from experiments.harness.views import Column, coverage, names_of, pivot
+from experiments.harness.views import Column, count, coverage, names_of, pivot
 from experiments.tasks import TASKS
 from fac.gap import missing_as_relevant_to, relevant_by_labels
 from fac.store import Step
 
 TASK = TASKS["toxicity"]
 KEY = "tasks.toxicity.protocol"
+OURS = "fac"
 PRINTED = (
     "The paper prints one AUPRC per row and way of training: its text says synthetic data augment the seed data, its "
     "code trains on them alone, so its number stands beside both."
@@ -82,30 +84,31 @@ def main_table(run: RunConfig, results: Results, kind: labels.Kind) -> Table:
     o: Options = run.experiment
     columns = []
     for protocol in o.protocols:
-        holds = partial(_under, protocol)
+        holds, auprc = partial(_under, protocol), number(TASK)
         columns += [
-            Column(f"auprc_{protocol}", f"AUPRC, {protocol}", number(TASK), holds, paper=paper(run, kind, "auprc")),
-            Column(
-                f"gain_{protocol}", "minus Baseline", number(TASK), holds, less=BASELINE, paper=paper(run, kind, "gain")
-            ),
-        ]
+            Column(f"auprc_{protocol}", f"AUPRC, {protocol}", auprc, holds, paper=paper(run, kind, "auprc")),
+            Column(f"gain_{protocol}", f"minus Baseline, {protocol}", auprc, holds, BASELINE,
+                   paper=paper(run, kind, "gain")),
+            Column(f"fac_minus_{protocol}", f"FAC minus this row, {protocol}", auprc, _but(BASELINE, holds), lead=OURS),
+        ]  # fmt: skip
     columns += [
-        Column("fac_any", "FAC, any", coverage("any"), paper=paper(run, kind, "fac_any")),
-        Column("fac_own", "FAC, own", coverage("own")),
-        Column("ratio", "FAC ratio", coverage("ratio")),
+        Column("rows", "rows added", count("added")),
+        Column("fac_any", "FAC of missing, any sample", coverage("any"), paper=paper(run, kind, "fac_any")),
+        Column("fac_own", "FAC of missing, own samples", coverage("own")),
+        Column("fac_ratio", "FAC ratio", coverage("ratio")),
     ]
     cells = pivot(results.records, o.methods, columns)
     return table(
         run,
         "lab",
-        f"Toxicity in the lab, world {run.seeds.data}, {run.model.name}",
+        f"Toxicity detection, {run.model.name}, world {run.seeds.data}",
         o.methods,
         [column.name for column in columns],
         cells,
         {**TITLES, **names_of(columns)},
         [
             *task_notes(run, results.records, [TASK.name], o.protocols),
-            f"Scored on the {o.test} set.",
+            f"Scored on the {o.test} set of the world.",
             *([PRINTED] if labels.stands_beside(kind, run.model.name, o.test) else []),
         ],
         [kind],
@@ -116,14 +119,20 @@ def _under(protocol: str, trial: Trial) -> bool:
     return trial.setting(KEY) == protocol
 
 
-def paper(run: RunConfig, kind: labels.Kind, column: str) -> Any:
-    """Where the paper prints a method's number, if it may stand beside the run's."""
+def _but(method: str, holds: Callable[[Trial], bool]) -> Callable[[Trial], bool]:
+    return lambda trial: holds(trial) and trial.method != method
+
+
+def paper(run: RunConfig, kind: labels.Kind, column: str) -> Callable[[str], PaperNumber | None]:
+    """Where the paper prints a method's number, if it may stand beside the run's; Table 13 is of heads alone."""
 
     def number_of(method: str) -> PaperNumber | None:
-        place = PAPER.get((method, column))
+        place, train = PAPER.get((method, column)), run.tasks[TASK.name].train
         if place is None or not labels.stands_beside(kind, run.model.name, run.experiment.test):
             return None
-        return paper_table(place[0]).get(*place[1:])
+        if column == "auprc":
+            return labels.table_1(TASK, method, train)
+        return None if column == "gain" and train.mode != "lora" else paper_table(place[0]).get(*place[1:])
 
     return number_of
 

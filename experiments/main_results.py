@@ -20,6 +20,7 @@ from experiments.harness.tables import (
     found_missing,
     of_task,
     paper_column,
+    place,
     table,
     task_columns,
     task_notes,
@@ -50,7 +51,7 @@ def page(run: RunConfig, results: Results) -> Page:
     """The table, every metric behind it, and what was written."""
     options: Options = run.experiment
     records = results.records
-    kinds = {name: labels.kind_of(run, name, [run.model.name]) for name in options.tasks}
+    kinds: dict[str, labels.Kind] = {name: labels.kind_of(run, name, [run.model.name]) for name in options.tasks}
     columns = []
     for name in options.tasks:
         paper = paper_column(run, TASKS[name], options.test, kinds[name])
@@ -58,12 +59,15 @@ def page(run: RunConfig, results: Results) -> Page:
     main = table(
         run,
         "main_results",
-        f"Main results, {run.model.name}, data seed {run.seeds.data}",
+        f"Main results, {run.model.name}, {place(run, options.tasks)} {run.seeds.data}",
         options.methods,
         [column.name for column in columns],
         pivot(records, options.methods, columns),
         names_of(columns),
-        [*task_notes(run, records, options.tasks), f"Scored on the {options.test} set."],
+        [
+            *task_notes(run, records, options.tasks),
+            f"Scored on the {options.test} set of the {place(run, options.tasks).removesuffix(' seed')}.",
+        ],
         kinds.values(),
     )
     return Page(

@@ -22,7 +22,7 @@ from experiments.harness.experiment import Experiment, Plan, Record, Results, gr
 from experiments.harness.graph import Graph
 from experiments.harness.report import Page
 from experiments.harness.results import Cell, Table
-from experiments.harness.tables import BASELINE, TITLES, number, table, task_notes
+from experiments.harness.tables import BASELINE, TITLES, number, place, table, task_notes
 from experiments.tasks import TASKS
 from fac.errors import FacError
 
@@ -118,7 +118,7 @@ def page(run: RunConfig, results: Results) -> Page:
     o: Options = run.experiment
     numbers = {task: numbers_of(results.records, task) for task in o.tasks}
     compared = comparisons(numbers, o.ours)
-    kinds = [labels.kind_of(run, task, [run.model.name]) for task in o.tasks]
+    kinds: list[labels.Kind] = [labels.kind_of(run, task, [run.model.name]) for task in o.tasks]
     main = _main(run, results.records, numbers, compared, kinds)
     return Page(
         title=main.title,
@@ -150,7 +150,7 @@ def _main(
     return table(
         run,
         "worlds",
-        f"{len(o.worlds)} worlds, {run.model.name}",
+        f"Main results over {len(o.worlds)} {place(run, o.tasks)}s, {run.model.name}",
         o.methods,
         [f"{task}{kind}" for task in o.tasks for kind in ("", "_gain", "_minus")],
         cells,
@@ -162,8 +162,8 @@ def _main(
             *(f"{c.task}, against {TITLES[c.other]}: {sentence(c, o.ours)}." for c in compared),
         ],
         kinds,
-        aid=f"Mean ± sample standard deviation over the means of worlds {worlds}; in brackets its 95 % interval, "
-        "Student's t with the world as the unit.",
+        aid=f"Mean ± sample standard deviation over the means of {place(run, o.tasks)}s {worlds}; in brackets its "
+        "95 % interval, Student's t with the world as the unit.",
     )
 
 

@@ -398,7 +398,7 @@ class RunConfig:
         values = {key: value for key, value in told.items() if key != "name"}
         if options is None and values:
             raise SettingsError(f"{GROUP}.{key} is no setting: {told['name']} has no options." for key in values)
-        return None if options is None else typed(options, values, GROUP)
+        return None if options is None else sections.options_of(options, values, GROUP)
 
     def _watched(self, section: S, name: str) -> S:
         section.watched(lambda field: self._note(f"{name}.{field}") if field != "name" else None)  # a title, no more

@@ -160,13 +160,14 @@ def possible(run: RunConfig, trials: Iterable[Trial]) -> list[Trial]:
     """The trials that can be: a model is tested untrained by tasks that can, once, since nothing of it is drawn.
 
     The seed's examples in place of the seed's examples are the baseline, so "seed_twice" needs the protocol "added".
-    Raises FacError for a task or method that there is not.
+    Raises FacError for a task or method that there is not, and where nothing is left.
     """
     from experiments.tasks import TASKS
     from fac.synthesis.methods import METHODS
 
     methods = (BASE, *METHODS)
     first: dict[tuple[object, ...], Trial] = {}
+    trials = list(trials)
     for trial in trials:
         if trial.task not in TASKS:
             raise FacError(f"experiment.tasks cannot be {trial.task}{closest(trial.task, TASKS)}.")
@@ -179,6 +180,9 @@ def possible(run: RunConfig, trials: Iterable[Trial]) -> list[Trial]:
             first[trial,] = trial
         elif TASKS[trial.task].untrained and trial.seed is not None:
             first.setdefault((trial.task, BASE, trial.trained, trial.data_seed, trial.test), trial)
+    if not first:
+        methods, tasks = (",".join(dict.fromkeys(getattr(trial, of) for trial in trials)) for of in ("method", "task"))
+        raise FacError(f"experiment.methods=[{methods}] leaves nothing to do for {tasks}: name baseline or another.")
     return list(first.values())
 
 

@@ -36,9 +36,14 @@ QUIRKS: dict[str, tuple[Callable[[Any], bool], str]] = {
 GROUPS = ("features", "interpret", "synthesis")
 
 
-def notes(run: RunConfig, tasks: Iterable[str], groups: Iterable[str] = GROUPS) -> tuple[str, ...]:
-    """One note that names what was on, of a run that works on these tasks and reads these groups; none if none was."""
-    tasks, groups = tuple(tasks), {*groups, "tasks"}
+def notes(
+    run: RunConfig, tasks: Iterable[str], groups: Iterable[str] = GROUPS, with_protocols: bool = True
+) -> tuple[str, ...]:
+    """One note that names what was on, of a run that works on these tasks and reads these groups; none if none was.
+
+    Not `with_protocols`: the run has others than the tasks' own.
+    """
+    tasks, groups = tuple(tasks), {*groups, *(("tasks",) if with_protocols else ())}
     read = [key for key in QUIRKS if not key.startswith("tasks.") or key.split(".")[1] in tasks]
     read = [key for key in read if key.split(".")[0] in groups]
     on = [

@@ -143,6 +143,21 @@ def made(cls: Any, values: Mapping[str, Any], key: str) -> Any:
     return typed(cls, values, key, POSITIVE & {found.name for found in fields(cls)})
 
 
+def options_of(cls: type, values: Mapping[str, Any], key: str) -> Any:
+    """An experiment's options. Raises SettingsError, also for a list with no entry (where none is no default) or one
+    twice."""
+    options = typed(cls, values, key)
+    lists = {f.name: getattr(options, f.name) for f in fields(cls) if isinstance(getattr(options, f.name), tuple)}
+    wrong = [
+        f"{key}.{name} needs at least one entry, and each only once."
+        for name, entries in lists.items()
+        if len(set(entries)) < len(entries) or (not entries and cls.__dataclass_fields__[name].default != ())
+    ]
+    if wrong:
+        raise SettingsError(wrong)
+    return options
+
+
 def model_of(values: Mapping[str, Any], given: Mapping[str, str]) -> ModelConfig:
     """The group `model`. A revision that is pinned for the file's model is not asked of another that is `given`."""
     kept = dict(values)

@@ -21,6 +21,12 @@ from fac.synthesis.methods import METHODS
 from fac.synthesis.samples import Counts
 
 BASELINE = "baseline"
+PARTS = {  # of a trial, as they are told
+    "features_of": "features of {}",
+    "writer": "written by {}",
+    "data_seed": "data seed {}",
+    "generation": "generation {}",
+}
 TITLES = {BASE: "Untrained model", **{name: method.title for name, method in METHODS.items()}}  # of rows
 PROTOCOLS = {
     "added": "added: a method's rows are trained on beside the seed data",
@@ -62,6 +68,11 @@ def table(
         notes=tuple(dict.fromkeys(note for note in notes if note)),
         **more,
     )
+
+
+def place(run: RunConfig, tasks: Iterable[str]) -> str:
+    """What seeds.data is to these tasks: the lab's world, or what draws rows of data sets."""
+    return "world" if all(run.tasks[name].sizes is not None for name in tasks) else "data seed"
 
 
 def number(task: Task) -> Value:
@@ -126,21 +137,34 @@ def every_metric(
 
 def written(records: Iterable[Record]) -> list[tuple[str, str]]:
     """What each method wrote and what became of it, for a page: (task and method, one line)."""
-    told = {}
+    records = [record for record in records if record.counts.get("requested")]
+    titled, told = by_title(records, ("features_of", "writer")), {}
     for record in records:
         counts = {name: record.counts[name] for name in Counts.__dataclass_fields__ if name in record.counts}
-        if counts.get("requested"):
-            told[f"{TASKS[record.trial.task].title}, {TITLES[record.trial.method]}: written"] = str(Counts(**counts))
+        told[f"{TASKS[record.trial.task].title}, {titled(record.trial)}: written"] = str(Counts(**counts))
     return list(told.items())
 
 
+def by_title(records: Iterable[Record], parts: Sequence[str]) -> Callable[[Trial], str]:
+    """What a trial's method is called, with those of the parts of a trial in which the records differ."""
+    trials = [record.trial for record in records]
+    telling = [part for part in parts if len({getattr(trial, part) for trial in trials}) > 1]
+
+    def title(trial: Trial) -> str:
+        return ", ".join([TITLES[trial.method], *(PARTS[part].format(getattr(trial, part)) for part in telling)])
+
+    return title
+
+
 def found_missing(records: Iterable[Record]) -> list[tuple[str, str]]:
-    """How many features are relevant and missing, for a page."""
+    """How many features are relevant and missing, for a page; each model's where there are several."""
     told = {}
+    records = [record for record in records if "missing" in record.counts]
+    several = len({record.trial.features_of for record in records}) > 1
     for record in records:
-        if "missing" in record.counts:
-            name = f"{TASKS[record.trial.task].title}: relevant features on the anchor, missing in the seed data"
-            told[name] = f"{record.counts['relevant']}, {record.counts['missing']}"
+        of = f", {PARTS['features_of'].format(record.trial.features_of)}" if several else ""
+        name = f"{TASKS[record.trial.task].title}{of}: relevant features on the anchor, missing in the seed data"
+        told[name] = f"{record.counts['relevant']}, {record.counts['missing']}"
     return list(told.items())
 
 
@@ -156,9 +180,9 @@ def task_notes(
 ) -> list[str]:
     """What a table over tasks must say: protocols, budgets that were not reached, who wrote, what was left out.
 
-    `protocols` are those of the tasks where none are named.
+    `protocols` are those of the tasks where none are named; else the tasks' own are not read.
     """
-    tasks = list(tasks)
+    tasks, own = list(tasks), not protocols
     protocols = list(protocols) or dict.fromkeys(run.tasks[name].protocol for name in tasks)
     notes = ["; ".join(PROTOCOLS[protocol] for protocol in protocols) + ". Differences are paired by seed."]
     notes.append(COVERAGE_NOTE)
@@ -168,14 +192,24 @@ def task_notes(
     for name in tasks:
         task = TASKS[name]
         told = task.note_on_data if run.tasks[name].sizes is None and task.note_on_data else task.note
+        if task.complete is not None:
+            told = f"{told} The writer's answers are {answers_of(run, name)}."
         notes += [f"{task.title}: {told}"] if told else []
-    return [*notes, *parity.notes(run, tasks)]
+    return [*notes, *parity.notes(run, tasks, with_protocols=own)]
+
+
+def answers_of(run: RunConfig, task: str) -> str:
+    """How what is written is answered, where the task needs answers."""
+    settings = run.synthesis(task, seed=0)
+    drawn = f"drawn at temperature {settings.temperature:g}, top-p {settings.top_p:g}"
+    return drawn if settings.answers == "drawn" else "greedy"
 
 
 def budget_note(run: RunConfig, records: Iterable[Record], task: str) -> str:
     """Which methods added other numbers of rows than the budget, which is the same for all; "" if none did."""
     budget = run.tasks[task].budget
-    held = (r for r in records if r.trial.task == task and r.trial.method in METHODS and METHODS[r.trial.method].adds)
-    added = {r.trial.method: r.counts["added"] for r in held}
-    odd = [f"{TITLES[method]} added {rows:,}" for method, rows in added.items() if rows != budget]
+    held = [r for r in records if r.trial.task == task and r.trial.method in METHODS and METHODS[r.trial.method].adds]
+    titled = by_title(held, ("features_of", "writer", "data_seed", "generation"))
+    added = {titled(r.trial): r.counts["added"] for r in held}
+    odd = [f"{title} added {rows:,}" for title, rows in added.items() if rows != budget]
     return f"{TASKS[task].title}: the budget is {budget:,} rows; {', '.join(odd)}." if odd else ""

@@ -68,6 +68,7 @@ class Column:
     value: Value
     holds: Callable[[Trial], bool] = lambda trial: True  # which trials stand in it
     less: str | None = None  # a row: differences from it, paired by seed
+    lead: str | None = None  # a row: what it has more than each other row, paired by seed
     paper: Callable[[str], PaperNumber | None] = lambda row: None  # of a row
 
 
@@ -81,18 +82,23 @@ def pivot(
     columns: Sequence[Column],
     row: Callable[[Trial], str] = by_method,
 ) -> list[Cell]:
-    """One cell per row and column that records stand in: mean and spread over seeds, the interval over test items."""
+    """One cell per row and column that records stand in: mean and spread over seeds, the interval over test items.
+
+    Columns of differences have none in the row that all others are compared with, nor without it.
+    """
     records = list(records)
     cells = []
     for column in columns:
         held = [record for record in records if column.holds(record.trial)]
         by_row = {name: _cell([r for r in held if row(r.trial) == name], name, column) for name in rows}
-        other = by_row.get(column.less) if column.less else None
+        one = column.less or column.lead
+        other = by_row.get(one) if one else None
         for name, cell in by_row.items():
-            if cell is None or (column.less and (other is None or name == column.less)):
+            if cell is None or (one and (other is None or name == one)):
                 continue
             if other is not None:
-                cell = replace(paired(cell, other, name, paper=column.paper(name)), column=column.name)
+                both = (cell, other) if column.less else (other, cell)
+                cell = replace(paired(*both, name, paper=column.paper(name)), column=column.name)
             cells.append(cell)
     return cells
 
@@ -113,7 +119,7 @@ def _cell(records: Sequence[Record], row: str, column: Column) -> Cell | None:
             runs[record.run_id] = None
     if not by_seed:
         return None
-    paper = None if column.less else column.paper(row)
+    paper = None if column.less or column.lead else column.paper(row)
     if None in by_seed:
         return observed(row, column.name, by_seed[None], unit=value.unit, paper=paper)
     seeded = {seed: number for seed, number in by_seed.items() if seed is not None}

@@ -16,6 +16,7 @@ import numpy as np
 
 from eval.statistics import Replicates
 from fac.data.examples import LoadReport
+from fac.data.files import fingerprint
 from fac.data.schemas import Schema
 from fac.data.source import Source
 from fac.llm.base import ChatModel
@@ -98,6 +99,7 @@ class Task:
     read: Callable[[Source, LoadReport], Iterable[Labelled]]  # a data set as examples
     drawn_in_lab: Callable[[str, int, Any], list[Labelled]]  # (role, world, sizes): examples of the lab's world
     unit: str = "percent"
+    fingerprint: Callable[[Source], Mapping[str, Any]] = fingerprint  # all of a data set that decides what `read` gives
     note: str = ""  # printed below a table
     note_on_data: str = ""  # ... in its place, where the examples come from data sets and not from the lab
     also: Mapping[str, str] = field(default_factory=dict)  # further metrics that tables show, with their titles

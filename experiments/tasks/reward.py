@@ -9,7 +9,7 @@ from pathlib import Path
 from experiments.tasks.base import Labelled, Task, Testing, Training, keep_replicates
 from fac.data.example_set import load_examples
 from fac.data.examples import LoadReport
-from fac.data.pairs import read_pairs
+from fac.data.pairs import pairs_fingerprint, read_pairs
 from fac.data.schemas import PAIR
 from fac.data.source import Source
 from fac.lab.world.tasks import TaskSizes, draw_examples
@@ -59,4 +59,5 @@ TASK = Task(
     test=test,
     read=read,
     drawn_in_lab=drawn_in_lab,
+    fingerprint=pairs_fingerprint,
 )

@@ -19,7 +19,6 @@ from eval.alpaca import alpaca_eval_digests
 from experiments.tasks.base import Labelled, Task, TaskSteps
 from fac.data.example_set import save_examples
 from fac.data.examples import LoadReport
-from fac.data.files import fingerprint
 from fac.data.held_out import HeldOut
 from fac.data.schemas import Schema
 from fac.data.source import Source
@@ -124,7 +123,7 @@ def _from_lab(task: Task, sizes: Any, world: int, test: str, folder: Path) -> No
 
 def _fingerprint(task: Task, name: str, source: Source) -> object:
     with named(f"tasks.{task.name}.data.{name}"):
-        return fingerprint(source)
+        return task.fingerprint(source)
 
 
 def _from_files(

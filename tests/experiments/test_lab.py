@@ -11,17 +11,27 @@ import psutil
 import pytest
 from support.cli import Finished, fac_here, start_fac
 
-from experiments.harness.results import Table, paper_table
+from experiments.harness.config import read_config
+from experiments.harness.paper_numbers import paper_table
+from experiments.harness.results import Table
+from experiments.lab import paper
 from fac.synthesis.methods import METHODS
 
-REDUCED = (
-    "experiment=lab lab.anchor=60 lab.safe=40 lab.seed_positives=20 lab.human=20 lab.labelled=40 lab.validation=20 "
-    "lab.test=80 interpret.spans=2 synthesis.n=1 synthesis.m=1 synthesis.budget=12 train.seeds=[42,43] train.epochs=1 "
-    "out=out"
-).split()
+SIZES = "anchor: 60, safe: 40, seed: 20, human: 20, labelled: 40, validation: 20, test: 80, known: 8"
+REDUCED = [
+    "experiment=lab",
+    f"tasks.toxicity.sizes={{{SIZES}}}",
+    "interpret.spans=2",
+    "synthesis.n=1",
+    "synthesis.m=1",
+    "tasks.toxicity.budget=12",
+    "tasks.toxicity.train.epochs=1",
+    "seeds.training=[42,43]",
+    "out=out",
+]
 CELLS = 20  # two seeds of: baseline and seed_twice under one protocol, four methods under two
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +52,7 @@ def finished_stages(store: Path) -> int:
     return len(list(store.glob("[!.]*/[!.]*/stage.json")))
 
 
+@slow
 def test_every_method_has_its_row(table: Table):
     assert table.rows == tuple(METHODS)
     assert table.scale == "lab"
@@ -62,9 +73,18 @@ def test_every_method_has_its_row(table: Table):
                 expected = [ours - base for ours, base in zip(cell.values, baseline.values, strict=True)]
                 assert gain.values == pytest.approx(expected, abs=2e-6)
                 assert gain.unit == "points"
+            lead = table.cell(row, f"fac_minus_{protocol}")
+            ours = table.cell("fac", f"auprc_{protocol}")
+            assert ours is not None
+            assert (lead is None) == (row in ("baseline", "fac"))
+            if lead is not None:
+                expected = [fac - other for fac, other in zip(ours.values, cell.values, strict=True)]
+                assert lead.values == pytest.approx(expected, abs=2e-6)
     assert len({id_ for cell in table.cells for id_ in cell.run_ids}) == CELLS
+    assert [added.mean for row in table.rows if (added := table.cell(row, "rows"))] == [0, 12, 12, 12, 12, 12]
 
 
+@slow
 def test_only_what_was_written_for_a_feature_has_own_coverage(table: Table):
     written = {"random_features", "fac_one_step", "fac"}
     assert {row for row in table.rows if table.cell(row, "fac_own")} == written
@@ -81,6 +101,7 @@ def test_only_what_was_written_for_a_feature_has_own_coverage(table: Table):
     assert ratios[0] < ratios[1] <= 100
 
 
+@slow
 def test_the_paper_s_numbers_stand_beside(table: Table):
     for row, mean, std in (("baseline", 38.97, 2.74), ("full", 49.59, 2.29), ("fac", 62.60, 4.41)):
         cell = table.cell(row, "auprc_added")
@@ -94,10 +115,12 @@ def test_the_paper_s_numbers_stand_beside(table: Table):
     assert "(paper 62.60 ± 4.41)" in table.to_markdown()
 
 
+@slow
 def test_the_folder_holds_all_that_was_promised(unbroken: tuple[Path, Finished], table: Table):
     out = unbroken[0] / "out"
     names = {"table.json", "table.md", "report.html", "config.yaml", "coverage_by_threshold.json",
-             "coverage_by_threshold.md", "missing_by_threshold.json", "missing_by_threshold.md"}  # fmt: skip
+             "coverage_by_threshold.md", "missing_by_threshold.json", "missing_by_threshold.md",
+             "records.json"}  # fmt: skip
     names |= {f"samples-{row}.jsonl" for row in ("random_features", "fac_one_step", "fac")}
     assert {path.name for path in out.iterdir()} == names
     assert unbroken[1].out.splitlines()[-1] == f"results: {out}"
@@ -111,6 +134,7 @@ def test_the_folder_holds_all_that_was_promised(unbroken: tuple[Path, Finished],
     assert "LAB RESULT" in page
 
 
+@slow
 def test_mlflow_holds_the_run(unbroken: tuple[Path, Finished], table: Table):
     from mlflow import MlflowClient
 
@@ -124,12 +148,12 @@ def test_mlflow_holds_the_run(unbroken: tuple[Path, Finished], table: Table):
     parent = parents[0]
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["config_hash"] == table.config_hash
-    assert parent.data.params["synthesis.budget"] == "12"
+    assert parent.data.params["tasks.toxicity.budget"] == "12"
     nested = [run for run in runs if run is not parent]
     assert {run.data.tags["mlflow.parentRunId"] for run in nested} == {parent.info.run_id}
     assert all(run.data.tags["stage"] for run in nested)
     built_here = done.err.count(" built in ")
-    cells = [run for run in nested if run.data.tags["stage"] == "classifier"]
+    cells = [run for run in nested if run.data.tags["stage"] == "trial"]
     assert (len(cells), len(nested) - len(cells)) == (CELLS, built_here)
     assert {run.data.tags["seed"] for run in cells} == {"42", "43"}
     assert {run.data.tags["method"] for run in cells} == set(METHODS)
@@ -140,9 +164,10 @@ def test_mlflow_holds_the_run(unbroken: tuple[Path, Finished], table: Table):
     assert {id_ for cell in table.cells for id_ in cell.run_ids} == set(by_id)
     kept = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert kept == {path.name for path in (folder / "out").iterdir()}
-    assert parent.data.metrics["auprc/fac/auprc_alone"] == pytest.approx(cell.mean, abs=1e-5)
+    assert parent.data.metrics["auprc_alone/fac"] == pytest.approx(cell.mean, abs=1e-5)
 
 
+@slow
 def test_a_second_run_reuses_everything_and_says_the_same(unbroken: tuple[Path, Finished]):
     folder, first = unbroken
     before = (folder / "out" / "table.json").read_bytes()
@@ -150,17 +175,18 @@ def test_a_second_run_reuses_everything_and_says_the_same(unbroken: tuple[Path, 
     assert again.code == 0, again.err
     assert " built in " not in again.err
     assert " new in " not in again.err
-    assert finished_stages(folder / "outputs" / "store") == first.err.count(" built in ") + 2 * CELLS
+    assert finished_stages(folder / "outputs" / "store") == first.err.count(" built in ")
     assert (folder / "out" / "table.json").read_bytes() == before
 
 
 def kills(seed: int) -> Iterator[tuple[int, float]]:
-    """Three moments: so many stages finished (of about 67), and so many seconds into what comes after."""
+    """Three moments: so many stages finished (of about 74), and so many seconds into what comes after."""
     rng = random.Random(seed)
     for low, high in ((1, 11), (12, 30), (31, 50)):  # until all is measured; interpreting and writing; training
         yield rng.randint(low, high), rng.uniform(0, 1.5)
 
 
+@slow
 def test_kill_9_at_any_moment_changes_nothing(table: Table, tmp_path: Path):
     store = tmp_path / "outputs" / "store"
     lost = []
@@ -186,3 +212,40 @@ def test_kill_9_at_any_moment_changes_nothing(table: Table, tmp_path: Path):
     built = sum(map(int, re.findall(r"(\d+) new in .* reused", done.err)))
     assert built == finished_stages(store) - lost[-1]  # what was finished was not done again
     assert not list(store.glob("*/.partial-*"))
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("tasks.toxicity.protocol=alone", "reads tasks.toxicity.protocol, so tasks.toxicity.protocol=alone would"),
+        ("experiment.methods=[]", "experiment.methods needs at least one entry, and each only once"),
+        ("experiment.methods=[fac,fac]", "experiment.methods needs at least one entry, and each only once"),
+        ("experiment.methods=[fac,fc]", "experiment.methods cannot be fc: did you mean fac"),
+        ("experiment.methods=[base]", "experiment.methods=[base] leaves nothing to do for toxicity"),
+        ("experiment.protocols=[beside]", "experiment.protocols"),
+        ("experiment.test=tests", "experiment.test"),
+        ("tasks.toxicity.train.mode=loras", "tasks.toxicity.train.mode=loras will not do"),
+    ],
+)
+def test_a_wrong_setting_is_said_before_anything_is_computed(override: str, sentence: str, tmp_path: Path):
+    assert sentence in fac_here(*REDUCED, override, "tracking.enabled=false", cwd=tmp_path).failure
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "full", "random_features", "gain"), [("lora", 49.59, 50.61, 23.63), ("head", 44.31, None, None)]
+)
+def test_the_paper_s_number_is_that_of_the_same_way_of_training(
+    mode: str, full: float, random_features: float | None, gain: float | None
+):
+    """Table 1 trains LoRA adapters, Table 13 heads alone."""
+    run = read_config(["experiment=lab", f"tasks.toxicity.train.mode={mode}"])
+    auprc, gains, coverage = (paper(run, "lab", column) for column in ("auprc", "gain", "fac_any"))
+    found = [auprc("full"), auprc("random_features"), gains("fac")]
+    assert [number and number.mean for number in found] == [full, random_features, gain]
+    covered = coverage("fac")
+    assert covered is not None
+    assert covered.mean == 81.8
+    elsewhere = read_config(["experiment=lab", "model=lab_qwen"])
+    assert paper(elsewhere, "lab", "auprc")("baseline") is None
+    assert paper(run, "own", "fac_any")("fac") is None

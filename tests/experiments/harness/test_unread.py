@@ -81,3 +81,14 @@ def test_reading_through_a_run_like_this_one_counts_but_for_what_it_changed():
     run.synthesis("toxicity")
     _ = run.for_model("lab_qwen").model.ref
     run.check_read()
+
+
+def test_what_another_run_has_read_may_refer_to_keys_of_this_one():
+    """sae.path is model.sae: of the other model first, which is not given here, then of this one, which is."""
+    run = read_config(["experiment=probe", "model=lab_qwen", "model.sae=lab:qwen/sae"])
+    _ = run.for_model("lab_llama").sae
+    with pytest.raises(SettingsError, match=r"Nothing in this run reads model\.sae"):
+        run.check_read()
+    _ = run.sae
+    _ = run.model.ref
+    run.check_read()

@@ -140,3 +140,17 @@ def test_correlations_are_over_the_means_of_rows():
     assert (spearman, rows) == (pytest.approx(1.0), 3)
     with pytest.raises(ValueError, match="a correlation needs three"):
         correlation(list(matching(records, method="a")), x, y)
+
+
+def test_what_one_row_has_more_than_each_other_is_paired_by_seed():
+    records = [
+        record(value, method=method, seed=seed)
+        for method, values in {"baseline": (0.1, 0.2), "fac": (0.5, 0.9)}.items()
+        for seed, value in zip((42, 43), values, strict=True)
+    ]
+    column = Column("lead", "", metric("auprc"), lead="fac", paper=lambda row: PaperNumber(1.0, None, "table1"))
+    (cell,) = pivot(records, ("baseline", "fac"), [column])
+    assert (cell.row, cell.column, cell.unit) == ("baseline", "lead", "points")
+    assert cell.values == pytest.approx((40.0, 70.0))
+    assert cell.paper == PaperNumber(1.0, None, "table1")
+    assert pivot(records[:2], ("baseline", "fac"), [column]) == []
