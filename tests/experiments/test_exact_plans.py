@@ -1,0 +1,125 @@
+"""Every experiment builds exactly the steps that its dry run lists, then nothing, then what a changed setting touches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.caa import write_caa
+from support.encoders import sentences, train_sae
+from support.models import tiny_model
+from support.reduced import reduced
+
+from experiments.harness.config import read_config
+from experiments.harness.graph import Graph
+from experiments.harness.listing import experiments
+from experiments.harness.plan import Planned, planned
+from experiments.harness.run import execute, lay_out
+from experiments.harness.session import store_of
+
+MODELS = "[lab_llama,lab_qwen]"
+
+
+def alpaca_eval(folder: Path) -> list[str]:
+    sides = {"generator_1": "reference", "generator_2": "mine", "output_1": "yes and yes"}
+    rows = [
+        {"instruction": f"do {i}", "output_2": f"no {i}" * (i % 4), "preference": 1 + i % 2, **sides} for i in range(20)
+    ]
+    (folder / "annotations.json").write_text(json.dumps(rows))
+    return [f"experiment.annotations={folder}/annotations.json", "experiment.instructions=any"]
+
+
+def steering(folder: Path) -> list[str]:
+    tiny_model(folder / "model", "qwen2")
+    behavior = write_caa(folder / "caa", "sycophancy")
+    named = ["model=local", f"model.path={folder}/model", f"experiment.behavior={behavior}"]
+    return [*named, "experiment.pairs=5", "seeds.training=[42,43]", "experiment.multipliers=[-1,0,1]"]
+
+
+def sae(folder: Path) -> list[str]:
+    train_sae(tiny_model(folder / "model", "qwen2"), folder / "sae")
+    texts(folder / "texts.txt", 60)
+    named = ["model=local", f"model.path={folder}/model", f"data.corpus.path={folder}/texts.txt"]
+    trained = ["sae=train_paper", "sae.train.width=64", "sae.train.k=4", "sae.train.k_start=12"]
+    return [*named, *trained, "sae.train.anneal_steps=6", "sae.train.batch_size=20", "sae.train.epochs=3"]
+
+
+def reward(folder: Path) -> list[str]:
+    for role, asked in (("train", "how do i do thing"), ("test", "where do i find thing")):
+        rows = [{"prompt": f"{asked} {n}", "chosen": "sure here is how", "rejected": "no"} for n in range(8)]
+        (folder / f"{role}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = [f"data.{role}.path={folder}/{role}.jsonl" for role in ("train", "test")]
+    return [*files, "tasks.reward.train.epochs=1", "seeds.training=[42]"]
+
+
+def matching(folder: Path) -> list[str]:
+    texts(folder / "texts.txt", 60)
+    return [f"experiment.models={MODELS}", f"data.corpus.path={folder}/texts.txt"]
+
+
+def coverage(folder: Path) -> list[str]:
+    texts(folder / "anchor.txt", 40)
+    texts(folder / "seed.txt", 10)
+    return [f"data.{role}.path={folder}/{role}.txt" for role in ("anchor", "seed")]
+
+
+def texts(file: Path, count: int) -> None:
+    file.write_text("".join(f"{text}\n" for text in sentences(count, 1)))
+
+
+SETTINGS: dict[str, Callable[[Path], list[str]]] = {
+    "alpaca_eval": alpaca_eval,
+    "coverage": coverage,
+    "cross_model": lambda _: [
+        f"experiment.sources={MODELS}", f"experiment.trained={MODELS}", "experiment.writers=[lab_llama]",
+        *reduced("toxicity"),
+    ],
+    "lab": lambda _: ["experiment.methods=[baseline,full,fac]", *reduced("toxicity")],
+    "main_results": lambda _: reduced("toxicity", "reward", "sycophancy", "survival", "instruction"),
+    "matching": matching,
+    "reward": reward,
+    "sae": sae,
+    "steering": steering,
+    "worlds": lambda _: [
+        "experiment.worlds=[0,1]", "experiment.generations=[42]", "experiment.methods=[baseline,fac]",
+        *reduced("toxicity"),
+    ],
+}  # fmt: skip
+
+
+def test_every_experiment_is_among_them():
+    assert set(SETTINGS) == set(experiments())
+
+
+def plan_of(settings: list[str]) -> Planned:
+    """What a dry run with these settings finds."""
+    run = read_config(settings)
+    with Graph(run, lambda _: None) as graph:
+        laid = lay_out(experiments()[run.name], run, graph)
+        targets = [target for steps in laid.trials.values() for target in steps.targets]
+        return planned([*targets, *laid.plan.steps], store_of(run))
+
+
+def stored(folder: Path) -> dict[tuple[str, str], int]:
+    """When each finished step of the store was finished, by name and key."""
+    records = (folder / "store").glob("*/*/stage.json")
+    return {(file.parts[-3], file.parts[-2]): file.stat().st_mtime_ns for file in records}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_what_is_planned_is_what_is_built_and_a_second_run_builds_nothing(name: str, tmp_path: Path):
+    settings = [f"experiment={name}", *SETTINGS[name](tmp_path), f"paths.outputs={tmp_path}", f"out={tmp_path}/out"]
+    settings += ["tracking.enabled=false", "workers=2"]
+    before = plan_of(settings)
+    assert before.left
+    assert not before.stops
+    assert not stored(tmp_path)
+    execute(experiments()[name], read_config(settings))
+    built = stored(tmp_path)
+    assert set(built) == before.left
+    assert not plan_of(settings).left
+    execute(experiments()[name], read_config(settings))
+    assert stored(tmp_path) == built
