@@ -182,7 +182,7 @@ def test_the_paper_s_corpus_is_its_six_data_sets():
         ([*PAPER, "sae.train.epochs=1"], "108 texts make 5 steps"),
         ([*PAPER, "sae.train.k_start=2"], "sae.train: k=4 (at the end), k_start=2 and width=64 must not decrease"),
         ([*PAPER, "sae.train.recipe=papre"], "There is no sae.train.recipe=papre: did you mean paper"),
-        ([*PAPER, "sae.train.eps=0"], "sae.train.eps=0.0 will not do: it must be above 0"),
+        ([*PAPER, "sae.train.eps=0"], "sae.train.eps=0 will not do: it must be above 0"),
         ([*PAPER, "sae.train.tokens=some"], "sae.train.tokens='some' will not do"),
         (["sae.path=missing.pth"], "There is no SAE checkpoint missing.pth: set sae.path to the file, or to hub:"),
         (["sae.path=null", "sae.release=r"], "sae.release=r holds several SAEs: name one of them with sae.id"),

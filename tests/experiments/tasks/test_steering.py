@@ -11,16 +11,15 @@ from support.caa import caa_rows
 from support.models import tiny_model
 
 from eval import steering as steering_eval
-from experiments.job import Job
-from experiments.tasks import TASKS
-from experiments.tasks.base import REPLICATES, examples_artifact
+from experiments.harness.config import read_config
+from experiments.tasks import TASKS, base
 from experiments.tasks.steering import SteeringSettings, train
 from fac.backbone import Backbone, ModelRef, load_causal_lm
 from fac.chat import as_chat
 from fac.data.choices import Choice, to_choice
+from fac.data.example_set import save_examples
 from fac.data.schemas import CHOICE
 from fac.errors import FacError
-from fac.store import Artifact, Store
 from fac.train.steering import Positions, SteeringVector, caa_vector, prompt_vector, residual_norm
 
 SETTINGS = SteeringSettings(layer=2, pairs=3, norm=None)
@@ -44,8 +43,10 @@ def choices(count: int, about: str) -> list[Choice]:
 SEED, ADDED, ASKED = choices(8, "the sea"), choices(5, "being switched off"), choices(3, "the night")
 
 
-def kept(store: Store, held: Sequence[Choice] | None) -> Artifact | None:
-    return None if held is None else examples_artifact(store, CHOICE, held)
+def kept(folder: Path, held: Sequence[Choice]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_examples(CHOICE, held, folder)
+    return folder
 
 
 def vector(
@@ -57,13 +58,10 @@ def vector(
     behavior: str = "sycophancy",
     seed: int = 42,
 ) -> SteeringVector:
-    store = Store(folder / "store")
-    test = examples_artifact(store, CHOICE, ASKED)
-    job = Job(
-        behavior, "row", seed, store.root, model, settings, test,
-        seed_rows=kept(store, seed_rows), added=kept(store, added),
-    )  # fmt: skip
-    train(job, folder / "trained")
+    known, more = (
+        None if held is None else kept(folder / name, held) for name, held in (("seed", seed_rows), ("added", added))
+    )
+    train(behavior, base.Training(model, settings, seed, seed_examples=known, added=more), folder / "trained")
     return SteeringVector.load(folder / "trained")
 
 
@@ -123,9 +121,8 @@ def test_all_vectors_are_of_one_length_whatever_they_are_read_from(model: ModelR
 
 def test_the_length_and_the_pairs_are_reported_with_the_scores(model: ModelRef, tmp_path: Path):
     made = vector(model, tmp_path, SEED, ADDED, replace(SETTINGS, norm=0.25))
-    store = Store(tmp_path / "store")
-    job = Job("survival", "row", 42, store.root, model, SETTINGS, examples_artifact(store, CHOICE, ASKED))
-    found = TASKS["survival"].test(job, tmp_path / "trained", tmp_path)
+    testing = base.Testing(model, SETTINGS, tmp_path / "trained", kept(tmp_path / "test", ASKED))
+    found = TASKS["survival"].test(testing, tmp_path)
     assert (found["norm"], found["pairs"]) == (made.norm, 8)
     assert found["scr"] == found["robust@+1"] - found["robust@-1"]
     assert found["matching_range"] == found["matching@+1"] - found["matching@-1"]
@@ -149,10 +146,9 @@ def test_the_scores_are_of_the_test_s_questions_at_every_multiplier(
     """Against the library: the vector of `trained`, the questions of `test`, the multiplier's sign, the positions."""
     settings = replace(SETTINGS, positions=positions, norm=8.0)  # long enough to turn a tiny model's answers
     made = vector(model, tmp_path, SEED, ADDED, settings)
-    store, asked = Store(tmp_path / "store"), choices(12, "the night")
-    test = examples_artifact(store, CHOICE, asked)
-    job = Job("survival", "row", 42, store.root, model, settings, test, seed_rows=kept(store, SEED))
-    found = TASKS["survival"].test(job, tmp_path / "trained", tmp_path)
+    asked = choices(12, "the night")
+    testing = base.Testing(model, settings, tmp_path / "trained", kept(tmp_path / "test", asked))
+    found = TASKS["survival"].test(testing, tmp_path)
 
     network, tokenizer = load_causal_lm(model)
     answers = {
@@ -167,12 +163,14 @@ def test_the_scores_are_of_the_test_s_questions_at_every_multiplier(
     assert found["scr"] == high.robust - low.robust
     assert found["matching_range"] == pytest.approx(high.p_matching - low.p_matching, abs=1e-5)
     assert abs(found["matching_range"]) > 1e-3
-    with np.load(tmp_path / REPLICATES) as draws:
+    with np.load(tmp_path / base.REPLICATES) as draws:
         assert draws["matching_range"].mean() == pytest.approx(found["matching_range"], abs=0.01)
         assert draws["scr"].mean() == pytest.approx(found["scr"], abs=0.03)
 
 
 @pytest.mark.parametrize(("settings", "said"), [({"norm": 0.0}, "norm=0.0"), ({"pairs": 0}, "pairs=0")])
 def test_a_setting_that_cannot_be_is_refused(settings: dict, said: str):
-    with pytest.raises(FacError, match=f"train.{said} will not do"):
+    with pytest.raises(FacError, match=f"^{said} will not do"):
         replace(SETTINGS, **settings)
+    with pytest.raises(FacError, match=f"^tasks.survival.train.{said} will not do"):  # where a run sets it
+        read_config(["experiment=main_results", f"tasks.survival.train.{said}"])
