@@ -20,7 +20,7 @@ CORPORA = ["data.anchor.path=x.jsonl", "data.seed.path=x.jsonl"]
         (["reward", *OWN, "sae=train"], "reads sae, so sae=train"),
         (["reward", *OWN, "tasks.toxicity.train.epochs=2"], "or set tasks.reward.train.epochs"),
         (["worlds", "seeds.generation=7"], r"leave it out, or set experiment.generations\."),
-        (["matching", "experiment.models=[lab_llama]", "interpret.judge=statistical"], "reads interpret.judge"),
+        (["matching", "interpret.judge=statistical"], "reads interpret.judge"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip

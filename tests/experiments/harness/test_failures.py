@@ -1,4 +1,4 @@
-"""The `fac` command: every failure a user can cause is one sentence and exit status 1, and loses nothing."""
+"""What a user can get wrong about data, models, SAEs and disks: one sentence and exit status 1, and nothing is lost."""
 
 import json
 import shutil

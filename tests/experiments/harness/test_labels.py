@@ -1,35 +1,22 @@
-"""experiments.labels: whose a table's numbers are, and beside which the paper's may stand."""
+"""experiments.harness.labels: whose a table's numbers are, and beside which the paper's may stand."""
 
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 
-from experiments import config, labels
-from experiments.main_results import task_plans
-from experiments.harness.results import LAB_LABEL, paper_table
-from experiments.run import CONF
+from experiments.harness import labels
+from experiments.harness.config import read_config
+from experiments.harness.paper_numbers import paper_table
+from experiments.harness.results import LAB_LABEL
 from experiments.tasks import TASKS
-from fac.backbone import ModelRef
 from fac.data.source import Source
 from fac.train.classifier import ClassifierSettings
 
-MINE = ModelRef("/models/mine")
-
-
-def compose(*overrides: str):
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", overrides=["experiment=main_results", *overrides])
-
 
 def kinds(*overrides: str) -> dict[str, str]:
-    cfg = compose(*overrides)
-    refs = {cfg.model.name: config.model_ref(cfg)}
-    return {
-        plan.task.name: labels.kind_of(labels.data_of(plan.task, plan.origin), refs, config.engines(cfg))
-        for plan in task_plans(cfg)
-    }
+    run = read_config(["experiment=main_results", *overrides])
+    return {task: labels.kind_of(run, task, [run.model.name]) for task in run.experiment.tasks}
 
 
 @pytest.fixture
@@ -42,7 +29,7 @@ def caa(real_data: Any) -> list[str]:
 
 def test_a_result_of_the_lab_is_of_its_models_on_its_world():
     assert set(kinds().values()) == {"lab"}
-    assert set(kinds("model=qwen").values()) == {"lab"}
+    assert set(kinds("model=lab_qwen").values()) == {"lab"}
     assert set(kinds("model.path=/models/mine").values()) == {"own"}
     assert set(kinds("llm=openai", "llm.model=gpt-4o-mini-2024-07-18").values()) == {"own"}
     assert set(kinds("llm.path=lab:mistral").values()) == {"lab"}
@@ -51,7 +38,7 @@ def test_a_result_of_the_lab_is_of_its_models_on_its_world():
 
 def test_the_paper_s_setting_is_its_model_on_its_test_set(caa: list[str]):
     assert kinds("scale=paper", *caa) == dict.fromkeys(TASKS, "paper")
-    assert set(kinds("scale=paper", "model=qwen", *caa).values()) == {"paper"}
+    assert set(kinds("scale=paper", "model=qwen2_7b", *caa).values()) == {"paper"}
     assert set(kinds("scale=paper", "model.path=/models/mine", *caa).values()) == {"own"}
     local = ("model=local", "model.path=/models/mine", "sae.release=r")
     assert set(kinds("scale=paper", *local, *caa).values()) == {"own"}
@@ -95,12 +82,12 @@ def test_caa_s_questions_are_known_by_their_bytes(real_data: Any, tmp_path: Path
 
 
 def test_table_1_stands_beside_its_own_model_on_its_own_test_only():
-    assert labels.stands_beside("paper", "llama")
-    assert labels.stands_beside("lab", "llama")
-    assert not labels.stands_beside("own", "llama")
-    assert not labels.stands_beside("paper", "qwen")
-    assert not labels.stands_beside("lab", "mistral")
-    assert not labels.stands_beside("paper", "llama", "validation")
+    assert labels.stands_beside("paper", "llama31_8b")
+    assert labels.stands_beside("lab", "lab_llama")
+    assert not labels.stands_beside("own", "llama31_8b")
+    assert not labels.stands_beside("paper", "qwen2_7b")
+    assert not labels.stands_beside("lab", "lab_mistral")
+    assert not labels.stands_beside("paper", "llama31_8b", "validation")
 
 
 def test_numbers_of_heads_and_of_adapters_are_never_mixed():
@@ -121,8 +108,8 @@ def test_numbers_of_heads_and_of_adapters_are_never_mixed():
 
 
 def test_the_paper_s_corpus_is_all_of_its_parts():
-    cfg = compose("experiment=sae", "scale=paper", "+corpus@data.parts=paper")
-    parts = {name: Source(Path(values["path"])) for name, values in config.group(cfg, "data.parts").items()}
+    run = read_config(["experiment=sae", "scale=paper", "+corpus@data.parts=paper"])
+    parts = {name: part.source for name, part in run.parts.items()}
     assert labels.is_papers_corpus(parts)
     assert not labels.is_papers_corpus({**parts, "sharegpt": Source(Path("mine.json"))})
     assert not labels.is_papers_corpus(dict(list(parts.items())[1:]))
