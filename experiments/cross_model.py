@@ -29,7 +29,7 @@ from experiments.harness.tables import (
 )
 from experiments.harness.views import Column, names_of, pivot
 from experiments.tasks import TASKS
-from fac.errors import FacError
+from fac.errors import FacError, closest
 
 PAPER_ROW = {  # rows of Table 3, by names of conf/model
     "lab_llama": "llama",
@@ -54,6 +54,8 @@ class Options:
 def plan(run: RunConfig, graph: Graph) -> Plan:
     """The baseline of every trained model, and every combination."""
     options = chosen(run)
+    if options.task not in TASKS:
+        raise FacError(f"experiment.task cannot be {options.task}{closest(options.task, TASKS)}.")
     task = TASKS[options.task]
     if task.from_base or task.references:
         raise FacError("experiment.task of cross_model names a task that trains the instruct model, such as reward.")

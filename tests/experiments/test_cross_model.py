@@ -5,13 +5,17 @@ from pathlib import Path
 import pytest
 from support.cli import fac_here
 
+from experiments.cross_model import EXPERIMENT
+from experiments.harness.config import read_config
+from experiments.harness.graph import Graph
 from experiments.harness.results import Table
+from experiments.tasks import TASKS
 
 REDUCED = [
     "experiment=cross_model",
     "tasks.toxicity.sizes={anchor: 30, safe: 30, seed: 16, human: 10, labelled: 20, validation: 9, test: 60, known: 6}",
     "tasks.toxicity.budget=8",
-    "tasks.toxicity.seeds=[42]",
+    "seeds.training=[42]",
     "tasks.toxicity.train.epochs=1",
     "interpret.spans=2",
     "synthesis.n=1",
@@ -24,12 +28,15 @@ REDUCED = [
 
 @pytest.mark.slow
 def test_one_model_alone(tmp_path: Path):
-    alone = [f"experiment.{role}=[llama]" for role in ("sources", "writers", "trained")]
+    alone = [f"experiment.{role}=[lab_llama]" for role in ("sources", "writers", "trained")]
     done = fac_here(*REDUCED, *alone, cwd=tmp_path)
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
-    assert (table.rows, table.columns) == (("baseline", "llama+llama"), ("llama", "llama_gain", "rows", "fac", "ratio"))
-    transferred = table.cell("llama+llama", "llama")
+    assert (table.rows, table.columns) == (
+        ("baseline", "lab_llama+lab_llama"),
+        ("lab_llama", "lab_llama_gain", "written_rows", "written_fac", "written_ratio"),
+    )
+    transferred = table.cell("lab_llama+lab_llama", "lab_llama")
     assert transferred is not None
     assert transferred.paper is None  # Table 3 trains heads only
     assert "does not stand beside" in " ".join(table.notes)
@@ -38,29 +45,48 @@ def test_one_model_alone(tmp_path: Path):
 
 @pytest.mark.slow
 def test_all_combinations_of_the_models_named(tmp_path: Path):
-    done = fac_here(*REDUCED, "experiment.writers=[qwen]", "experiment.trained=[mistral,qwen]", cwd=tmp_path)
+    done = fac_here(*REDUCED, "experiment.writers=[lab_qwen]", "experiment.trained=[lab_mistral,lab_qwen]", cwd=tmp_path)
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
-    assert table.rows == ("baseline", "llama+qwen", "mistral+qwen", "qwen+qwen")
+    assert table.rows == ("baseline", *(f"lab_{source}+lab_qwen" for source in ("llama", "mistral", "qwen")))
     for row in table.rows:
-        for target in ("mistral", "qwen"):
+        for target in ("lab_mistral", "lab_qwen"):
             cell = table.cell(row, target)
             assert cell is not None
             assert 0 <= cell.mean <= 100
             assert (table.cell(row, f"{target}_gain") is None) == (row == "baseline")
     agreement = Table.from_json((tmp_path / "out" / "agreement.json").read_text())
-    assert agreement.rows == ("llama+mistral", "llama+qwen", "mistral+qwen")
+    assert agreement.rows == ("lab_llama+lab_mistral", "lab_llama+lab_qwen", "lab_mistral+lab_qwen")
     assert all(0 <= cell.mean <= 100 for cell in agreement.cells)
 
 
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("experiment.sources=[llama,lama]", "There is no model=lama: did you mean llama"),
-        ("experiment.trained=[]", "experiment.trained needs at least one model"),
-        ("experiment.tasks=[toxicity,reward]", "names one task"),
-        ("experiment.tasks=[instruction]", "names one task"),
+        ("experiment.sources=[lab_llama,lab_lama]", "There is no model=lab_lama: did you mean lab_llama"),
+        ("experiment.trained=[lab_qwen,lab_qwen]", "experiment.trained needs at least one entry, and each only once"),
+        ("experiment.task=instruction", "names a task that trains the instruct model, such as reward"),
+        ("experiment.task=rewards", "experiment.task cannot be rewards: did you mean reward"),
+        ("+experiment.tasks=[toxicity]", "experiment.tasks"),
     ],
 )
 def test_wrong_names_are_said_in_one_sentence(override: str, sentence: str, tmp_path: Path):
     assert sentence in fac_here(*REDUCED, override, cwd=tmp_path).failure
+
+
+def test_features_are_mined_with_the_sources_alone():
+    """What is only trained, a baseline beside the others, needs no SAE and no interpretations."""
+    run = read_config([*REDUCED, "experiment.sources=[lab_llama]", "experiment.trained=[lab_mistral,lab_qwen]"])
+    with Graph(run, print) as graph:
+        trials = EXPERIMENT.plan(run, graph).trials
+        minings = {graph.steps(trial).mining for trial in trials}
+        assert {trial.trained for trial in trials if trial.method == "baseline"} == {"lab_mistral", "lab_qwen"}
+        assert {mining.interpretations.key for mining in minings if mining} == {
+            graph.mining(run, TASKS["toxicity"], graph.data(run, "toxicity", 0, "test")).interpretations.key
+        }
+
+
+@pytest.mark.parametrize(("scale", "mode"), [("lab", "lora"), ("paper", "head")])
+def test_heads_alone_are_trained_where_the_model_is_large_enough(scale: str, mode: str):
+    """As in Table 3; in the lab a linear head is near chance."""
+    assert read_config(["experiment=cross_model", f"scale={scale}"]).tasks["toxicity"].train.mode == mode

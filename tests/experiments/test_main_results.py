@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support.cli import Finished, fac_here
 
+from experiments.harness.records import load
 from experiments.harness.results import Table
 from experiments.tasks import TASKS
 
@@ -15,7 +16,7 @@ REDUCED = [
     "tasks.toxicity.sizes={anchor: 30, safe: 30, seed: 16, human: 10, labelled: 20, validation: 9, test: 60, known: 6}",
     *(f"tasks.{task}.sizes={SMALL}" for task in ("reward", "sycophancy", "survival", "instruction")),
     *(f"tasks.{task}.budget=8" for task in TASKS),
-    *(f"tasks.{task}.seeds=[42,43]" for task in TASKS),
+    "seeds.training=[42,43]",
     *(f"tasks.{task}.train.epochs=1" for task in ("toxicity", "reward", "instruction")),
     "interpret.spans=2",
     "synthesis.n=1",
@@ -62,7 +63,7 @@ def test_every_task_has_a_number_of_every_method(run: tuple[Path, Finished]):
 def test_a_column_says_its_protocol_and_how_many_rows_each_method_added(run: tuple[Path, Finished]):
     table = Table.from_json((run[0] / "out" / "table.json").read_text())
     for name, task in TASKS.items():
-        assert table.name(name) == f"{task.title}, added"
+        assert table.name(name) == f"{task.title} {task.metric_title}, added"
         added = {row: cell.mean for row in table.rows if (cell := table.cell(row, f"{name}_rows"))}
         assert set(added) == {"baseline", "full", "random_features", "fac"}
         assert (added["baseline"], added["full"]) == (0, 8)
@@ -86,8 +87,9 @@ def test_the_untrained_model_has_a_row_where_it_can_be_tested(run: tuple[Path, F
     untuned = table.cell("base", "instruction")
     assert untuned is not None
     assert untuned.n == 1  # nothing is drawn for it
-    stages = [path.name for path in (run[0] / "outputs" / "store" / "untrained").glob("[!.]*")]
-    assert len(stages) == 1
+    records = load(run[0] / "out" / "records.json")
+    untrained = [record for record in records if record.trial.method == "base"]
+    assert [(record.trial.task, "trained" in record.steps) for record in untrained] == [("instruction", False)]
 
 
 @pytest.mark.slow
@@ -116,9 +118,11 @@ def test_a_second_run_computes_nothing_and_says_the_same(run: tuple[Path, Finish
     ("override", "sentence"),
     [
         ("experiment.tasks=[toxicity,rewards]", "experiment.tasks cannot be rewards"),
-        ("experiment.rows=[fac,facc]", "experiment.rows cannot be facc"),
+        ("experiment.methods=[fac,facc]", "experiment.methods cannot be facc"),
+        ("experiment.methods=[fac,fac]", "experiment.methods needs at least one entry, and each only once"),
+        ("experiment.tasks=[]", "experiment.tasks needs at least one entry, and each only once"),
         ("tasks.reward.train.mode=loras", "loras"),
-        ("tasks.reward.seeds=[]", "tasks.reward.seeds needs at least one seed"),
+        ("seeds.training=[]", "seeds.training needs at least one entry"),
         ("tasks.survival.sizes.known=99", "tasks.survival.sizes.known=99 will not do"),
         ("model.base=null", "set model.base"),
     ],

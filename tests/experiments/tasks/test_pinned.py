@@ -1,29 +1,24 @@
 """A cell is trained and scored at the commit that its model is pinned to, and where the model lies now."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.caa import caa_rows
+from support.example_sets import examples_folder
 from support.hub_cache import cached_model
 from support.models import tiny_model
 
-from experiments.job import Job
-from experiments.tasks import TASKS
-from experiments.tasks.base import examples_artifact
+from experiments.tasks import TASKS, base
 from experiments.tasks.instruction import _model
 from experiments.tasks.steering import SteeringSettings
-from fac.backbone import ModelRef
 from fac.chat import as_chat
 from fac.data.choices import to_choice
-from fac.data.corpus import write_examples
-from fac.data.examples import Example
 from fac.data.instructions import Instruction
 from fac.data.pairs import Pair
-from fac.data.schemas import CHOICE, INSTRUCTION, PAIR
-from fac.store import Artifact, Store
+from fac.data.schemas import CHOICE, INSTRUCTION, PAIR, QUERY, Query
+from fac.model_ref import ModelRef
 from fac.train.classifier import ClassifierSettings
 from fac.train.reward import RewardSettings
 from fac.train.sft import SftSettings
@@ -46,68 +41,73 @@ def hub(versions: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.Monkey
     cached_model(tmp_path / "hub", NAME, versions, main=NEWER)
 
 
-def queries(store: Store) -> Artifact:
-    examples = [Example(as_chat(f"how do I take {n} of them"), n % 2, str(n)) for n in range(12)]
-    return store.stage("corpus", lambda folder: write_examples(examples, folder))
+def queries(folder: Path) -> Path:
+    texts = [Query(f"how do I take {n} of them") for n in range(12)]
+    return examples_folder(folder, QUERY, texts, [n % 2 for n in range(12)])
 
 
-def preferences(store: Store) -> Artifact:
+def preferences(folder: Path) -> Path:
     pairs = [Pair(as_chat(f"question {n}"), f"yes {n} times", f"no {7 * n}", f"part {n}") for n in range(12)]
-    return examples_artifact(store, PAIR, pairs)
+    return examples_folder(folder, PAIR, pairs)
 
 
-def questions(store: Store) -> Artifact:
-    return examples_artifact(store, CHOICE, [to_choice(row) for row in caa_rows(8)])
+def questions(folder: Path) -> Path:
+    return examples_folder(folder, CHOICE, [to_choice(row) for row in caa_rows(8)])
 
 
-KINDS: dict[str, tuple[Callable[[Store], Artifact], Any]] = {
+KINDS: dict[str, tuple[Callable[[Path], Path], Any]] = {
     "toxicity": (queries, ClassifierSettings("head", **HOW)),
     "reward": (preferences, RewardSettings("head", **HOW)),
     "survival": (questions, SteeringSettings(layer=2, norm=8.0)),
 }
 
 
-def scores(task: str, model: ModelRef, folder: Path) -> dict[str, float]:
-    (rows, settings), store = KINDS[task], Store(folder / "store")
-    data = rows(store)
-    job = Job(task, "baseline", 42, store.root, model, settings, data, seed_rows=data)
+def trained(task: str, model: ModelRef, folder: Path) -> tuple[Path, Path]:
+    """What was trained, and the data that it was trained on."""
+    examples, settings = KINDS[task]
+    data = examples(folder / "data")
     (folder / "made").mkdir()
-    TASKS[task].train(job, folder / "made")
-    return TASKS[task].test(job, folder / "made", folder)
+    TASKS[task].train(base.Training(model, settings, 42, seed_examples=data), folder / "made")
+    return folder / "made", data
+
+
+def scores(task: str, model: ModelRef, made: Path, data: Path) -> dict[str, float]:
+    folder = made.parent / f"scores-{len(list(made.parent.iterdir()))}"
+    folder.mkdir()
+    return TASKS[task].test(base.Testing(model, KINDS[task][1], made, data), folder)
 
 
 @pytest.mark.parametrize("task", KINDS)
 def test_a_task_trains_and_scores_at_the_pinned_commit(
     versions: Mapping[str, Path], hub: None, tmp_path: Path, task: str
 ):
-    pinned, local = ModelRef(NAME, PINNED), ModelRef(str(versions[PINNED]))
-    right = scores(task, local, tmp_path / "right")
-    assert scores(task, pinned, tmp_path / "pinned") == right
-    newer = ModelRef(str(versions[NEWER]))
-    assert scores(task, newer, tmp_path / "newer") != right
+    pinned, local, newer = ModelRef(NAME, PINNED), ModelRef(str(versions[PINNED])), ModelRef(str(versions[NEWER]))
+    right, found, other = (
+        scores(task, model, *trained(task, model, tmp_path / name))
+        for name, model in (("right", local), ("pinned", pinned), ("newer", newer))
+    )
+    assert found == right
+    assert other != right
 
 
 @pytest.mark.parametrize("task", KINDS)
 def test_a_model_that_moved_since_training_is_scored_where_it_is_now(tmp_path: Path, task: str):
     """Its identity is that of its files, so its training is found in the store and not done again."""
-    (rows, settings), store = KINDS[task], Store(tmp_path / "store")
-    here, data = tiny_model(tmp_path / "here", seed=0), rows(store)
-    job = Job(task, "baseline", 42, store.root, ModelRef(str(here)), settings, data, seed_rows=data)
-    (tmp_path / "made").mkdir()
-    TASKS[task].train(job, tmp_path / "made")
-    right = TASKS[task].test(job, tmp_path / "made", tmp_path)
+    here = tiny_model(tmp_path / "here", seed=0)
+    made, data = trained(task, ModelRef(str(here)), tmp_path / "run")
+    right = scores(task, ModelRef(str(here)), made, data)
     moved = ModelRef(str(here.rename(tmp_path / "elsewhere")))
-    assert TASKS[task].test(replace(job, model=moved), tmp_path / "made", tmp_path) == right
+    assert scores(task, moved, made, data) == right
 
 
 def test_answers_are_those_of_the_pinned_commit_tuned_or_not(versions: Mapping[str, Path], hub: None, tmp_path: Path):
-    store = Store(tmp_path / "store")
-    data = examples_artifact(store, INSTRUCTION, [Instruction(f"say {n}", f"so it is {n}") for n in range(4)])
-    pinned = ModelRef(NAME, PINNED)
-    job = Job("instruction", "baseline", 42, store.root, pinned, SftSettings(**HOW), data, seed_rows=data)
+    lessons = [Instruction(f"say {n}", f"so it is {n}") for n in range(4)]
+    data, pinned = examples_folder(tmp_path / "data", INSTRUCTION, lessons), ModelRef(NAME, PINNED)
+    settings = SftSettings(**HOW)
     (tmp_path / "made").mkdir()
-    TASKS["instruction"].train(job, tmp_path / "made")
-    for model in (_model(job, tmp_path / "made"), _model(replace(job, untrained=True), tmp_path / "made")):
+    TASKS["instruction"].train(base.Training(pinned, settings, 42, seed_examples=data), tmp_path / "made")
+    for made in (tmp_path / "made", None):
+        model = _model(base.Testing(pinned, settings, made, data))
         assert (model.path, model.revision) == (NAME, PINNED)
-    moved = replace(job, model=ModelRef(str(versions[PINNED])))
-    assert _model(moved, tmp_path / "made").path == str(versions[PINNED])
+    moved = base.Testing(ModelRef(str(versions[PINNED])), settings, tmp_path / "made", data)
+    assert _model(moved).path == str(versions[PINNED])

@@ -5,22 +5,23 @@ Against the library, given by hand what the cell should be given. Steering is in
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from support.example_sets import examples_folder, examples_step
 from support.models import tiny_model
 from support.openai_server import FaultyServer
 
 from eval import classification
 from eval import reward as reward_eval
 from eval.judging import Answers
-from experiments.engines import Engine, Engines, Judge
-from experiments.job import Job
-from experiments.tasks import TASKS
-from experiments.tasks.base import REPLICATES, TaskData, examples_artifact, load_examples
+from experiments.tasks import TASKS, base
+from experiments.tasks.base import REPLICATES
 from experiments.tasks.instruction import (
     ANSWERS,
     Evaluation,
@@ -28,24 +29,26 @@ from experiments.tasks.instruction import (
     _kept,
     _model,
     _shares,
-    finish,
+    complete,
     is_followed,
-    others,
+    references,
 )
-from fac.backbone import ModelRef, load_tokenizer
+from fac.backbone import load_tokenizer
 from fac.chat import as_chat, encode, encode_lesson, exchange
-from fac.data.corpus import write_examples
-from fac.data.examples import Example
-from fac.data.held_out import HeldOut
+from fac.data.example_set import load_examples
 from fac.data.instructions import Instruction, Rule
 from fac.data.pairs import Pair
 from fac.data.schemas import INSTRUCTION, PAIR, QUERY, Query
 from fac.llm.base import Completion, Request, Sampling, request_seed
+from fac.llm.engines import ROLES, Engine, Judge, LLMConfig
 from fac.llm.openai import OpenAISettings
 from fac.llm.transformers import TransformersChat
+from fac.model_ref import ModelRef
 from fac.prompts import Prompts
-from fac.store import Artifact, Store
-from fac.synthesis.replies import ParsedReply
+from fac.store import Step, Store
+from fac.synthesis.generate import Generated, save_outcome
+from fac.synthesis.method import Outcome
+from fac.synthesis.samples import Sample
 from fac.synthesis.settings import Settings
 from fac.train.classifier import ClassifierSettings, fit_classifier, load_classifier
 from fac.train.reward import RewardSettings, fit_reward, load_reward
@@ -61,9 +64,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     return ModelRef(str(tiny_model(tmp_path_factory.mktemp("model"))))
 
 
-def labelled(store: Store, texts: Sequence[str], labels: Sequence[int]) -> Artifact:
-    examples = [Example(as_chat(text), label, text) for text, label in zip(texts, labels, strict=True)]
-    return store.stage("corpus", lambda folder: write_examples(examples, folder), params={"texts": list(texts)})
+@dataclass(frozen=True)
+class Cell:
+    """What is trained and what is tested."""
+
+    training: base.Training
+    test: Path
+
+    @property
+    def model(self) -> ModelRef:
+        return self.training.model
+
+    def testing(self, trained: Path | None, **more: Any) -> base.Testing:
+        return base.Testing(self.model, self.training.settings, trained, self.test, **more)
 
 
 def queries(about: str, count: int = 4) -> list[str]:
@@ -86,36 +99,34 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.fixture
-def toxic(model: ModelRef, tmp_path: Path) -> tuple[Job, list[tuple[list, int]]]:
-    """A cell with rows of all three kinds, and the examples that it has to train on."""
-    store = Store(tmp_path / "store")
-    safe, seed = queries("walk"), queries("steal")
-    added = examples_artifact(store, QUERY, [Query(text) for text in queries("poison")])
-    job = Job(
-        "toxicity", "fac", 43, store.root, model, CLASSIFIER,
-        labelled(store, queries("see", 6), [1, 0, 0, 1, 0, 1]),
-        base=(labelled(store, safe, [0] * 4),), seed_rows=labelled(store, seed, [1] * 4), added=added,
-    )  # fmt: skip
-    told = [(as_chat(text), int(text not in safe)) for text in (*safe, *seed, *queries("poison"))]
-    return job, told
+def toxic(model: ModelRef, tmp_path: Path) -> tuple[Cell, list[tuple[list, int]]]:
+    """A cell with examples of all three kinds, and those that it has to train on."""
+    texts = {about: queries(about) for about in ("walk", "steal", "poison")}
+    safe, seed, added = (
+        examples_folder(tmp_path / about, QUERY, list(map(Query, found)), [int(about != "walk")] * 4)
+        for about, found in texts.items()
+    )
+    test = examples_folder(tmp_path / "test", QUERY, list(map(Query, queries("see", 6))), [1, 0, 0, 1, 0, 1])
+    told = [(as_chat(text), int(about != "walk")) for about, found in texts.items() for text in found]
+    return Cell(base.Training(model, CLASSIFIER, 43, (safe,), seed, added), test), told
 
 
-def test_a_classifier_is_trained_on_all_rows_with_the_cell_s_seed(toxic: tuple[Job, list], tmp_path: Path):
-    job, told = toxic
-    TASKS["toxicity"].train(job, tmp_path / "made")
-    assert losses(tmp_path / "made") == fit_classifier(job.model, told, CLASSIFIER, 43)[1].losses
+def test_a_classifier_is_trained_on_all_rows_with_the_cell_s_seed(toxic: tuple[Cell, list], tmp_path: Path):
+    cell, told = toxic
+    TASKS["toxicity"].train(cell.training, tmp_path / "made")
+    assert losses(tmp_path / "made") == fit_classifier(cell.model, told, CLASSIFIER, 43)[1].losses
 
 
-def test_a_classifier_is_scored_on_the_test(toxic: tuple[Job, list], tmp_path: Path):
-    job, told = toxic
+def test_a_classifier_is_scored_on_the_test(toxic: tuple[Cell, list], tmp_path: Path):
+    cell, told = toxic
     (tmp_path / "made").mkdir()
-    fit_classifier(job.model, told, CLASSIFIER, 43)[0].save(tmp_path / "made")
+    fit_classifier(cell.model, told, CLASSIFIER, 43)[0].save(tmp_path / "made")
     texts, labels = queries("see", 6), [1, 0, 0, 1, 0, 1]
     expected, replicates = classification.evaluate(
-        load_classifier(tmp_path / "made", job.model),
+        load_classifier(tmp_path / "made", cell.model),
         [(as_chat(t), label) for t, label in zip(texts, labels, strict=True)],
     )
-    assert TASKS["toxicity"].test(job, tmp_path / "made", tmp_path) == expected
+    assert TASKS["toxicity"].test(cell.testing(tmp_path / "made"), tmp_path) == expected
     assert expected["auprc"] != expected["prevalence"]
     with np.load(tmp_path / REPLICATES) as kept:
         np.testing.assert_array_equal(kept["auprc"], replicates["auprc"])
@@ -125,31 +136,28 @@ def test_a_classifier_is_scored_on_the_test(toxic: tuple[Job, list], tmp_path: P
 
 
 @pytest.fixture
-def preferences(model: ModelRef, tmp_path: Path) -> tuple[Job, list[Pair]]:
-    store = Store(tmp_path / "store")
-    test = [*pairs("see", 3, "chat"), *pairs("hear", 3, "safety")]
-    rows = {name: pairs(name) for name in ("bake", "fix")}
-    job = Job(
-        "reward", "fac", 43, store.root, model, REWARD, examples_artifact(store, PAIR, test),
-        seed_rows=examples_artifact(store, PAIR, rows["bake"]), added=examples_artifact(store, PAIR, rows["fix"]),
-    )  # fmt: skip
-    return job, [*rows["bake"], *rows["fix"]]
+def preferences(model: ModelRef, tmp_path: Path) -> tuple[Cell, list[Pair]]:
+    test = examples_folder(tmp_path / "test", PAIR, [*pairs("see", 3, "chat"), *pairs("hear", 3, "safety")])
+    told = {name: pairs(name) for name in ("bake", "fix")}
+    seed, added = (examples_folder(tmp_path / name, PAIR, found) for name, found in told.items())
+    training = base.Training(model, REWARD, 43, seed_examples=seed, added=added)
+    return Cell(training, test), [*told["bake"], *told["fix"]]
 
 
 def test_a_reward_model_is_trained_on_all_pairs_with_the_cell_s_seed(
-    preferences: tuple[Job, list[Pair]], tmp_path: Path
+    preferences: tuple[Cell, list[Pair]], tmp_path: Path
 ):
-    job, told = preferences
-    TASKS["reward"].train(job, tmp_path / "made")
-    assert losses(tmp_path / "made") == fit_reward(job.model, told, REWARD, 43)[1].losses
+    cell, told = preferences
+    TASKS["reward"].train(cell.training, tmp_path / "made")
+    assert losses(tmp_path / "made") == fit_reward(cell.model, told, REWARD, 43)[1].losses
 
 
-def test_a_reward_model_is_scored_on_the_test(preferences: tuple[Job, list[Pair]], tmp_path: Path):
-    job, told = preferences
-    fit_reward(job.model, told, REWARD, 43)[0].save(tmp_path / "made")
-    test = load_examples(PAIR, [job.test])
-    expected, replicates = reward_eval.evaluate(load_reward(tmp_path / "made", job.model), test)
-    assert TASKS["reward"].test(job, tmp_path / "made", tmp_path) == expected
+def test_a_reward_model_is_scored_on_the_test(preferences: tuple[Cell, list[Pair]], tmp_path: Path):
+    cell, told = preferences
+    fit_reward(cell.model, told, REWARD, 43)[0].save(tmp_path / "made")
+    test = load_examples(PAIR, [cell.test])
+    expected, replicates = reward_eval.evaluate(load_reward(tmp_path / "made", cell.model), test)
+    assert TASKS["reward"].test(cell.testing(tmp_path / "made"), tmp_path) == expected
     with np.load(tmp_path / REPLICATES) as kept:
         np.testing.assert_array_equal(kept["average"], replicates["average"])
 
@@ -158,59 +166,55 @@ def test_a_reward_model_is_scored_on_the_test(preferences: tuple[Job, list[Pair]
 
 
 @pytest.fixture
-def told(model: ModelRef, tmp_path: Path) -> tuple[Job, list[Instruction]]:
-    store = Store(tmp_path / "store")
-    rows = {name: lessons(name) for name in ("bake", "fix")}
-    unanswered = Instruction("tell me about nothing", " ")
-    job = Job(
-        "instruction", "fac", 43, store.root, model, SFT, examples_artifact(store, INSTRUCTION, lessons("see", 4)),
-        seed_rows=examples_artifact(store, INSTRUCTION, [*rows["bake"], unanswered]),
-        added=examples_artifact(store, INSTRUCTION, rows["fix"]),
-    )  # fmt: skip
-    return job, [*rows["bake"], *rows["fix"]]
+def told(model: ModelRef, tmp_path: Path) -> tuple[Cell, list[Instruction]]:
+    rows, unanswered = {name: lessons(name) for name in ("bake", "fix")}, Instruction("tell me about nothing", " ")
+    seed = examples_folder(tmp_path / "seed", INSTRUCTION, [*rows["bake"], unanswered])
+    added = examples_folder(tmp_path / "added", INSTRUCTION, rows["fix"])
+    test = examples_folder(tmp_path / "test", INSTRUCTION, lessons("see", 4))
+    training = base.Training(model, SFT, 43, seed_examples=seed, added=added)
+    return Cell(training, test), [*rows["bake"], *rows["fix"]]
 
 
 def test_a_model_is_tuned_on_all_answered_rows_with_the_cell_s_seed(
-    told: tuple[Job, list[Instruction]], tmp_path: Path
+    told: tuple[Cell, list[Instruction]], tmp_path: Path
 ):
-    job, rows = told
+    cell, rows = told
     (tmp_path / "made").mkdir()
-    TASKS["instruction"].train(job, tmp_path / "made")
+    TASKS["instruction"].train(cell.training, tmp_path / "made")
     chats = [exchange(example.instruction, example.output) for example in rows]
     (tmp_path / "expected").mkdir()
-    assert losses(tmp_path / "made") == train_sft(job.model, chats, SFT, 43, tmp_path / "expected").losses
+    assert losses(tmp_path / "made") == train_sft(cell.model, chats, SFT, 43, tmp_path / "expected").losses
     assert json.loads((tmp_path / "made" / "left_out.json").read_text()) == 1
 
 
 def test_the_tuned_model_is_tested_or_the_base_model_in_the_same_template(
-    told: tuple[Job, list[Instruction]], tmp_path: Path
+    told: tuple[Cell, list[Instruction]], tmp_path: Path
 ):
-    job, _ = told
+    cell, _ = told
     (tmp_path / "made").mkdir()
-    TASKS["instruction"].train(job, tmp_path / "made")
-    tuned, untuned = _model(job, tmp_path / "made"), _model(replace(job, untrained=True), tmp_path / "nothing")
+    TASKS["instruction"].train(cell.training, tmp_path / "made")
+    tuned, untuned = _model(cell.testing(tmp_path / "made")), _model(cell.testing(None))
     assert tuned.adapter == str((tmp_path / "made").resolve())
     assert untuned.adapter is None
     assert tuned.chat_template == untuned.chat_template == "alpaca"
-    assert Path(tuned.path) == Path(untuned.path) == Path(job.model.path)
+    assert Path(tuned.path) == Path(untuned.path) == Path(cell.model.path)
 
 
 def test_what_is_left_out_is_what_the_template_of_training_leaves_no_room_for(model: ModelRef, tmp_path: Path):
     """Alpaca's is longer than the model's own, and `max_tokens` the paper's 2048 only by default."""
-    store, short, long = Store(tmp_path / "store"), lessons("see", 2), lessons("see the sea " * 9, 1)
+    short, long = lessons("see", 2), lessons("see the sea " * 9, 1)
     own, alpaca = (load_tokenizer(as_trained(model, template)) for template in (None, "alpaca"))
     chat = exchange(long[0].instruction, long[0].output)
     room = len(encode(alpaca, chat[:1], add_generation_prompt=True).ids)
     assert any(encode_lesson(own, chat, max_tokens=room).trained)
     settings = replace(SFT, epochs=1, max_tokens=room)
-    rows = examples_artifact(store, INSTRUCTION, [*short, *long])
-    job = Job("instruction", "fac", 43, store.root, model, settings, rows, seed_rows=rows)
-    TASKS["instruction"].train(job, tmp_path)
+    rows = examples_folder(tmp_path / "rows", INSTRUCTION, [*short, *long])
+    TASKS["instruction"].train(base.Training(model, settings, 43, seed_examples=rows), tmp_path)
     assert json.loads((tmp_path / "left_out.json").read_text()) == 1
 
 
 def judged(
-    job: Job, folder: Path, prefers: Callable[[str], bool], asked: list[dict] | None = None, both_orders: bool = False
+    cell: Cell, folder: Path, prefers: Callable[[str], bool], asked: list[dict] | None = None, both_orders: bool = False
 ) -> dict[str, float]:
     """Test the untrained model against reference answers that say REFERENCE, before a judge with a rule.
 
@@ -226,26 +230,26 @@ def judged(
         first = prompt.partition("First answer:")[2].partition("Second answer:")[0]
         return "[[first]]" if ("REFERENCE" in first) == prefers(prompt) else "[[second]]"
 
-    store = Store(job.store)
-    tested = load_examples(INSTRUCTION, [job.test])
-    evaluation = Evaluation(prompts="paper/instruction", answer_tokens=8, judge_tokens=16, both_orders=both_orders)
-    others = {
-        "reference": _given(store, [replace(example, output="REFERENCE") for example in tested]),
-        "evaluation": _kept(store, evaluation),
-    }
+    tested = load_examples(INSTRUCTION, [cell.test])
+    reference, evaluation = (
+        folder.with_name("reference"),
+        Evaluation(prompts="paper/instruction", answer_tokens=8, judge_tokens=16, both_orders=both_orders),
+    )
+    given = examples_folder(folder.with_name("given"), INSTRUCTION, [replace(e, output="REFERENCE") for e in tested])
+    reference.mkdir()
+    _given(reference, given)
+    held = {"reference": reference, "evaluation": Store(folder.with_name("store")).get(_kept(evaluation))}
     with FaultyServer(verdict) as server:
         engine = Engine(OpenAISettings("m", server.url, key_env=None, budget_usd=None))
-        judge = Judge(
-            Engines(engine, dict.fromkeys(("compare", "explain", "verify", "judge"), engine), folder / "r"), job.model
-        )
-        cell = replace(job, untrained=True, others=others, judge=judge)
+        llms = LLMConfig(engine, dict.fromkeys(("compare", *ROLES), engine), folder / "r")
         folder.mkdir()
-        return TASKS["instruction"].test(cell, folder, folder)
+        testing = cell.testing(None, references=held, judge=Judge(llms, cell.model))
+        return TASKS["instruction"].test(testing, folder)
 
 
 @pytest.mark.parametrize(("preferred", "rate"), [((), 1.0), (("see 0",), 0.75), (("see",), 0.0)])
 def test_the_win_rate_is_that_of_the_model_that_is_tested(
-    told: tuple[Job, list[Instruction]], tmp_path: Path, preferred: tuple[str, ...], rate: float
+    told: tuple[Cell, list[Instruction]], tmp_path: Path, preferred: tuple[str, ...], rate: float
 ):
     found = judged(told[0], tmp_path / "scores", lambda prompt: any(text in prompt for text in preferred))
     assert found["win_rate"] == rate
@@ -256,7 +260,7 @@ def test_the_win_rate_is_that_of_the_model_that_is_tested(
 
 @pytest.mark.parametrize("both_orders", [False, True])
 def test_the_judge_is_asked_as_the_evaluation_says(
-    told: tuple[Job, list[Instruction]], tmp_path: Path, both_orders: bool
+    told: tuple[Cell, list[Instruction]], tmp_path: Path, both_orders: bool
 ):
     """In one order or both, within the judge's tokens, about answers within the answers' tokens."""
     asked: list[dict] = []
@@ -267,21 +271,21 @@ def test_the_judge_is_asked_as_the_evaluation_says(
     assert {reply["reply"]["completion_tokens"] for reply in replies} == {8}
 
 
-def test_what_stands_beside_the_win_rate(told: tuple[Job, list[Instruction]], tmp_path: Path):
+def test_what_stands_beside_the_win_rate(told: tuple[Cell, list[Instruction]], tmp_path: Path):
     """Of wins 1, 1, 1, 0: the standard error of their mean, in the win rate's unit; and answers without a verdict."""
     found = judged(told[0], tmp_path / "scores", lambda prompt: "see 0" in prompt)
     assert found["standard_error"] == pytest.approx(np.std([1, 1, 1, 0], ddof=1) / 2)
     rows = [Instruction(text, "so") for text in ("no verdict", "see 1", "see 2", "see 3")]
-    job = replace(told[0], test=examples_artifact(Store(told[0].store), INSTRUCTION, rows))
-    found = judged(job, tmp_path / "draws", lambda prompt: False)
+    cell = replace(told[0], test=examples_folder(tmp_path / "draws" / "test", INSTRUCTION, rows))
+    found = judged(cell, tmp_path / "draws" / "scores", lambda prompt: False)
     assert (found["win_rate"], found["unreadable"]) == (0.875, 0.25)
     assert (found["judgements_cut"], found["judgements_refused"]) == (0.0, 0.0)
 
 
-def test_the_minimal_length_control_is_a_fraction_too(told: tuple[Job, list[Instruction]], tmp_path: Path):
+def test_the_minimal_length_control_is_a_fraction_too(told: tuple[Cell, list[Instruction]], tmp_path: Path):
     rows = [Instruction(f"see {n} " * (1 + n % 3), "so") for n in range(20)]
-    job = replace(told[0], test=examples_artifact(Store(told[0].store), INSTRUCTION, rows))
-    found = judged(job, tmp_path / "scores", lambda prompt: any(f"see {n} " in prompt for n in range(0, 20, 4)))
+    cell = replace(told[0], test=examples_folder(tmp_path / "rows", INSTRUCTION, rows))
+    found = judged(cell, tmp_path / "scores", lambda prompt: any(f"see {n} " in prompt for n in range(0, 20, 4)))
     assert found["win_rate"] == 0.75
     assert found["minimal_length_control"] == pytest.approx(0.75, abs=0.2)
 
@@ -292,22 +296,24 @@ def test_judgements_that_were_cut_are_counted_as_that():
     }  # fmt: skip
 
 
-def test_in_the_lab_the_reference_is_the_instruct_model_s_own_greedy_answer(told: tuple[Job, list[Instruction]]):
-    job, _ = told
-    store, asked = Store(job.store), [example.instruction for example in load_examples(INSTRUCTION, [job.test])]
-    data = TaskData(job.test, job.test, (), job.test, [], [], job.test, HeldOut())
-    held = json.loads((others(store, data, job.model)["reference"].path / ANSWERS).read_text())
-    requests = [Request(str(i), as_chat(text), 0) for i, text in enumerate(asked)]
-    replies = TransformersChat(job.model).chat(requests, Sampling(temperature=0.0, max_new_tokens=60))
+def test_in_the_lab_the_reference_is_the_instruct_model_s_own_greedy_answer(
+    told: tuple[Cell, list[Instruction]], tmp_path: Path
+):
+    cell, _ = told
+    store, tested = Store(tmp_path / "store"), lessons("see", 4)
+    data: Any = SimpleNamespace(test=examples_step(INSTRUCTION, tested))
+    held = json.loads((store.get(references(data, cell.model, None)["reference"]) / ANSWERS).read_text())
+    requests = [Request(str(i), as_chat(example.instruction), 0) for i, example in enumerate(tested)]
+    replies = TransformersChat(cell.model).chat(requests, Sampling(temperature=0.0, max_new_tokens=60))
     assert held == [reply.text for reply in replies]
 
 
-def test_rules_are_those_of_the_answers_that_are_tested(told: tuple[Job, list[Instruction]], tmp_path: Path):
+def test_rules_are_those_of_the_answers_that_are_tested(told: tuple[Cell, list[Instruction]], tmp_path: Path):
     """Each instruction asks for REFERENCE at the start, which the reference says and the model does not."""
-    job, _ = told
+    cell, _ = told
     rows = [replace(example, rules=(Rule("REFERENCE"),)) for example in lessons("see", 4)]
-    job = replace(job, test=examples_artifact(Store(job.store), INSTRUCTION, rows))
-    found = judged(job, tmp_path / "scores", lambda prompt: False)
+    cell = replace(cell, test=examples_folder(tmp_path / "rows", INSTRUCTION, rows))
+    found = judged(cell, tmp_path / "scores", lambda prompt: False)
     assert (found["followed"], found["reference_followed"]) == (0.0, 1.0)
     with np.load(tmp_path / "scores" / REPLICATES) as kept:
         assert (kept["followed"].max(), kept["reference_followed"].min()) == (0.0, 1.0)
@@ -325,6 +331,19 @@ def test_all_rules_and_all_subjects_count():
     example = Instruction("say", subjects=(name, other), rules=(first,))
     assert is_followed(example, f"first {name} then {other}")
     assert not is_followed(example, f"first {name}")
+
+
+def completed(folder: Path, examples: list[Instruction], writer: Any, prompts: Prompts, settings: Settings) -> Any:
+    """The examples as `complete` leaves them, and what it counts."""
+    samples = [Sample(1, 2, n, example, "", "", "", 0) for n, example in enumerate(examples)]
+    written = Step("synthesis", partial(save_outcome, INSTRUCTION, Outcome(examples, samples, samples)))
+    made = Store(folder).get(complete(written, writer, prompts, settings))
+    generated = Generated.load(INSTRUCTION, made)
+    found = load_examples(INSTRUCTION, [made])
+    assert [sample.attempt for sample in generated.chosen] == [
+        n for n, example in enumerate(examples) if example.instruction in {one.instruction for one in found}
+    ]
+    return found, generated.counts
 
 
 class Writer:
@@ -345,9 +364,10 @@ def test_examples_without_an_answer_are_answered_and_others_left_alone(
     (tmp_path / "prompts" / "answer.jinja").write_text("{{ instruction }}!")
     writer, settings = Writer(), Settings(answers=answers, temperature=0.8, seed=43)
     examples = [Instruction("a"), Instruction("b", "given"), Instruction("c")]
-    found = finish(Store(tmp_path / "store"), examples, writer, Prompts(tmp_path / "prompts"), settings)  # type: ignore[arg-type]
+    found, counts = completed(tmp_path / "store", examples, writer, Prompts(tmp_path / "prompts"), settings)
     answered = [Instruction("a", "A!"), Instruction("b", "given"), Instruction("c", "C!")]
-    assert found == [ParsedReply(example) for example in answered]
+    assert found == answered
+    assert counts.added == 3
     assert (writer.sampling.temperature, writer.sampling.max_new_tokens) == (temperature, settings.max_new_tokens)
     assert writer.seeds == [request_seed(43, i) for i in range(2)]
 
@@ -379,7 +399,8 @@ def test_an_instruction_whose_answer_is_refused_cut_or_empty_is_none(tmp_path: P
         "answers": "",
     }
     examples = [Instruction(way) for way in reasons]
-    prompts = Prompts("paper/instruction")
-    found = finish(Store(tmp_path / "store"), examples, Moody(), prompts, Settings())  # type: ignore[arg-type]
-    assert found[:-1] == [ParsedReply(None, reason) for reason in reasons.values() if reason]
-    assert found[-1] == ParsedReply(Instruction("answers", "Fine.\nI can't help with that, she said."))
+    found, counts = completed(tmp_path / "store", examples, Moody(), Prompts("paper/instruction"), Settings())
+    assert found == [Instruction("answers", "Fine.\nI can't help with that, she said.")]
+    assert (counts.added, counts.answers_refused, counts.answers_cut_off, counts.answers_empty) == (
+        1, *(list(reasons.values()).count(reason) for reason in ("refusal", "cut off", "unreadable")),
+    )  # fmt: skip
