@@ -11,6 +11,7 @@ from support.openai_server import FaultyServer
 
 from experiments.harness.results import Table
 
+METHODS = "experiment.methods=[base,baseline,full,fac]"
 SMALL = [
     "scale=paper",
     "model.path=lab:llama",
@@ -27,7 +28,7 @@ SMALL = [
     "synthesis.n=1",
     "synthesis.m=1",
     "synthesis.ratio=0.05",
-    "experiment.rows=[base,baseline,full,fac]",
+    "seeds.training=[42]",
     "workers=1",
     "tracking.enabled=false",
     "out=out",
@@ -115,7 +116,6 @@ def tiny(task: str) -> list[str]:
         f"tasks.{task}.prompts=lab/{task}",
         f"tasks.{task}.max_new_tokens=60",
         f"tasks.{task}.budget=4",
-        f"tasks.{task}.seeds=[42]",
         *(f"tasks.{task}.train.{setting}" for setting in trained if task not in ("sycophancy", "survival")),
     ]
 
@@ -126,7 +126,7 @@ def test_real_rows_make_a_table(task: str, real_data: Callable[[str], Path], tmp
     overrides = [*SMALL, *TASKS[task](real_data), *tiny(task)]
     with FaultyServer(lambda body: "[[first]]") as judge:  # the tiny model gives no verdicts on real answers
         overrides += [f"annotator.roles.compare.url={judge.url}"] if task == "instruction" else []
-        done = fac_here("experiment=main_results", f"experiment.tasks=[{task}]", *overrides, cwd=tmp_path)
+        done = fac_here("experiment=main_results", METHODS, f"experiment.tasks=[{task}]", *overrides, cwd=tmp_path)
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
     assert table.scale == "paper"
@@ -147,11 +147,12 @@ def test_real_rows_make_a_table(task: str, real_data: Callable[[str], Path], tmp
 
 @pytest.mark.slow
 def test_what_one_model_writes_from_real_rows_trains_another_run_s(real_data: Callable[[str], Path], tmp_path: Path):
-    alone = [f"experiment.{role}=[llama]" for role in ("sources", "writers", "trained")]
-    small = [override for override in SMALL if not override.startswith("experiment.rows")]
+    alone = [f"experiment.{role}=[llama31_8b]" for role in ("sources", "writers", "trained")]
     rows = [*TASKS["sycophancy"](real_data), *tiny("sycophancy")]
-    done = fac_here("experiment=cross_model", "experiment.tasks=[sycophancy]", *alone, *small, *rows, cwd=tmp_path)
+    done = fac_here("experiment=cross_model", "experiment.task=sycophancy", *alone, *SMALL, *rows, cwd=tmp_path)
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
-    assert (table.rows, table.columns) == (("baseline", "llama+llama"), ("llama", "llama_gain", "rows", "fac", "ratio"))
+    name = "llama31_8b"
+    assert table.rows == ("baseline", f"{name}+{name}")
+    assert table.columns == (name, f"{name}_gain", "rows", "fac", "ratio")
     assert "data seed 0" in table.title

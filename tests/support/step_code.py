@@ -14,55 +14,71 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = Path(__file__).with_name("step_code.json")
 
-MEASURING = ("features", "write", "diversity", "sae_quality", "sae")
+MEASURING = ("features", "synthesis", "diversity", "sae_quality", "sae")
 TRAINING = ("classifier", "reward", "sft")
-DATA = ("corpus", "draw", "pairs", "mixture")
+STEERING = ("steering_questions", "steering_vector", "equal_vectors", "steering_answers")
+DATA = ("corpus", "draw", "examples", "pairs", "kept_pairs", "mixture", "mixture_split", "steering_questions")
+ASKING = ("interpret", "synthesis", "answers", "reference", "scores", "judged")
+LOADING = (*MEASURING, *TRAINING, "vector", "steering_vector", "answers", "scores")
 
 # Modules (or folders of them) whose code decides results, and the steps that must be made again if it gives others.
-# Code that only decides what is asked for is not here: that is in the keys.
+# Code that only decides what is asked for is not here: that is in the keys, as are the texts of the lab's world.
 DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/chat.py": (*MEASURING, *TRAINING, "vector", "answers", "interpret", "scores"),
     "fac/backbone.py": (*MEASURING, "vector", "steering_vector", "answers"),
-    "fac/weights.py": (*MEASURING, *TRAINING, "vector", "steering_vector", "answers", "scores"),
-    "fac/model_ref.py": (*MEASURING, *TRAINING, "vector", "steering_vector", "answers", "scores"),
-    "fac/model_weights.py": (*MEASURING, *TRAINING, "vector", "steering_vector", "answers", "scores"),
-    "fac/train/double.py": ("classifier", "reward", "sft", "scores"),
-    "fac/features.py": MEASURING,
-    "fac/pooled.py": ("features", "write"),
-    "fac/sae": ("sae", *MEASURING),
+    "fac/weights.py": LOADING,
+    "fac/model_ref.py": LOADING,
+    "fac/model_weights.py": LOADING,
+    "fac/encoder.py": (*MEASURING, "interpret"),
+    "fac/features.py": (*MEASURING, "interpret"),
+    "fac/pooled.py": ("features", "synthesis", "missing", "coverage", "matching"),
+    "fac/sae": MEASURING,
     "fac/diversity": ("diversity",),
     "fac/matching.py": ("matching",),
-    "fac/interpret.py": ("interpret",),
-    "fac/llm/base.py": ("interpret", "write", "answers", "scores", "judged"),
-    "fac/llm/local.py": ("interpret", "write", "answers", "scores", "judged"),
-    "fac/llm/answers.py": ("interpret", "write", "answers", "scores", "judged"),
-    "fac/llm/transformers.py": ("interpret", "write", "answers", "scores", "judged"),
-    "fac/synthesis/writer.py": ("write",),
-    "fac/synthesis/samples.py": ("write",),
-    "fac/synthesis/refusals.py": ("write",),
-    "fac/synthesis/replies.py": ("write",),
-    "fac/data": (*DATA, "mixture_split", "rows", "write", "kept_pairs", "steering_questions"),
-    "fac/lab/world": ("world", "texts", "rows"),
+    "fac/coverage.py": ("missing", "coverage"),
+    "fac/relevance.py": ("missing", "relevance"),
+    "fac/gap.py": ("interpret", "missing", "relevance"),
+    "fac/interpret.py": ("interpret", "missing", "synthesis"),
+    "fac/prompts/__init__.py": ("interpret", "synthesis", "answers", "judged"),
+    "fac/llm/base.py": ASKING,
+    "fac/llm/local.py": ASKING,
+    "fac/llm/answers.py": ASKING,
+    "fac/llm/transformers.py": ASKING,
+    "fac/synthesis/generate.py": ("synthesis",),
+    "fac/synthesis/method.py": ("synthesis", "answers"),
+    "fac/synthesis/methods/controls.py": ("synthesis",),
+    "fac/synthesis/methods/fac.py": ("synthesis",),
+    "fac/synthesis/contrast.py": ("synthesis",),
+    "fac/synthesis/writer.py": ("synthesis",),
+    "fac/synthesis/samples.py": ("synthesis", "coverage"),
+    "fac/synthesis/refusals.py": ("synthesis", "answers"),
+    "fac/synthesis/replies.py": ("synthesis", "answers"),
+    "fac/synthesis/covered.py": ("coverage",),
+    "fac/data": (*DATA, "synthesis"),
+    "fac/lab/world/grammar.py": ("scores",),  # the names that an answer must say
+    "fac/train/double.py": (*TRAINING, "scores"),
     "fac/train/sequence.py": ("classifier", "reward", "scores"),
     "fac/train/classifier.py": ("classifier", "scores"),
     "fac/train/reward.py": ("reward", "scores"),
-    "fac/train/sft.py": ("sft",),
-    "fac/train/steering.py": (
-        *("vector", "scores", "steering_questions", "steering_vector", "equal_vectors", "steering_answers"),
-    ),
-    "eval/alpaca.py": ("scores", "judged", "annotations"),
+    "fac/train/sft.py": ("sft", "scores"),
+    "fac/train/steering.py": ("vector", "scores", *STEERING),
+    "eval/alpaca.py": ("draw", "scores", "judged", "annotations"),
     "eval/judging.py": ("scores", "judged"),
     "eval/classification.py": ("scores",),
     "eval/harness.py": ("scores",),
     "eval/reward.py": ("scores",),
     "eval/steering.py": ("scores", "steering_answers"),
     "eval/statistics.py": ("scores",),
-    "experiments/tasks/data.py": ("draw",),
-    "experiments/tasks/instruction.py": ("sft", "answers", "scores", "evaluation", "reference"),
-    "experiments/tasks/reward.py": ("reward", "scores"),
-    "experiments/tasks/steering.py": ("vector", "scores", "steering_questions", "steering_vector"),
-    "experiments/tasks/toxicity.py": ("classifier", "scores"),
-    "experiments/cells.py": ("untrained", "scores"),
+    "experiments/tasks/base.py": (*TRAINING, "vector", "scores"),
+    "experiments/tasks/sources.py": ("draw", "examples"),
+    "experiments/tasks/instruction.py": ("draw", "sft", "answers", "scores", "evaluation", "reference"),
+    "experiments/tasks/reward.py": ("draw", "reward", "scores"),
+    "experiments/tasks/steering.py": ("draw", "vector", "scores", "steering_questions", "steering_vector"),
+    "experiments/tasks/toxicity.py": ("draw", "classifier", "scores"),
+    "experiments/alpaca_eval.py": ("annotations", "judged"),
+    "experiments/reward.py": ("pairs", "kept_pairs"),
+    "experiments/steering.py": STEERING,
+    "experiments/steering_questions.py": ("steering_questions",),
 }
 
 
