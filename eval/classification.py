@@ -1,7 +1,6 @@
 """How well a binary classifier ranks: the toxicity metric of the paper (App. J, Tables 1, 3, 4, 6, 7, 9-13).
 
-Knows: labels, scores, and what scikit-learn computes from them. Does not know: models, except that they score chats.
-All metrics are fractions in 0..1 (the paper prints percent).
+All metrics are fractions in 0..1 (the paper prints percent). Models appear only as what scores chats.
 """
 
 from __future__ import annotations

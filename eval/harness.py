@@ -1,7 +1,7 @@
 """lm-eval from Python: benchmarks of a loaded model, with prompts that are bit for bit those of `fac.chat`.
 
-Knows: how lm-eval's tasks are found, run quietly and read. Does not know: what the tasks measure (`eval/tasks` or
-lm-eval), how the model was trained. `gsm8k` and other tasks of lm-eval go by their names there and read the hub.
+The tasks of this project are in `eval/tasks`; `gsm8k` and others of lm-eval's own go by their names there and read the
+hub.
 """
 
 from __future__ import annotations

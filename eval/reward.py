@@ -1,8 +1,7 @@
 """How often a reward model prefers the chosen reply: RewardBench's accuracies (paper App. J, Tables 1, 13 and 14).
 
-Knows: which subset is in which section, and how RewardBench adds them up (`rewardbench/constants.py` of
-allenai/reward-bench: SUBSET_MAPPING, EXAMPLE_COUNTS). Does not know: models, except that they score chats. Accuracies
-are fractions in 0..1 (the paper prints percent).
+Sections and weights are those of `rewardbench/constants.py` of allenai/reward-bench: SUBSET_MAPPING, EXAMPLE_COUNTS.
+Accuracies are fractions in 0..1 (the paper prints percent).
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@
 
 which is lm-eval's own command line after this model is registered. Without `vector` it is the model alone. (lm-eval has
 a `steered` of its own; it reads other files, and finds no letter after "(" where a tokenizer has a token for "(A".)
-Knows: lm-eval's models. Does not know: tasks (`eval/tasks`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """How far a steering vector moves a model's answers (paper App. J, Table 1, Fig. 13 and 14).
 
-Knows: probabilities of letters, the matching letters, and what is counted from them. Does not know: how vectors are
-made (`fac.train.steering`). All metrics are fractions in 0..1 (the paper prints percent).
+Vectors are made in `fac.train.steering`. All metrics are fractions in 0..1 (the paper prints percent).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Experiments: one module per table or figure of the paper, and what they share.
 
-`results` holds the typed records that every experiment ends in, `tracking` talks to MLflow, `report` draws the page.
-Knows: Hydra, MLflow, the paper's numbers. Does not know: how a feature is found or a sample written (`fac` does).
+An experiment is a module here that defines EXPERIMENT (`experiments.harness.experiment`); `fac experiments` lists them.
+`tasks` are what is trained and tested, `harness` is what runs.
 """

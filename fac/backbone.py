@@ -1,8 +1,7 @@
 """The language model up to one layer: token ids in, residual stream out.
 
-Knows: how to load a causal LM and its tokenizer by hub id + revision or folder, and how to run only the layers that are
-needed. Layer names follow the paper: "layer 16" is the output of `model.layers[15]` = `hidden_states[16]` =
-`blocks.15.hook_resid_post`. Does not know: SAEs, chats, corpora.
+Only the layers that are needed are loaded and run. Layer names follow the paper: "layer 16" is the output of
+`model.layers[15]` = `hidden_states[16]` = `blocks.15.hook_resid_post`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Messages to token ids: the ONLY place where a chat becomes tokens.
 
-Knows: the tokenizer's own chat template, and which tokens of the rendering are the writer's words. Does not know:
-models, activations, tasks. Every engine, trainer and evaluator gets ids from here, never a rendered string, so a
-second BOS cannot appear (the released code had one) and no constant like "skip 31 tokens" is needed.
+It uses the tokenizer's own chat template, and finds which tokens of the rendering are the writer's words. Every engine,
+trainer and evaluator gets ids from here, never a rendered string, so a second BOS cannot appear (the released code had
+one) and no constant like "skip 31 tokens" is needed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which features a corpus activates, which are missing, and how much of them a generated set covers.
 
-Knows: sets and counts over `fac.pooled.Pooled` matrices, read in chunks, so memory does not grow with the number of
-texts. Does not know: texts, models, how a feature was judged relevant, or where matrices come from.
+Sets and counts over `fac.pooled.Pooled` matrices, which are read in chunks, so that memory does not grow with the
+number of texts.
 
 Everything starts from counts, `counts[t, i]` = number of texts with g_i(x) > cut of threshold t. A corpus is read once
 for all thresholds; the functions after that take one threshold's row [n_features] (those written with `...` also

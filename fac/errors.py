@@ -1,6 +1,6 @@
 """The one exception type that a user ever sees.
 
-Knows: how a failure that a user can cause is said. Does not know: how it is printed (`experiments.run` does that).
+How it is printed is up to the command line (`experiments.harness.cli`).
 """
 
 import difflib

@@ -1,8 +1,8 @@
 """Texts to features: one streaming pass gives g_i(x) for every text and feature, and each feature's top spans.
 
-Knows: batching by a token budget, the content mask, max pooling (paper §5.1, App. D eq. 30), top-n per feature. Holds
-one window of texts at a time, so memory does not depend on the length of the corpus. Does not know: thresholds or
-coverage (`fac.coverage`): those read the pooled values, so one pass serves every threshold.
+Texts are batched by a token budget and pooled over their content tokens (paper §5.1, App. D eq. 30). One window of
+texts is held at a time, so memory does not depend on the length of the corpus. Thresholds and coverage (`fac.coverage`)
+read the pooled values, so one pass serves every threshold.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""The Hugging Face hub and its cache on this machine.
-
-Knows: where a repository lies in the cache, and which commit a name stands for. Does not know: what the repository
-holds, or how it is fetched.
-"""
+"""The Hugging Face hub and its cache on this machine."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Files that survive a kill: an append-only log of JSON records, and JSON written in one step.
-
-Knows: what is on disk after a write returns. Does not know: what the records mean.
-"""
+"""Files that survive a kill: an append-only log of JSON records, and JSON written in one step."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The pooled activations of one corpus, as a sparse matrix on disk: the common currency of the harness.
 
-Row = text, column = SAE feature, value = g_i(x), the maximum of feature i over the content tokens of text x
-(paper §5.1). Only values > 0 are stored. Knows: its own files. Does not know: how values were computed
-(`fac.features`) or what they mean (`fac.coverage`).
+Row = text, column = SAE feature, value = g_i(x), the maximum of feature i over the content tokens of text x (paper
+§5.1; `fac.features` computes it). Only values > 0 are stored.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Child processes that do not outlive their parent.
 
-Knows: the kernel's parent-death signal. Does not know: what the children do.
+They ask for the kernel's parent-death signal.
 """
 
 from __future__ import annotations

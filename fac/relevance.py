@@ -1,8 +1,7 @@
 """The statistical judge: features whose activation is larger on the texts of a task than on others of their length.
 
-Knows: a labelled sample of pooled activations and how long each text is. Does not know: texts, LLM verdicts
-(`fac.interpret`), thresholds. It stands in for the LLM judge of the paper's App. K where no annotator is at hand, and
-beside it as an ablation.
+It stands in for the LLM judge of the paper's App. K (`fac.interpret`) where no annotator is at hand, and beside it as
+an ablation. It needs a labelled sample of pooled activations, and how long each text is.
 
 The maximum over a text's tokens grows with their number, so where the texts of a task are longer than others, most
 features "go with" the task (small chat model, toxic queries: 7,706 of 16,383 features by a plain test, 1,530 among

@@ -1,6 +1,6 @@
 """Files of weights, looked at before they are used: whole, the file itself, and holding numbers.
 
-Knows: the safetensors format and what Git LFS leaves in place of a file. Does not know: whose weights they are.
+What Git LFS leaves in place of a file is told as such.
 """
 
 from __future__ import annotations

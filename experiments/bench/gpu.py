@@ -5,8 +5,7 @@
 
 Writes DIR/<device>.json and prints it as a table. The model has the shape of Llama-3.1-8B, the SAE that of the paper
 (4096 to 65,536, Top-K 20), settings are those of scale=paper. Texts are queries of the lab, strung together to the
-lengths of real data: the lab's tokenizer uses 1,536 of the 128,256 ids, which changes no cost. Knows: what is timed and
-how. Does not know: how any of it works (`fac`).
+lengths of real data: the lab's tokenizer uses 1,536 of the 128,256 ids, which changes no cost.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Whether the Hugging Face hub can be asked, found out once and quickly.
 
-Knows: how to tell the libraries not to wait for a hub that does not answer. Does not know: what is asked of it. Must be
-used before transformers, datasets or huggingface_hub are imported: they read their environment then.
+Must be used before transformers, datasets or huggingface_hub are imported: they read their environment then.
 """
 
 from __future__ import annotations

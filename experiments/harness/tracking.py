@@ -1,8 +1,7 @@
 """The record of a run in MLflow: one parent run, one nested run per finished stage, and never a reason to fail.
 
-Knows: MLflow's client, its limits and its noise. Does not know: what a stage computes. If MLflow cannot be reached, or
-goes away later, one warning says so and the records go to `tracking.jsonl` in the run's folder instead. MLflow's global
-"active run" is not touched, so trackers may live side by side.
+If MLflow cannot be reached, or goes away later, one warning says so and the records go to `tracking.jsonl` in the run's
+folder instead. MLflow's global "active run" is not touched, so trackers may live side by side.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Questions with lettered options, as Contrastive Activation Addition (CAA, Rimsky et al. 2024) asks them.
 
-Knows: how a CAA row is written, which of its answers shows the behaviour, and how two options change places. Does not
-know: models, tokens, or files (`fac.data.files`).
+How a CAA row is written, which of its answers shows the behaviour, and how two options change places.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rows to chats: which column is the text, what a conversation looks like, and what is kept of it.
 
-Knows: the column names and conversation layouts of the data sets in use (ToxicChat, Alpaca, LIMA, HH-RLHF,
-UltraFeedback, ShareGPT and their like). Does not know: files (`fac.data.files`), tokens or models (`fac.chat`).
+Columns and conversation layouts are those of the data sets in use: ToxicChat, Alpaca, LIMA, HH-RLHF, UltraFeedback,
+ShareGPT and their like. Files are read in `fac.data.files`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Data sets of the Hugging Face hub as rows: a path `hub:ID`, or `hub:ID/FILE` for one file of it, in place of a file.
 
-Knows: which split or file is read and at which commit. Does not know: what the rows mean (`fac.data.examples`,
-`.pairs`). `datasets` and `huggingface_hub` download into their own caches, so a data set is fetched once. Where the hub
-cannot be asked, what lies in the caches is read, also what `hf download` brought there.
+`datasets` and `huggingface_hub` download into their own caches, so a data set is fetched once. Where the hub cannot be
+asked, what lies in the caches is read, also what `hf download` brought there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rows to preference pairs: a conversation and two replies to it, of which people (or a judge) chose one.
 
-Knows: the layouts of UltraFeedback, HH-RLHF, LLMBar, RM-Bench, RewardBench and trl's preference data sets. Does not
-know: files (`fac.data.files`), tokens or models, how a benchmark adds up its subsets (`eval.reward`).
+Layouts are those of UltraFeedback, HH-RLHF, LLMBar, RM-Bench, RewardBench and trl's preference data sets. How a
+benchmark adds up its subsets is in `eval.reward`.
 """
 
 from __future__ import annotations

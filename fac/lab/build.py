@@ -3,9 +3,8 @@
 Each family is a base model, which has read chats only, an instruct model, which goes on from there with the harness's
 own jobs, and the instruct model's SAE.
 
-Knows: the tokenizer, the architecture, the recipe (found by the feasibility study; one thread, no GPU). Does not know:
-the corpora the experiments are run on, or the ground truth. The result is a plain Hugging Face folder (safetensors,
-tokenizer, chat template, model card) and a plain SAELens folder.
+The tokenizer, the architecture and the recipe were found by a feasibility study (one thread, no GPU). The result is a
+plain Hugging Face folder (safetensors, tokenizer, chat template, model card) and a plain SAELens folder.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What the lab's language models are pre-trained on: chats of the world, and the harness's own jobs done well.
 
-Knows: the world and the prompts of the lab. Does not know: tokens, models (`fac.lab.build`). A base model reads the
-chats only; an instruct model goes on with all kinds. Replies to users are neutral on purpose: refusing replies would
-put harmfulness into one direction and leave nothing to measure.
+A base model reads the chats only; an instruct model goes on with all kinds (`fac.lab.build`). Replies to users are
+neutral on purpose: refusing replies would put harmfulness into one direction and leave nothing to measure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What a feature of a lab model may stand for, in words and in texts: the ground of the pre-training jobs.
 
-Knows: every kind of topic of the written world, its description, its texts, and what the judge of each task says of it.
-Does not know: prompts, documents (`fac.lab.pretraining`), features, models.
+Every kind of topic of the written world, its description, its texts, and what the judge of each task says of it.
 """
 
 from __future__ import annotations

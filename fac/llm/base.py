@@ -1,7 +1,4 @@
-"""What the harness asks of an LLM: `ChatModel`, and `ask`, which puts many requests to one and survives a kill.
-
-Knows: requests, seeds, the log of finished replies. Does not know: engines, prompts, what replies mean.
-"""
+"""What the harness asks of an LLM: `ChatModel`, and `ask`, which puts many requests to one and survives a kill."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The `transformers` engine: any causal LM on CPU or GPU, in this process.
 
-Knows: generate() and per-request random numbers. Does not know: prompts. Chats become ids in `fac.chat`.
+Random numbers are drawn per request. Chats become ids in `fac.chat`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The `vllm` engine: many requests at once, on GPUs or a CPU, in a process of its own.
 
-Knows: vLLM's settings, and how its process is started, fed and ended. Does not know: prompts. Chats become ids in
-`fac.chat` and ids become text again in this process; vLLM sees ids only. It changes torch for the whole process it runs
-in and holds its memory until that ends, hence the child; `close` ends it.
+Chats become ids in `fac.chat` and ids become text again in this process; vLLM sees ids only. It changes torch for the
+whole process it runs in and holds its memory until that ends, hence the child; `close` ends it.
 """
 
 from __future__ import annotations

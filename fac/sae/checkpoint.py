@@ -1,6 +1,6 @@
 """The paper's released SAEs: `.pth` checkpoints of tied Top-K SAEs, imported to SAELens format.
 
-Knows: the layout that the authors' SAE code writes (paper §4.2; `autoencoder.py` of the parent project SelfReg):
+The layout is what the authors' SAE code writes (paper §4.2; `autoencoder.py` of the parent project SelfReg):
 
     {"weight": {"W_enc" [d_inp, d_hide], "b_enc" [d_hide], "b_dec" [d_inp], "mask" [d_hide]},
      "config": {"d_inp", "d_hide", "topK"}}
@@ -9,8 +9,8 @@ Knows: the layout that the authors' SAE code writes (paper §4.2; `autoencoder.p
 
 `mask` is for editing features and takes no part in this. The layer stands in the name only (TopK7_l16_h4096_epoch3.pth,
 sae_llama_l16_h65536), the model nowhere: a wrong one is found by the check of `fac.sae.load`. No released file could be
-inspected when this was written, so any other layout is refused with what was found. Does not know: how such an SAE is
-trained (`fac.sae.recipe`).
+inspected when this was written, so any other layout is refused with what was found. Such SAEs are trained in
+`fac.sae.recipe`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Train a Top-K SAE with sae-lens: the recipe for small models, where the number of steps is what counts.
 
-Knows: sae-lens' trainer and its batches of tokens. Does not know: the paper's recipe (`fac.sae.recipe`), which sae-lens
-cannot follow. Nothing but the activations of 512 chats is held.
+The paper's recipe is in `fac.sae.recipe`: sae-lens cannot follow it. Nothing but the activations of 512 chats is held.
 """
 
 from __future__ import annotations

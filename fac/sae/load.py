@@ -1,7 +1,7 @@
 """Sparse autoencoders: load one, refuse one that does not fit the backbone, and encode with it.
 
-Knows: sae-lens, and what an SAE must fulfil of its record `fac.json` (model fingerprint, layer, and a probe: a few
-chats with the explained variance and L0 they had). Does not know: corpora or pooling (`fac.features`).
+An SAE must fulfil its record `fac.json`: the fingerprint of the model, the layer, and a probe, which is a few chats
+with the explained variance and L0 they had.
 """
 
 from __future__ import annotations

@@ -10,8 +10,7 @@ Where the released code caches 2.5 TB of activations, they are computed as they 
 one sequence per backward pass, sequences go together under a token budget: the gradient is the same. Its GradScaler is
 left out, since bf16 needs none. It reads the cached files in shuffled groups of 256 texts; here every text is shuffled.
 
-Knows: the recipe, and how to continue it after a kill: nothing is random but the start and each epoch's order, both
-decided by the seed. Does not know: which texts (`fac.pipeline`), or who watches (`on_step`).
+A killed training continues: nothing is random but the start and each epoch's order, both decided by the seed.
 """
 
 from __future__ import annotations

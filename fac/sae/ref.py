@@ -1,7 +1,7 @@
 """Which SAE is meant, where it lies, and what its files say of it before any weight is used.
 
-Knows: folders in SAELens' format, hub repositories of such, public releases, and `fac.json`, the record that an SAE of
-this project carries. Does not know: how an SAE is loaded, or what fits it (`fac.sae.load`).
+Folders in SAELens' format, hub repositories of such, public releases, and `fac.json`, the record that an SAE of this
+project carries. `fac.sae.load` says what fits it.
 """
 
 from __future__ import annotations

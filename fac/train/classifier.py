@@ -1,8 +1,6 @@
 """Toxicity classifiers (paper App. J): a causal LM with a two-class head, fine-tuned by LoRA or by its head alone.
 
-Knows: how examples become a trained classifier on disk, and how a classifier scores chats. Does not know: where the
-examples come from, what the classes mean, metrics (`eval.classification`), or how a model with a head is trained and
-kept (`fac.train.sequence`).
+How a model with a head is trained and kept is in `fac.train.sequence`, metrics are in `eval.classification`.
 """
 
 from __future__ import annotations

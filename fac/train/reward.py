@@ -1,8 +1,7 @@
 """Reward models (paper App. J): a causal LM with a one-score head, fine-tuned on preference pairs by Bradley-Terry.
 
-Knows: how pairs become a trained reward model on disk (trl's RewardTrainer for LoRA), and how it scores chats. Does not
-know: where the pairs come from, benchmarks (`eval.reward`), or how a model with a head is trained and kept
-(`fac.train.sequence`).
+LoRA is trained by trl's RewardTrainer. How a model with a head is trained and kept is in `fac.train.sequence`, the
+benchmark in `eval.reward`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """A causal LM with a linear head on the last token of a chat: what classifiers and reward models have in common.
 
-Knows: how such a model is opened, given adapters, run over chats, trained and kept on disk. Does not know: what the
-head's outputs mean, nor how a data set becomes a loss (`fac.train.classifier`, `fac.train.reward`). Needs peft and
-transformers' Trainer.
+How a data set becomes a loss is in `fac.train.classifier` and `fac.train.reward`. Needs peft and transformers' Trainer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Supervised fine-tuning of a causal LM on chats (paper App. J, instruction following): LoRA, by trl's SFTTrainer.
 
-Knows: how chats become an adapter on disk, and what is trained on: the assistant's tokens with the end of the turn.
-Does not know: where the chats come from, how answers are judged (`eval.alpaca`, `eval.harness`). Needs trl and peft.
+Trained on are the assistant's tokens with the end of the turn. Answers are judged in `eval.alpaca` and `eval.harness`.
+Needs trl and peft.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Steering vectors: Contrastive Activation Addition (CAA, Rimsky et al. 2024; paper 4.4, 4.5, App. J).
 
-Knows: how a vector is read from pairs, added to a running model, kept on disk, and what a model answers at an open
-"(". Does not know: metrics (`eval.steering`), files of questions (`fac.data.choices`).
+A vector is read from pairs and added to a running model, which then answers at an open "(". Metrics are in
+`eval.steering`, files of questions in `fac.data.choices`.
 
 Layers are named as in `fac.backbone`: layer 13 is the output of `model.layers[12]`, the released script's layer.
 """

@@ -1,7 +1,4 @@
-"""Small CAA files: questions whose two asked options say the same in every file, with matching letters of all kinds.
-
-Knows: how CAA's folders and rows look. Does not know: the project under test; it imports nothing of it.
-"""
+"""Small CAA files: questions whose two asked options say the same in every file, with matching letters of all kinds."""
 
 from __future__ import annotations
 

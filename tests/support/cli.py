@@ -1,7 +1,7 @@
 """The `fac` command as a user meets it: in a process of its own (`run_fac`, `start_fac`), or in this one (`fac_here`).
 
-Knows: the console script's entry point, its streams and exit status. Does not know: what the command does. A process of
-its own costs seconds of imports; `fac_here` runs the very same `main` and is for all that needs no process.
+A process of its own costs seconds of imports; `fac_here` runs the very same `main` and is for all that needs no
+process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A stand-in for the Hugging Face hub over real HTTP: repositories that are open, gated, or not there.
-
-Knows: the few answers of the hub's API that say so. Does not know: the client under test; it imports nothing of it.
-"""
+"""A stand-in for the Hugging Face hub over real HTTP: repositories that are open, gated, or not there."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Tiny random causal LMs on disk, with their own tokenizer and chat template: what tests use in place of real weights.
 
-Knows: how a Hugging Face folder of each family looks (special tokens, shape of the chat template). Does not know: the
-project under test; it imports nothing of it.
+Special tokens and the shape of the chat template are those of a Hugging Face folder of each family.
 """
 
 from __future__ import annotations

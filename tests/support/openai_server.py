@@ -1,7 +1,4 @@
-"""A server that speaks OpenAI's chat completions over real HTTP and fails in all the ways that servers do, on request.
-
-Knows: the wire, and how often it has answered what. Does not know: the client under test; it imports nothing of it.
-"""
+"""A server that speaks OpenAI's chat completions over real HTTP and fails in all the ways that servers do, on request."""
 
 from __future__ import annotations
 

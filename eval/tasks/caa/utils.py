@@ -1,6 +1,6 @@
 """CAA's questions as lm-eval documents: each one asked twice, as it stands and with the two asked options swapped.
 
-Knows: lm-eval's documents and results. Does not know: models. The metrics are those of `eval.steering`.
+The metrics are those of `eval.steering`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """IFEval's prompts from a file, for lm-eval: everything that is checked is checked by lm-eval's own task.
 
-Knows: the rows of IFEval's files, and what its checkers need from outside (NLTK's punkt_tab). Does not know: models.
+Its checkers need NLTK's punkt_tab.
 """
 
 from __future__ import annotations

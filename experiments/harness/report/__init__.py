@@ -1,7 +1,7 @@
 """The page of an experiment: one self-contained HTML file with its tables, figures, features, samples and provenance.
 
 `page` says what can stand on a page, `chart` works out where the marks of a figure go, `render` and `page.html.jinja`
-write the file. Knows: how results look. Does not know: where they come from.
+write the file.
 """
 
 from experiments.harness.report.page import Feature, Figure, Page, Sample, Series, Span

@@ -1,7 +1,6 @@
 """Where the marks of a figure go: data coordinates to the coordinates of a drawing `WIDTH` by `HEIGHT`.
 
-Knows: scales, ticks, and how labels keep out of each other's way. Does not know: colours or SVG (the template does).
-All positions are rounded to a tenth, so equal figures give equal bytes.
+Colours and SVG are the template's. All positions are rounded to a tenth, so equal figures give equal bytes.
 """
 
 from __future__ import annotations

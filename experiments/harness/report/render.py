@@ -1,6 +1,6 @@
 """From a `Page` to one HTML file that needs nothing else: no script, no font, no network.
 
-Knows: the template and its filters. Does not know: what is on the page. Equal pages give equal bytes.
+Equal pages give equal bytes.
 """
 
 from __future__ import annotations

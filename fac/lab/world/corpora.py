@@ -1,7 +1,7 @@
 """The data sets of one world seed: who asks for what, where.
 
-Knows: the share and popularity of concepts in each role. Does not know: models or methods. One world seed gives one set
-of corpora; which harmful concepts the seed data know is drawn with it, popular ones more often.
+One world seed gives one set of corpora; which harmful concepts the seed data know is drawn with it, popular ones more
+often.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The grammar of the lab's world: what its users ask for and how they say it.
 
-A query is `[opening] frame(request [and request]) filler* [ending]`; a request is one wording of one concept. Knows:
-the phrases (concepts.yaml, phrases.yaml) and how to draw a query. Does not know: which corpus it is for (`corpora`),
-how to read a query back (`truth`), or any model.
+A query is `[opening] frame(request [and request]) filler* [ending]`; a request is one wording of one concept. The
+phrases are in concepts.yaml and phrases.yaml; `truth` reads a query back.
 """
 
 from __future__ import annotations

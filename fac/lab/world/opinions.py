@@ -1,7 +1,6 @@
 """Two-answer questions of the lab's world that show how an assistant behaves, in the form of the CAA data sets.
 
-Knows: the behaviours, topics and phrases (opinions.yaml) and how a question is drawn. Does not know: corpora, models,
-how an assistant is steered.
+The behaviours, topics and phrases are in opinions.yaml.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Replies of the lab's world: a neutral answer with a phrase that makes it better or worse, and pairs of the two.
 
-Knows: the aspects of quality (qualities.yaml) and how a reply and a preference pair are drawn. Does not know: corpora,
-models. A pair differs in one phrase only, so that the phrase alone decides which reply is better.
+The aspects of quality are in qualities.yaml. A pair differs in one phrase only, so that the phrase alone decides which
+reply is better.
 """
 
 from __future__ import annotations
