@@ -99,7 +99,14 @@ def _check_engines(laid: LaidOut, store: Store) -> None:
 
 
 def _build(laid: LaidOut, graph: Graph, session: Session, workers: Workers) -> None:
-    """Steps of this process in the order of the trials, those that may run elsewhere beside them."""
+    """Steps of this process in the order of the trials, those that may run elsewhere beside them.
+
+    One worker has nothing beside it in a plan without trials: a process of its own would only be waited for.
+    """
+    if not laid.trials and session.run.workers == 1 and not on_gpu():
+        for target in laid.targets:
+            session.store.get(target)
+        return
     advance(laid.targets, session.store, workers)
     if on_gpu():
         graph.release()

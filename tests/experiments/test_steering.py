@@ -45,12 +45,12 @@ class Run(NamedTuple):
         return SteeringVector.load(self.folder / self.out / "vectors" / behavior / str(seed))
 
 
-def steering(folder: Path, *overrides: str, out: str = "out") -> Run:
+def steering(folder: Path, *overrides: str, out: str = "out", workers: int = 1) -> Run:
     settings = [
         "experiment=steering",
         "model=local",
         "model.path=model",
-        "workers=1",
+        f"workers={workers}",
         "tracking.enabled=false",
         f"out={out}",
     ]
@@ -200,6 +200,15 @@ def test_running_again_computes_nothing(world: Path, run: Run):
     assert again.done.code == 0
     assert "built" not in again.done.err
     assert again.table.to_json(with_provenance=False) == run.table.to_json(with_provenance=False)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_table_of_one(world: Path, run: Run):
+    given = ["experiment.behavior=caa/generate/sycophancy", "experiment.pairs=5", "seeds.training=[42,43]"]
+    two = steering(world, *given, "paths.store=other", out="two", workers=2)
+    assert two.done.code == 0, two.done.err
+    assert "steering_answers" in two.done.err
+    assert [(cell.row, cell.values) for cell in two.table.cells] == [(c.row, c.values) for c in run.table.cells]
 
 
 def test_a_dry_run_of_what_is_stored_writes_nothing(world: Path, run: Run):
