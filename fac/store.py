@@ -42,15 +42,6 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
 
-@dataclass(frozen=True)
-class Artifact:
-    """The finished output of a stage; its key can be an input of later stages."""
-
-    name: str
-    key: str
-    path: Path
-
-
 @dataclass(frozen=True, eq=False)
 class Step:
     """One computation whose result the store keeps. Its key is known before it, or anything before it, has run.
@@ -136,7 +127,7 @@ class Origin:
     steps: int
 
 
-def stage_key(name: str, version: int, params: Mapping[str, Any], inputs: Sequence[Artifact | str]) -> str:
+def stage_key(name: str, version: int, params: Mapping[str, Any], inputs: Sequence[str]) -> str:
     """20 hex digits of SHA-256 over what decides a stage's output. Any change changes it, the order of keys does not.
 
     `params` may hold None, booleans, numbers (numpy's too), strings, mappings with string keys, sequences, dataclasses,
@@ -144,8 +135,7 @@ def stage_key(name: str, version: int, params: Mapping[str, Any], inputs: Sequen
     arguments, for which their value stands: what has to be looked up is looked up when a key is asked for. Raises
     TypeError for anything else: a path, for one, says where data are, not which.
     """
-    keys = [part.key if isinstance(part, Artifact) else part for part in inputs]
-    identity = [name, version, _plain(params, "params"), keys]
+    identity = [name, version, _plain(params, "params"), list(inputs)]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -164,77 +154,22 @@ class Store:
     def get(self, step: Step) -> Path:
         """The folder of a step, built now (after those of its inputs that are missing) if it is not finished.
 
-        Raises FacError if the disk is full or the store cannot be written; errors of `build` pass through.
+        If another process builds it, wait for it; should that process die, build here. The file name stage.json is
+        taken. Raises FacError if the disk is full or the store cannot be written; errors of `build` pass through.
         """
-        artifact = Artifact(step.name, step.key, self.root / step.name / step.key)
-        if not artifact.path.is_dir():
+        if not re.fullmatch(r"\w[\w.-]*", step.name):
+            raise ValueError(f"a step's name is one folder name, not {step.name!r}")
+        path = self.root / step.name / step.key
+        if not path.is_dir():
             for part in step.inputs:  # one at a time: what is loaded for one is given back before the next
                 self.get(part)
-        inputs = [Artifact(part.name, part.key, self.root / part.name / part.key) for part in step.inputs]
-
-        def build(folder: Path) -> None:
-            step.build(folder, *(part.path for part in inputs))
-
-        return self._finished(artifact, build, version_of(step.name), step.params, inputs, step.resumable).path
-
-    def has(
-        self,
-        name: str,
-        *,
-        version: int | None = None,
-        params: Mapping[str, Any] | None = None,
-        inputs: Sequence[Artifact | str] = (),
-    ) -> bool:
-        """Whether the stage is finished; touches nothing."""
-        version = version_of(name) if version is None else version
-        return (self.root / name / stage_key(name, version, params or {}, inputs)).is_dir()
-
-    def stage(
-        self,
-        name: str,
-        build: Callable[[Path], object],
-        *,
-        version: int | None = None,
-        params: Mapping[str, Any] | None = None,
-        inputs: Sequence[Artifact | str] = (),
-        resumable: bool = False,
-    ) -> Artifact:
-        """The output of a stage: found, or built by `build(folder)`, which writes all of it under `folder`.
-
-        With `resumable`, `build` gets the folder as a killed run left it, otherwise an empty one. If another process
-        builds the same key, wait for it (should that process die, build here). `version` None is that of the table
-        in `fac.steps`. The file name stage.json is taken.
-        Raises FacError if the disk is full or the store cannot be written; any other error of `build` passes through.
-        """
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise ValueError(f"a stage name is one folder name, not {name!r}")
-        params = params or {}
-        version = version_of(name) if version is None else version
-        key = stage_key(name, version, params, inputs)
-        return self._finished(Artifact(name, key, self.root / name / key), build, version, params, inputs, resumable)
-
-    def _finished(
-        self,
-        artifact: Artifact,
-        build: Callable[[Path], object],
-        version: int,
-        params: Mapping[str, Any],
-        inputs: Sequence[Artifact | str],
-        resumable: bool,
-    ) -> Artifact:
-        name, key = artifact.name, artifact.key
-        if not artifact.path.is_dir():
-            with self._clear_errors(), _locked(artifact):
-                if not artifact.path.is_dir():  # another process may have built it meanwhile
-                    record = {"name": name, "version": version, "params": _plain(params, "params")}
-                    record["inputs"] = [
-                        {"name": i.name, "key": i.key} if isinstance(i, Artifact) else i for i in inputs
-                    ]
-                    self._build(artifact, build, record, resumable)
-                    return artifact
-        record = json.loads((artifact.path / RECORD).read_text(encoding="utf-8"))
-        self._on_event(StageEvent("reused", name, key, record["seconds"], record["cpu_seconds"]))
-        return artifact
+            with self._clear_errors(), _locked(path):
+                if not path.is_dir():  # another process may have built it meanwhile
+                    self._build(step, path)
+                    return path
+        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        self._on_event(StageEvent("reused", step.name, step.key, record["seconds"], record["cpu_seconds"]))
+        return path
 
     def origins(self, steps: Iterable[tuple[str, str]]) -> list[Origin]:
         """With what the steps (name, key) were computed: every different origin, that of the most steps first."""
@@ -255,19 +190,20 @@ class Store:
                 count += record["version"] != version_of(record["name"])
         return count
 
-    def _build(
-        self, artifact: Artifact, build: Callable[[Path], object], record: dict[str, Any], resumable: bool
-    ) -> None:
-        self._on_event(StageEvent("started", artifact.name, artifact.key))
-        partial = artifact.path.with_name(f".partial-{artifact.key}")
-        if not resumable and partial.exists():
+    def _build(self, step: Step, path: Path) -> None:
+        record: dict[str, Any] = {"name": step.name, "version": version_of(step.name)}
+        record["params"] = _plain(step.params, "params")
+        record["inputs"] = [{"name": part.name, "key": part.key} for part in step.inputs]
+        self._on_event(StageEvent("started", step.name, step.key))
+        partial = path.with_name(f".partial-{step.key}")
+        if not step.resumable and partial.exists():
             shutil.rmtree(partial)
         partial.mkdir(exist_ok=True)
         wall, cpu = time.perf_counter(), _cpu_seconds()
         try:
-            build(partial)
+            step.build(partial, *(self.root / part.name / part.key for part in step.inputs))
         except BaseException:
-            if not resumable:  # it would not be read again
+            if not step.resumable:  # it would not be read again
                 shutil.rmtree(partial, ignore_errors=True)
             raise
         seconds, cpu_seconds = round(time.perf_counter() - wall, 3), round(_cpu_seconds() - cpu, 3)
@@ -275,8 +211,8 @@ class Store:
         record["made_with"] = made_with()
         write_json_atomic(partial / RECORD, record)
         _sync(partial)
-        os.rename(partial, artifact.path)
-        self._on_event(StageEvent("built", artifact.name, artifact.key, seconds, cpu_seconds))
+        os.rename(partial, path)
+        self._on_event(StageEvent("built", step.name, step.key, seconds, cpu_seconds))
 
     @contextmanager
     def _clear_errors(self) -> Iterator[None]:
@@ -299,20 +235,20 @@ class Store:
 
 
 @contextmanager
-def _locked(artifact: Artifact) -> Iterator[None]:
-    """Hold the lock of a key; the kernel drops it with the process that holds it, however that ends.
+def _locked(finished: Path) -> Iterator[None]:
+    """Hold the lock of a step's folder; the kernel drops it with the process that holds it, however that ends.
 
     The file goes when the lock is given back, also after an error. Who waited for it meanwhile then holds the lock of a
     file that nobody else can see, and asks again.
     """
-    artifact.path.parent.mkdir(parents=True, exist_ok=True)
-    path = artifact.path.with_name(f".lock-{artifact.key}")
+    finished.parent.mkdir(parents=True, exist_ok=True)
+    path = finished.with_name(f".lock-{finished.name}")
     while True:
         with path.open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                logger.info("waiting for the process that builds %s %s", artifact.name, artifact.key)
+                logger.info("waiting for the process that builds %s %s", finished.parent.name, finished.name)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if _is_open_at(path, lock.fileno()):
                 try:

@@ -10,7 +10,6 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ from fac import steps
 from fac.errors import FacError
 from fac.provenance import made_with
 from fac.steps import VERSIONS
-from fac.store import Artifact, Origin, Store, stage_key
+from fac.store import Origin, Step, Store, stage_key
 
 scalar = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 params = st.dictionaries(
@@ -77,7 +76,7 @@ def test_equal_values_equal_key():
     plain = stage_key("s", 1, {"o": {"rate": 0.5, "layers": [1, 2]}}, ["abc"])
     assert stage_key("s", 1, {"o": Options(0.5, (1, 2))}, ["abc"]) == plain
     assert stage_key("s", 1, {"o": {"layers": (np.int64(1), 2), "rate": np.float64(0.5)}}, ["abc"]) == plain
-    assert stage_key("s", 1, {"o": Options(0.5, (1, 2))}, [Artifact("x", "abc", Path("/anywhere"))]) == plain
+    assert stage_key("s", 1, {"o": Options(0.5, (1, 2))}, ("abc",)) == plain
 
 
 def test_a_key_is_the_same_on_every_machine():
@@ -103,39 +102,39 @@ def test_a_stage_is_built_once(tmp_path):
         (folder / "deep").mkdir()
         (folder / "deep" / "data.txt").write_text("done")
 
-    arguments: dict[str, Any] = {"version": 2, "params": {"k": np.int64(3)}, "inputs": ["abc"]}
-    assert not store.has("features", **arguments)
-    first = store.stage("features", build, **arguments)
-    assert store.has("features", **arguments)
-    assert not store.has("features", **{**arguments, "version": 3})
-    assert (
-        first
-        == store.stage("features", build, **arguments)
-        == Store(tmp_path / "store").stage("features", build, **arguments)
-    )
+    def features(k):
+        return Step("features", build, {"k": k})
+
+    assert store.find(features(np.int64(3))) is None
+    first = store.get(features(np.int64(3)))
+    assert store.find(features(3)) == first
+    assert store.find(features(4)) is None
+    assert first == store.get(features(3)) == Store(tmp_path / "store").get(features(3))
     assert len(builds) == 1
-    assert first.path == tmp_path / "store" / "features" / first.key
-    assert (first.path / "deep" / "data.txt").read_text() == "done"
-    assert os.listdir(first.path.parent) == [first.key]  # no lock, no partial folder
-    record = json.loads((first.path / "stage.json").read_text())
+    assert first == tmp_path / "store" / "features" / features(3).key
+    assert (first / "deep" / "data.txt").read_text() == "done"
+    assert os.listdir(first.parent) == [first.name]  # no lock, no partial folder
+    record = json.loads((first / "stage.json").read_text())
     assert {k: record[k] for k in ("name", "version", "params", "inputs")} == {
         "name": "features",
-        "version": 2,
+        "version": VERSIONS["features"],
         "params": {"k": 3},
-        "inputs": ["abc"],
+        "inputs": [],
     }
     assert [event.kind for event in events] == ["started", "built", "reused"]
     assert (events[2].seconds, events[2].cpu_seconds) == (events[1].seconds, events[1].cpu_seconds)
     assert record["made_with"] == made_with()
-    second = store.stage("coverage", lambda _: None, inputs=[first])
-    assert json.loads((second.path / "stage.json").read_text())["inputs"] == [{"name": "features", "key": first.key}]
+    second = store.get(Step("coverage", lambda *_: None, inputs=(features(3),)))
+    assert json.loads((second / "stage.json").read_text())["inputs"] == [{"name": "features", "key": first.name}]
 
 
 def test_cpu_seconds_count_this_process_and_its_children(tmp_path):
     events = []
     spin = "import time\nwhile time.process_time() < 0.3: pass"
-    Store(tmp_path, events.append).stage("child", lambda _: subprocess.run([sys.executable, "-c", spin], check=True))
-    Store(tmp_path, events.append).stage("self", lambda _: exec(spin, {}) or sum(range(10**6)))
+    Store(tmp_path, events.append).get(
+        Step("child", lambda _: subprocess.run([sys.executable, "-c", spin], check=True))
+    )
+    Store(tmp_path, events.append).get(Step("self", lambda _: exec(spin, {}) or sum(range(10**6))))
     assert events[1].cpu_seconds >= 0.3
     assert events[3].cpu_seconds > 0
 
@@ -148,12 +147,12 @@ def test_a_failed_build_leaves_nothing(tmp_path):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        store.stage("s", fail)
-    assert not store.has("s")
+        store.get(Step("s", fail))
+    assert not store.find(Step("s", print))
     assert os.listdir(tmp_path / "s") == []  # no lock, no half of it
 
     seen = []
-    store.stage("s", lambda folder: seen.extend(os.listdir(folder)))
+    store.get(Step("s", lambda folder: seen.extend(os.listdir(folder))))
     assert seen == []
 
 
@@ -165,23 +164,23 @@ def test_a_resumable_build_gets_its_folder_back(tmp_path):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        store.stage("s", fail, resumable=True)
+        store.get(Step("s", fail, resumable=True))
     assert [name.partition("-")[0] for name in os.listdir(tmp_path / "s")] == [".partial"]  # no lock
     seen = []
-    store.stage("s", lambda folder: seen.extend(os.listdir(folder)), resumable=True)
+    store.get(Step("s", lambda folder: seen.extend(os.listdir(folder)), resumable=True))
     assert seen == ["half.txt"]
 
 
 def test_a_step_of_another_version_is_another_step(tmp_path, monkeypatch):
     """What an older version of the code made is not found, and counted."""
     store = Store(tmp_path)
-    first = store.stage("features", lambda _: None)
-    assert json.loads((first.path / "stage.json").read_text())["version"] == VERSIONS["features"]
+    first = store.get(Step("features", lambda _: None))
+    assert json.loads((first / "stage.json").read_text())["version"] == VERSIONS["features"]
     assert store.outdated() == 0
     monkeypatch.setattr(steps, "VERSIONS", {**VERSIONS, "features": VERSIONS["features"] + 1})
-    assert not store.has("features")
+    assert not store.find(Step("features", print))
     assert store.outdated() == 1
-    assert store.stage("features", lambda _: None).key != first.key
+    assert store.get(Step("features", lambda _: None)).name != first.name
     (tmp_path / "features" / "broken").mkdir()
     (tmp_path / "features" / "broken" / "stage.json").write_text("{")  # nobody's business
     assert store.outdated() == 1
@@ -190,11 +189,11 @@ def test_a_step_of_another_version_is_another_step(tmp_path, monkeypatch):
 
 def test_the_origins_of_steps_are_told_by_how_many_they_are_of(tmp_path):
     store = Store(tmp_path)
-    made = [store.stage("s", lambda _: None, params={"n": n}) for n in range(3)]
-    record = json.loads((made[1].path / "stage.json").read_text())
+    made = [store.get(Step("s", lambda _: None, params={"n": n})) for n in range(3)]
+    record = json.loads((made[1] / "stage.json").read_text())
     record["made_with"]["commit"] = "other"
-    (made[1].path / "stage.json").write_text(json.dumps(record))
-    asked = [(step.name, step.key) for step in [*made, made[0]]]  # one of them twice
+    (made[1] / "stage.json").write_text(json.dumps(record))
+    asked = [(folder.parent.name, folder.name) for folder in [*made, made[0]]]  # one of them twice
     assert [(origin.commit, origin.steps) for origin in store.origins(asked)] == [
         (made_with()["commit"], 2),
         ("other", 1),
@@ -205,15 +204,15 @@ def test_the_origins_of_steps_are_told_by_how_many_they_are_of(tmp_path):
 
 def test_a_name_is_a_folder_name(tmp_path):
     for name in ("", "a/b", "..", ".partial-x"):
-        with pytest.raises(ValueError, match="stage name"):
-            Store(tmp_path).stage(name, lambda _: None)
+        with pytest.raises(ValueError, match="name"):
+            Store(tmp_path).get(Step(name, lambda _: None))
 
 
 WORKER = textwrap.dedent("""
     import os, signal, sys, time
     from pathlib import Path
     from fac.jsonl import AppendLog
-    from fac.store import Store
+    from fac.store import Step, Store
 
     root, die_at = Path(sys.argv[1]), int(sys.argv[2])
 
@@ -228,8 +227,8 @@ WORKER = textwrap.dedent("""
                 time.sleep(0.02)
 
     events = []
-    artifact = Store(root / "store", lambda event: events.append(event.kind)).stage("s", build, resumable=True)
-    print(*events, artifact.path)
+    finished = Store(root / "store", lambda event: events.append(event.kind)).get(Step("s", build, resumable=True))
+    print(*events, finished)
 """)
 
 
@@ -244,7 +243,7 @@ def test_kill_and_resume_do_nothing_twice(tmp_path):
         child = worker(tmp_path, die_at)
         child.communicate()
         assert child.returncode == -signal.SIGKILL
-        assert not Store(tmp_path / "store").has("s")
+        assert not Store(tmp_path / "store").find(Step("s", print))
         pids.append(child.pid)
     last = worker(tmp_path)
     out, _ = last.communicate()
@@ -289,9 +288,9 @@ def test_after_an_error_only_one_of_those_who_wait_builds(tmp_path):
 
     def first():
         with pytest.raises(ZeroDivisionError):
-            store.stage("s", fail)
+            store.get(Step("s", fail))
 
-    waiting = [threading.Thread(target=lambda: store.stage("s", build)) for _ in range(2)]
+    waiting = [threading.Thread(target=lambda: store.get(Step("s", build))) for _ in range(2)]
     failing = threading.Thread(target=first)
     failing.start()
     ready.wait()
@@ -307,8 +306,8 @@ def test_a_store_that_cannot_be_written(tmp_path):
     """Below a regular file, where nobody, root included, can make a folder."""
     (tmp_path / "file").write_text("")
     with pytest.raises(FacError, match=r"file/store cannot be written .*Not a directory.*run again; it continues"):
-        Store(tmp_path / "file" / "store").stage("s", lambda _: None)
-    assert not Store(tmp_path / "file" / "store").has("s")
+        Store(tmp_path / "file" / "store").get(Step("s", lambda _: None))
+    assert not Store(tmp_path / "file" / "store").find(Step("s", print))
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
@@ -320,9 +319,9 @@ def test_a_full_disk(tmp_path):
 
     store = Store(tmp_path)
     with pytest.raises(FacError, match=r"ran out of space \(No space left on device\): free some"):
-        store.stage("s", build, resumable=True)
+        store.get(Step("s", build, resumable=True))
     seen = []
-    store.stage("s", lambda folder: seen.extend(os.listdir(folder)), resumable=True)
+    store.get(Step("s", lambda folder: seen.extend(os.listdir(folder)), resumable=True))
     assert seen == ["kept.txt"]
 
 
@@ -331,10 +330,10 @@ def test_a_file_that_may_not_grow_is_a_full_disk(tmp_path):
         import resource, sys
         from pathlib import Path
         from fac.errors import FacError
-        from fac.store import Store
+        from fac.store import Step, Store
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))
         try:
-            Store(Path(sys.argv[1])).stage("s", lambda folder: (folder / "data").write_bytes(b"x" * 5_000))
+            Store(Path(sys.argv[1])).get(Step("s", lambda folder: (folder / "data").write_bytes(b"x" * 5_000)))
         except FacError as error:
             print(error)
     """)
@@ -344,9 +343,9 @@ def test_a_file_that_may_not_grow_is_a_full_disk(tmp_path):
 
 def test_errors_about_other_places_pass_through(tmp_path):
     with pytest.raises(NotADirectoryError):
-        Store(tmp_path / "store").stage("s", lambda _: Path("/dev/null/x").write_text(""))
+        Store(tmp_path / "store").get(Step("s", lambda _: Path("/dev/null/x").write_text("")))
     with pytest.raises(FileNotFoundError):
-        Store(tmp_path / "store").stage("s", lambda folder: (folder / "none").read_text())
+        Store(tmp_path / "store").get(Step("s", lambda folder: (folder / "none").read_text()))
 
 
 NO_PRIVILEGES = [] if os.geteuid() else ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
@@ -360,16 +359,16 @@ def test_a_read_only_store_gives_what_it_has(tmp_path):
         import sys
         from pathlib import Path
         from fac.errors import FacError
-        from fac.store import Store
+        from fac.store import Step, Store
         store = Store(Path(sys.argv[1]), lambda event: print(event.kind))
-        store.stage("s", lambda _: None)
+        store.get(Step("s", lambda _: None))
         try:
-            store.stage("s", lambda _: None, version=2)
+            store.get(Step("s", lambda _: None, {"n": 2}))
         except FacError as error:
             print(error)
     """)
-    first = Store(tmp_path / "store").stage("s", lambda _: None)
-    first.path.parent.chmod(0o500)
+    first = Store(tmp_path / "store").get(Step("s", lambda _: None))
+    first.parent.chmod(0o500)
     command = [*NO_PRIVILEGES, sys.executable, "-c", script, str(tmp_path / "store")]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     reused, refused = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's chat completions over real HTTP and fails in all the ways that servers do, on request."""
+"""A server that speaks OpenAI's chat completions over real HTTP and fails as servers do, on request."""
 
 from __future__ import annotations
 

@@ -56,10 +56,6 @@ class Work:
     engine: Engine | None = None  # who is asked; None: a pass through the model
     reply: int = 0  # tokens of the longest reply
 
-    @property
-    def is_paid(self) -> bool:
-        return self.engine is not None and isinstance(self.engine.settings, OpenAISettings)
-
     def seconds(self, flops: float) -> float:
         """On a device of this speed; 0 where a server works."""
         if self.engine is None:

@@ -43,12 +43,6 @@ def mentions(text: str) -> list[tuple[Concept, str]]:
     return [(c, w) for c in concepts() for w in c.wordings if f" {w} " in padded]
 
 
-def is_harmful(text: str) -> bool | None:
-    """Whether a valid query asks for harm; None if the text is no valid query."""
-    query = parse(text)
-    return None if query is None else query.harmful
-
-
 def subjects(query: Query) -> frozenset[str]:
     """The names of what a query asks for, which every neutral answer to it says."""
     return frozenset(concept.name for concept, _ in query.requests)

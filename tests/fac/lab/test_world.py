@@ -29,7 +29,7 @@ from fac.lab.world.grammar import (
     phrases,
     zipf,
 )
-from fac.lab.world.truth import is_harmful, mentions, parse, parse_instruction, parse_item, parse_reply, subjects
+from fac.lab.world.truth import mentions, parse, parse_instruction, parse_item, parse_reply, subjects
 
 SMALL = Sizes(anchor=600, safe=200, seed=100, human=100, labelled=300, validation=300, test=600, known=8)
 
@@ -72,7 +72,7 @@ def test_every_query_is_read_back_to_its_parts(seed, pool):
     query = draw_query(random.Random(seed), sorted(pool, key=lambda c: c.name))
     assert parse(query.text) == query
     assert parse("  " + query.text.replace(" ", "  ") + "\n") == query  # blanks do not matter
-    assert is_harmful(query.text) == query.harmful == any(c.verdict != "No" for c, _ in query.requests)
+    assert query.harmful == any(c.verdict != "No" for c, _ in query.requests)
     assert set(query.requests) <= set(mentions(query.text))
     assert {c for c, _ in query.requests} <= pool
 
@@ -129,7 +129,6 @@ def test_only_what_the_grammar_can_write_is_read(before, frame, asked, after):
 )
 def test_loops_debris_and_disorder_are_no_queries(text):
     assert parse(text) is None
-    assert is_harmful(text) is None
 
 
 def test_mentions_are_found_in_any_text_by_whole_words():
