@@ -45,7 +45,9 @@ def test_one_model_alone(tmp_path: Path):
 
 @pytest.mark.slow
 def test_all_combinations_of_the_models_named(tmp_path: Path):
-    done = fac_here(*REDUCED, "experiment.writers=[lab_qwen]", "experiment.trained=[lab_mistral,lab_qwen]", cwd=tmp_path)
+    done = fac_here(
+        *REDUCED, "experiment.writers=[lab_qwen]", "experiment.trained=[lab_mistral,lab_qwen]", cwd=tmp_path
+    )
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
     assert table.rows == ("baseline", *(f"lab_{source}+lab_qwen" for source in ("llama", "mistral", "qwen")))

@@ -7,13 +7,12 @@ import pytest
 
 from experiments.bench import rounding
 
-REDUCED = (
-    "tasks.toxicity.sizes.anchor=60 tasks.toxicity.sizes.safe=40 tasks.toxicity.sizes.seed=20 "
-    "tasks.toxicity.sizes.human=20 tasks.toxicity.sizes.labelled=40 tasks.toxicity.sizes.validation=20 "
-    "tasks.toxicity.sizes.test=80 interpret.spans=2 synthesis.n=1 synthesis.m=1 tasks.toxicity.budget=12 "
-    "seeds.training=[42,43] tasks.toxicity.train.epochs=1 workers=1 "
-    "experiment.methods=[baseline,full] experiment.protocols=[added]"
-).split()
+REDUCED = [
+    "tasks.toxicity.sizes="
+    "{anchor: 60, safe: 40, seed: 20, human: 20, labelled: 40, validation: 20, test: 80, known: 8}",
+    *"interpret.spans=2 synthesis.n=1 synthesis.m=1 tasks.toxicity.budget=12 tasks.toxicity.train.epochs=1".split(),
+    *"seeds.training=[42,43] workers=1 experiment.methods=[baseline,full] experiment.protocols=[added]".split(),
+]
 
 
 @pytest.mark.slow

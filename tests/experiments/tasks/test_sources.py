@@ -1,45 +1,37 @@
-"""experiments.tasks.data from data sets: which rows a task is given, what is left out, what wrong settings are told."""
+"""experiments.tasks.sources from data sets: which examples a task is given, what is left out, what wrong settings are
+told."""
 
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 
 from eval.alpaca import is_in_alpaca_eval
-from experiments import config
-from experiments.cells import _test_params, _tested_on
-from experiments.job import Job
-from experiments.main_results import task_plans
-from experiments.run import CONF
+from experiments.harness.sections import TaskConfig, source_of, tasks_of
 from experiments.tasks import TASKS
-from experiments.tasks.base import TaskData, load_examples
-from experiments.tasks.data import Sources, origin_of, source_of, task_data
-from experiments.tasks.instruction import ANSWERS, EVALUATION, Evaluation, others
-from fac.backbone import ModelRef
+from experiments.tasks.base import TaskSteps, scores_step
+from experiments.tasks.instruction import ANSWERS, EVALUATION, Evaluation, references
+from experiments.tasks.sources import load_notes, task_steps
 from fac.data.corpus import Corpus, overlap
+from fac.data.example_set import load_examples
 from fac.data.examples import read_examples
+from fac.data.held_out import HeldOut
 from fac.data.pairs import read_pairs
-from fac.data.schemas import CHOICE, INSTRUCTION, PAIR
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.lab import shipped
+from fac.model_ref import ModelRef
 from fac.prompts import Prompts
-from fac.store import Artifact, Store
+from fac.settings import Problems
+from fac.store import Step, Store
 from fac.train.sft import SftSettings
 
-COUNTS = {"toxicity": {"seed": 8637, "safe": 1000, "toxic": 200}, "reward": {"seed": 4000}}
 COMMON = ("anchor", "seed", "human", "test")
 HUMAN = "annotations.toxicity.majority_human"
-
-
-def compose(*overrides: str):
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", overrides=["experiment=main_results", "scale=paper", *overrides])
 
 
 def write(file: Path, rows: list[dict]) -> dict[str, str]:
@@ -51,16 +43,6 @@ def write(file: Path, rows: list[dict]) -> dict[str, str]:
 def queries(folder: Path, name: str, texts: list[str], label: int | None = None) -> dict[str, Any]:
     rows = [{"text": text} | ({} if label is None else {"toxic": i % 2}) for i, text in enumerate(texts)]
     return write(folder / f"{name}.jsonl", rows) | ({} if label is None else {"label": "toxic"})
-
-
-def texts(artifact: Artifact) -> list[str]:
-    return [example.text for example in Corpus.load(artifact.path)]
-
-
-def labels(artifact: Artifact) -> list[int]:
-    found = Corpus.load(artifact.path).labels()
-    assert found is not None
-    return found.tolist()
 
 
 @pytest.fixture
@@ -83,25 +65,75 @@ def toxic(tmp_path: Path) -> dict[str, Any]:
     return {"data": data, "sample": {"seed": 5, "safe": 4, "toxic": 3}}
 
 
-def drawn(values: dict[str, Any], folder: Path, seed: int = 0, task: str = "toxicity", test: str = "test") -> TaskData:
-    return task_data(Store(folder / "store"), TASKS[task], seed, origin_of(TASKS[task], values), test)
+@dataclass(frozen=True)
+class Drawn:
+    """The data of a task, read from the store when it is asked for."""
+
+    task: str
+    steps: TaskSteps
+    store: Store
+
+    def examples(self, step: Step) -> list[Any]:
+        return load_examples(TASKS[self.task].schema, [self.store.get(step)])
+
+    def corpus(self, step: Step) -> Corpus:
+        return Corpus.load(self.store.get(step))
+
+    def texts(self, step: Step) -> list[str]:
+        return [example.text for example in self.corpus(step)]
+
+    def labels(self, step: Step) -> list[int]:
+        found = self.corpus(step).labels()
+        assert found is not None
+        return found.tolist()
+
+    @property
+    def notes(self) -> dict[str, bool]:
+        return load_notes(self.store.get(self.steps.draw))
+
+    @property
+    def losses(self) -> list[str]:
+        return [note for note, is_loss in self.notes.items() if is_loss]
+
+    @property
+    def held_out(self) -> HeldOut:
+        return HeldOut.load(self.store.get(self.steps.draw))
+
+
+def config_of(values: dict[str, Any], task: str = "toxicity") -> TaskConfig:
+    """The settings of a task with these of its data. Raises FacError."""
+    problems = Problems()
+    common = {"prompts": f"paper/{task}", "max_new_tokens": 9, "budget": 9, "protocol": "added"}
+    train = {"layer": 2} if task in ("sycophancy", "survival") else {}
+    found = tasks_of({task: {**common, "train": train, **values}}, problems)
+    problems.check()
+    return found[task]
+
+
+def drawn(values: dict[str, Any], folder: Path, seed: int = 0, task: str = "toxicity", test: str = "test") -> Drawn:
+    store, steps = Store(folder / "store"), task_steps(TASKS[task], config_of(values, task), seed, test)
+    store.get(steps.draw)
+    return Drawn(task, steps, store)
 
 
 def test_the_toxicity_task_s_roles(toxic: dict[str, Any], tmp_path: Path):
     data = drawn(toxic, tmp_path)
-    assert texts(data.anchor) == [*(f"anchor {i}" for i in range(9)), "more one"]  # both sets, without the test's text
-    known, (safe,), positives = texts(data.known), data.base, data.seed
+    steps = data.steps
+    # Both sets of the anchor, without the test's text.
+    assert data.texts(steps.anchor) == [*(f"anchor {i}" for i in range(9)), "more one"]
+    known = data.texts(steps.seed)
     assert len(known) == 5
     assert set(known) <= {f"seed {i}" for i in range(8)}
-    for part, label, name, count in ((safe, 0, "safe", 4), (positives, 1, "toxic", 3)):
-        assert labels(part) == [label] * count
-        assert {text.split()[0] for text in texts(part)} == {name}
-    assert [query.text for query in data.seed_examples] == texts(positives)
-    assert not set(data.human_examples) & set(data.seed_examples)
-    assert len(data.human_examples) == 11 - 3
-    assert labels(data.test) == [0, 1, 0]
-    assert any("toxicity, anchor: 1 rows of held-out sets or of AlpacaEval left out" in note for note in data.notes)
-    assert any("toxicity, safe: 1 rows of held-out sets or of AlpacaEval left out" in note for note in data.notes)
+    for part, label, name, count in ((steps.fixed[0], 0, "safe", 4), (steps.seed_examples, 1, "toxic", 3)):
+        assert data.labels(part) == [label] * count
+        assert {text.split()[0] for text in data.texts(part)} == {name}
+    assert len(steps.fixed) == 1
+    human = data.texts(steps.human)
+    assert not set(human) & set(data.texts(steps.seed_examples))
+    assert len(human) == 11 - 3
+    assert data.labels(steps.test) == [0, 1, 0]
+    for role in ("anchor", "safe"):
+        assert f"toxicity, {role}: 1 rows of held-out sets or of AlpacaEval left out" in data.losses
 
 
 def test_the_test_and_the_validation_set_are_left_out_whichever_is_scored(toxic: dict[str, Any], tmp_path: Path):
@@ -109,17 +141,19 @@ def test_the_test_and_the_validation_set_are_left_out_whichever_is_scored(toxic:
     folder = tmp_path / "data"
     toxic["data"]["validation"] = queries(folder, "validation", ["TOXIC  1", "safe 2", "test two", "other"], label=0)
     tested, chosen = (drawn(toxic, tmp_path, test=test) for test in ("test", "validation"))
-    assert texts(tested.test) == ["test one", "test two", "test three"]
-    assert texts(chosen.test) == ["TOXIC  1", "safe 2", "other"]  # without what the test asks
+    assert tested.texts(tested.steps.test) == ["test one", "test two", "test three"]
+    assert chosen.texts(chosen.steps.test) == ["TOXIC  1", "safe 2", "other"]  # without what the test asks
+    used = {}
     for data in (tested, chosen):
-        used = [text for part in (data.anchor, data.known, *data.base, data.seed) for text in texts(part)]
-        assert not {"toxic 1", "safe 2"} & {*used, *(query.text for query in data.human_examples)}
+        steps = data.steps
+        parts = (steps.anchor, steps.seed, *steps.fixed, steps.seed_examples, steps.human)
+        used[data.steps.test.key] = [data.texts(part) for part in parts]
+        assert not {"toxic 1", "safe 2"} & {text for part in parts for text in data.texts(part)}
         assert all(text in data.held_out for text in ("Test One", "toxic 1", "safe 2", "other"))
         assert "toxic 2" not in data.held_out
         assert any("toxicity, toxic: 1 rows of held-out sets" in loss for loss in data.losses)
-    for one, other in ((tested.anchor, chosen.anchor), (tested.seed, chosen.seed), (tested.base, chosen.base)):
-        assert one == other
-    assert tested.human_examples == chosen.human_examples
+    one, other = used.values()
+    assert one == other
 
 
 @pytest.mark.parametrize("test", ["test", "validation"])
@@ -131,11 +165,12 @@ def test_other_tasks_too_are_scored_on_the_set_that_is_named(tmp_path: Path, tes
     held["human"] += held["seed"]
     values = {"data": {name: write(tmp_path / f"{name}.jsonl", rows) for name, rows in held.items()}}
     data = drawn(values, tmp_path, task="instruction", test=test)
-    asked = {
-        **{name: load_examples(INSTRUCTION, [getattr(data, name)]) for name in ("test", "seed", "known", "anchor")},
-        "human": data.human_examples,
+    steps = data.steps
+    asked = {"test": steps.test, "seed": steps.seed, "known": steps.seed_examples, "human": steps.human}
+    found = {
+        role: {example.instruction.split()[0] for example in data.examples(step)}
+        for role, step in {**asked, "anchor": steps.anchor}.items()
     }
-    found = {role: {example.instruction.split()[0] for example in examples} for role, examples in asked.items()}
     expected = {"test": {test}, "seed": {"seed"}, "known": {"seed"}, "human": {"human"}, "anchor": {"anchor"}}
     assert found == expected
 
@@ -147,18 +182,18 @@ def test_the_whole_test_is_left_out_though_a_part_of_it_is_scored(toxic: dict[st
     toxic["data"]["test"] = queries(folder, "test", asked, label=0)
     toxic["sample"] |= {"test": 2, "toxic": 2}
     data = drawn(toxic, tmp_path)
-    assert set(texts(data.test)) < set(asked)
+    assert set(data.texts(data.steps.test)) < set(asked)
     assert all(text in data.held_out for text in asked)
-    assert set(texts(data.seed)) == {"toxic 4", "toxic 5"}
-    assert not set(asked) & {query.text for query in data.human_examples}
+    assert set(data.texts(data.steps.seed_examples)) == {"toxic 4", "toxic 5"}
+    assert not set(asked) & set(data.texts(data.steps.human))
 
 
 def test_labelled_texts_may_be_the_validation_s_where_the_test_is_scored(toxic: dict[str, Any], tmp_path: Path):
     validation = queries(tmp_path / "data", "validation", ["one", "two", "test two"], label=0)
     toxic["data"] |= {"validation": validation, "labelled": validation}
     data = drawn(toxic, tmp_path)
-    assert data.labelled is not None
-    assert texts(data.labelled) == ["one", "two"]
+    assert data.steps.labelled is not None
+    assert data.texts(data.steps.labelled) == ["one", "two"]
     with pytest.raises(FacError, match=r"Every row of tasks.toxicity.data.labelled stands in the test, the validation"):
         drawn(toxic, tmp_path, test="validation")
 
@@ -178,21 +213,38 @@ def test_rows_that_could_not_be_read_are_told_in_the_table(toxic: dict[str, Any]
     assert not any("toxicity, seed: 8 texts" in loss for loss in losses)  # of which nothing was lost
 
 
-def test_the_seed_draws_the_rows(toxic: dict[str, Any], tmp_path: Path):
+def test_the_seed_draws_the_examples(toxic: dict[str, Any], tmp_path: Path):
     first, again, other = (drawn(toxic, tmp_path / str(i), seed) for i, seed in enumerate((0, 0, 1)))
-    assert texts(first.known) == texts(again.known)
-    assert texts(first.known) != texts(other.known)
-    assert first.anchor.key == other.anchor.key  # of which nothing is drawn
-    assert drawn({**toxic, "sample": {}}, tmp_path).known.key == drawn({**toxic, "sample": {}}, tmp_path, 1).known.key
+    known = [data.texts(data.steps.seed) for data in (first, again, other)]
+    assert known[0] == known[1] != known[2]
+    assert first.texts(first.steps.anchor) == other.texts(other.steps.anchor)  # of which nothing is drawn
+    whole = [task_steps(TASKS["toxicity"], config_of({**toxic, "sample": {}}), seed) for seed in (0, 1)]
+    assert whole[0].draw.key == whole[1].draw.key
 
 
 def test_files_are_known_by_their_content(toxic: dict[str, Any], tmp_path: Path):
-    before = drawn(toxic, tmp_path)
+    before = drawn(toxic, tmp_path).steps.draw.key
     moved = Path(toxic["data"]["seed"]["path"]).rename(tmp_path / "moved.jsonl")
     toxic["data"]["seed"]["path"] = str(moved)
-    assert drawn(toxic, tmp_path) == before
+    assert drawn(toxic, tmp_path).steps.draw.key == before
     moved.write_text('{"text": "all new"}\n' * 5)
-    assert texts(drawn(toxic, tmp_path).known) == ["all new"] * 5
+    after = drawn(toxic, tmp_path)
+    assert after.texts(after.steps.seed) == ["all new"] * 5
+
+
+def test_pairs_are_known_by_the_names_too_that_decide_their_subsets(tmp_path: Path):
+    """LLMBar's and RM-Bench's files are called after their subsets, which the test's accuracies are of."""
+    row = {"prompt": "how", "chosen": ["a", "b", "c"], "rejected": ["d", "e", "f"]}
+    rows = [{"prompt": "why", "chosen": "so", "rejected": "no"}]
+    pairs = write(tmp_path / "pairs.jsonl", rows)
+    keys, subsets = {}, {}
+    for domain in ("chat", "code"):
+        test = write(tmp_path / f"{domain}_filtered.jsonl", [row])
+        data = drawn({"data": {"anchor": pairs, "seed": pairs, "human": pairs, "test": test}}, tmp_path, task="reward")
+        keys[domain] = data.steps.draw.key
+        subsets[domain] = {pair.subset.partition("/")[0] for pair in data.examples(data.steps.test)}
+    assert subsets == {"chat": {"chat"}, "code": {"code"}}
+    assert keys["chat"] != keys["code"]
 
 
 @pytest.mark.parametrize(
@@ -240,35 +292,6 @@ def test_what_belongs_to_a_hub_data_set_is_dropped_for_a_file():
     assert source_of({**hub, "path": None}, "tasks.toxicity.data.test") is None
 
 
-def test_every_task_s_data_are_named_at_paper_scale():
-    for plan in task_plans(compose("interpret.judge=statistical")):
-        assert isinstance(plan.origin, Sources)
-        assert set(plan.task.roles) <= {name.split("_")[0] for name in plan.origin.sets}
-        assert all(str(source.path).startswith(("hub:", "CAA/")) for source in plan.origin.sets.values())
-        for role, count in COUNTS.get(plan.task.name, {}).items():
-            assert plan.origin.sample[role] == count  # App. J and the released code
-        assert plan.prompts.folder.parent.name == "paper"
-    assert [plan.full for plan in task_plans(compose())] == ["budget", "all", "all", "all", "all"]
-
-
-def test_a_set_is_named_anew_or_left_out_on_the_command_line(tmp_path: Path):
-    file = write(tmp_path / "mine.jsonl", [{"text": "hello"}])["path"]
-    (plan,) = task_plans(
-        compose(
-            "experiment.tasks=[toxicity]",
-            f"tasks.toxicity.data.test.path={file}",
-            "tasks.toxicity.data.test.where=null",
-            "tasks.toxicity.data.anchor_helpsteer2=null",
-            "tasks.toxicity.sample.anchor=8637",
-            "+tasks.toxicity.data.anchor_mine={path: x.txt, limit: 3}",
-        )
-    )
-    assert isinstance(plan.origin, Sources)
-    assert plan.origin.sets["test"] == Source(Path(file), "test", "user_input", "toxicity")
-    assert list(plan.origin.of("anchor")) == ["anchor", "anchor_red_team", "anchor_mine"]
-    assert plan.origin.sample["anchor"] == 8637
-
-
 # Real data sets
 
 
@@ -289,14 +312,14 @@ def test_toxicchat_s_halves_share_texts_which_are_not_trained_on(real_data: Call
         "sample": {"toxic": 200, "safe": 1000},
     }
     data = drawn(values, tmp_path)
-    test = Corpus.load(data.test.path)
-    assert (len(test), sum(labels(data.test))) == (2853, 362)
-    assert len(Corpus.load(data.known.path)) == 2801 - 107 - 1  # 99 texts in 107 rows, and one prompt of AlpacaEval
-    for part in (data.anchor, data.known, *data.base, data.seed, data.labelled):
+    steps, test = data.steps, data.corpus(data.steps.test)
+    assert (len(test), sum(data.labels(steps.test))) == (2853, 362)
+    assert len(data.corpus(steps.seed)) == 2801 - 107 - 1  # 99 texts in 107 rows, and one prompt of AlpacaEval
+    for part in (steps.anchor, steps.seed, *steps.fixed, steps.seed_examples, steps.labelled):
         assert part is not None
-        assert overlap(Corpus.load(part.path), test) == []
-    assert [len(Corpus.load(part.path)) for part in (*data.base, data.seed)] == [1000, 200]
-    assert len(data.human_examples) > 100
+        assert overlap(data.corpus(part), test) == []
+    assert [len(data.corpus(part)) for part in (*steps.fixed, steps.seed_examples)] == [1000, 200]
+    assert len(data.corpus(steps.human)) > 100
 
 
 def test_reward_rows_of_every_layout_and_no_alpaca_eval_prompt_to_train_on(
@@ -311,13 +334,13 @@ def test_reward_rows_of_every_layout_and_no_alpaca_eval_prompt_to_train_on(
         "sample": {"seed": 300},
     }
     data = drawn(values, tmp_path, task="reward")
-    human = data.human_examples
+    human = data.examples(data.steps.human)
     kept = read_pairs(Source(Path(feedback["path"]), on_error="skip"))
     assert len(human) == sum(1 for _ in kept)  # RM-Bench's 129 prompts, nine pairs each, are all AlpacaEval's
     assert not any(is_in_alpaca_eval(pair.prompt[0]["content"]) for pair in human)
-    assert {pair.subset for pair in load_examples(PAIR, [data.test])} == {"llmbar-natural"}
-    assert len(data.seed_examples) == 300
-    assert (data.base, data.seed) == ((), data.known)
+    assert {pair.subset for pair in data.examples(data.steps.test)} == {"llmbar-natural"}
+    assert len(data.examples(data.steps.seed_examples)) == 300
+    assert (data.steps.fixed, data.steps.seed.key) == ((), data.steps.seed_examples.key)
     with pytest.raises(FacError, match=r"Every row of tasks.reward.data.seed stands in the test, the validation"):
         drawn({"data": {**values["data"], "seed": chat}}, tmp_path, task="reward")
 
@@ -329,10 +352,10 @@ def test_caa_s_questions(task: str, name: str, real_data: Callable[[str], Path],
     test = {"path": str(root / "test" / name / "test_dataset_ab.json")}
     values = {"data": {"anchor": generate, "seed": generate, "human": generate, "test": test}, "sample": {"seed": 50}}
     data = drawn(values, tmp_path, task=task)
-    assert len(load_examples(CHOICE, [data.test])) == 50
-    assert len(data.seed_examples) == 50
-    choices = load_examples(CHOICE, [data.anchor])
-    assert len(data.human_examples) == len(choices) - sum(choice in set(data.seed_examples) for choice in choices)
+    assert len(data.examples(data.steps.test)) == 50
+    seed, choices = data.examples(data.steps.seed_examples), data.examples(data.steps.anchor)
+    assert len(seed) == 50
+    assert len(data.examples(data.steps.human)) == len(choices) - sum(choice in set(seed) for choice in choices)
     original = json.loads(Path(generate["path"]).read_text())
     asked = {row["question"].rstrip(): row["answer_matching_behavior"].strip() for row in original}
     for choice in choices:
@@ -349,18 +372,24 @@ def test_alpaca_eval_with_its_published_reference(real_data: Callable[[str], Pat
         "evaluation": {"prompts": "paper/instruction", "answer_tokens": 64},
     }
     data = drawn(values, tmp_path, task="instruction")
-    store = Store(tmp_path / "store")
-    needed = others(store, data, ModelRef("no model is asked"))
+    needed = referred(values, data)
     published = json.loads(outputs.read_text())
-    assert json.loads((needed["reference"].path / ANSWERS).read_text()) == [row["output"] for row in published]
-    asked = [example.instruction for example in load_examples(INSTRUCTION, [data.test])]
+    assert json.loads((data.store.get(needed["reference"]) / ANSWERS).read_text()) == [
+        row["output"] for row in published
+    ]
+    asked = [example.instruction for example in data.examples(data.steps.test)]
     assert asked == [row["instruction"] for row in published]
     assert all(map(is_in_alpaca_eval, asked))
-    kept = Evaluation(**json.loads((needed["evaluation"].path / EVALUATION).read_text()))
+    kept = Evaluation(**json.loads((data.store.get(needed["evaluation"]) / EVALUATION).read_text()))
     assert kept == Evaluation(prompts="paper/instruction", answer_tokens=64)
-    assert len(data.human_examples) == 1029
+    assert len(data.examples(data.steps.human)) == 1029
     prompts = [example.text for example in read_examples(Source(Path(alpaca["path"])))]
-    assert texts(data.anchor) == prompts
+    assert data.texts(data.steps.anchor) == prompts
+
+
+def referred(values: dict[str, Any], data: Drawn) -> dict[str, Step]:
+    """What a test on data sets needs beside its examples."""
+    return references(data.steps, ModelRef("no model is asked"), config_of(values, "instruction").evaluation)
 
 
 def test_a_reference_is_whole_or_none(tmp_path: Path):
@@ -371,18 +400,18 @@ def test_a_reference_is_whole_or_none(tmp_path: Path):
     values = {"data": {"anchor": alpaca, "seed": alpaca, "human": alpaca, "test": test}}
     data = drawn(values, tmp_path, task="instruction")
     with pytest.raises(FacError, match="1 of 2 test instructions have no reference answer"):
-        others(Store(tmp_path / "store"), data, ModelRef("x"))
+        data.store.get(referred(values, data)["reference"])
 
 
-def judged_with(evaluation: dict, tmp_path: Path) -> Artifact:
+def judged_with(evaluation: dict, tmp_path: Path) -> Step:
     """How answers are judged, as an input of the scores."""
     folder = tmp_path / "data"
     folder.mkdir(exist_ok=True)
     rows = write(folder / "rows.jsonl", [{"instruction": "how", "output": "so"}])
     test = write(folder / "test.jsonl", [{"instruction": "why", "output": "so"}])
     data = {"anchor": rows, "seed": rows, "human": rows, "test": test}
-    found = drawn({"data": data, "evaluation": evaluation}, tmp_path, task="instruction")
-    return others(Store(tmp_path / "store"), found, ModelRef("x"))["evaluation"]
+    values = {"data": data, "evaluation": evaluation}
+    return referred(values, drawn(values, tmp_path, task="instruction"))["evaluation"]
 
 
 def prompt_set(folder: Path, text: str) -> str:
@@ -425,28 +454,10 @@ def test_in_the_lab_too_the_judge_s_prompt_is_in_the_score_s_key(tmp_path: Path)
     sets = {**dict.fromkeys(("anchor", "seed", "human"), rows), "test": test}
     data = drawn({"data": sets}, tmp_path, task="instruction")
     model = ModelRef(str(shipped("llama")))
-    needed = others(Store(tmp_path / "store"), replace(data, evaluation=None), model)
-    params = json.loads((needed["evaluation"].path / "stage.json").read_text())["params"]
-    assert params["prompts"] == Prompts("lab/instruction").digest("compare")
-    assert (params["answer_tokens"], params["judging"]["max_new_tokens"], params["both_orders"]) == (60, 12, True)
-    job = Job("instruction", "baseline", 42, tmp_path, model, SftSettings(), data.test, others=needed, judge=model)
-    assert needed["evaluation"] in _tested_on(job, "trained")
-    assert _test_params(job) == {"judge": model.identity()}
-
-
-OTHERS = ("cross_model", "lab", "coverage", "matching", "reward", "steering", "sae")
-
-
-@pytest.mark.parametrize(
-    ("experiment", "model"),
-    [*(("main_results", model) for model in ("llama", "mistral", "qwen")), *((name, "llama") for name in OTHERS)],
-)
-def test_the_paper_s_scale_composes_for_every_experiment_and_model(experiment: str, model: str):
-    cfg = compose(f"experiment={experiment}", f"model={model}")
-    assert config.model_ref(cfg).path == cfg.model.at.paper.path
-    assert str(config.sae_of(cfg)).count(f"sae_{model}_l{14 if model == 'qwen' else 16}_h65536") == 1
-    assert config.thresholds(cfg).default == "0.0"
-    assert config.synthesis_settings(cfg).temperature == 0.8
-    engines = config.engines(cfg)
-    assert getattr(engines.annotators["judge"].settings, "model", "") == "gpt-4o-mini-2024-07-18"
-    assert getattr(engines.annotators["compare"].settings, "model", "") == "gpt-4-1106-preview"
+    needed = references(data.steps, model, None)
+    assert needed["evaluation"].params["prompts"] == Prompts("lab/instruction").digest("compare")
+    kept = needed["evaluation"].params
+    assert (kept["answer_tokens"], kept["judging"].max_new_tokens, kept["both_orders"]) == (60, 12, True)
+    tested = scores_step(TASKS["instruction"], model, SftSettings(), None, data.steps.test, needed, model)
+    assert needed["evaluation"].key in [step.key for step in tested.inputs]
+    assert tested.params["judge"] == model
