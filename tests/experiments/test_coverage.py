@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import yaml
 from numpy.typing import NDArray
 from support.cli import Finished, fac_here, run_fac
 from support.encoders import sentences
@@ -138,7 +139,7 @@ def test_the_table_has_the_promised_form(run: Run):
     for cell in raw["cells"]:
         assert {"row", "column", "mean", "std", "n", "seeds", "paper", "unit", "run_ids"} <= cell.keys()
     assert re.fullmatch("[0-9a-f]{12}", raw["config_hash"])
-    assert (run.out / "config.yaml").read_text().startswith("experiment:\n")
+    assert yaml.safe_load((run.out / "config.yaml").read_text())["experiment"]["name"] == "coverage"
     assert run.done.out.splitlines()[-1] == f"results: {run.out}"
     heading = (run.out / "table.md").read_text().splitlines()
     assert "# Feature activation coverage by threshold δ" in heading[0]
