@@ -17,7 +17,6 @@ SMALL = [
     "model.path=lab:llama",
     "model.revision=null",
     "model.sae=lab:llama/sae",
-    "model.base=lab:llama/base",
     "annotator=writer",
     "features.batch_tokens=4096",
     "features.encode_elements=33554432",
@@ -87,6 +86,7 @@ def steering(task: str, name: str) -> Callable[[Callable[[str], Path]], list[str
 
 def instruction(root: Callable[[str], Path]) -> list[str]:
     return [
+        "model.base=lab:llama/base",
         f"tasks.instruction.data.anchor.path={root('alpaca')}/alpaca_5000.json",
         f"tasks.instruction.data.anchor_helpsteer2.path={root('ultrafeedback')}/train_clean.jsonl",
         f"tasks.instruction.data.seed.path={root('alpaca')}/alpaca_5000.json",
