@@ -154,5 +154,5 @@ def test_what_one_model_writes_from_real_rows_trains_another_run_s(real_data: Ca
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
     name = "llama31_8b"
     assert table.rows == ("baseline", f"{name}+{name}")
-    assert table.columns == (name, f"{name}_gain", "rows", "fac", "ratio")
+    assert table.columns == (name, f"{name}_gain", "written_rows", "written_fac", "written_ratio")
     assert "data seed 0" in table.title
