@@ -10,35 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from experiments import lab_truth
-from experiments.harness import labels
 from experiments.harness.config import RunConfig
-from experiments.harness.experiment import Experiment, Plan, Results, Trial, grid
+from experiments.harness.experiment import Experiment, Plan, grid
 from experiments.harness.graph import Graph
-from experiments.harness.paper_numbers import PaperNumber, paper_table
-from experiments.harness.report import Page
-from experiments.harness.tables import (
-    BASELINE,
-    coverage_columns,
-    found_missing,
-    number,
-    place,
-    table,
-    task_notes,
-    written,
-)
-from experiments.harness.views import Column, names_of, pivot
+from experiments.harness.tables import BASELINE
+from experiments.pages.cross_model import page
 from experiments.tasks import TASKS
 from fac.errors import FacError, closest
-
-PAPER_ROW = {  # rows of Table 3, by names of conf/model
-    "lab_llama": "llama",
-    "lab_mistral": "mistral",
-    "lab_qwen": "qwen",
-    "llama31_8b": "llama",
-    "mistral_7b": "mistral",
-    "qwen2_7b": "qwen",
-}
 
 
 @dataclass(frozen=True)
@@ -70,7 +48,7 @@ def plan(run: RunConfig, graph: Graph) -> Plan:
     crossed = grid(
         run, task=task.name, method="fac", features_of=options.sources, writer=options.writers, trained=options.trained
     )
-    return Plan([*baselines, *crossed], partial(page, run))
+    return Plan([*baselines, *crossed], partial(page, run, options))
 
 
 def chosen(run: RunConfig) -> Options:
@@ -78,68 +56,6 @@ def chosen(run: RunConfig) -> Options:
     options: Options = run.experiment
     named = {part: getattr(options, part) or run.families for part in ("sources", "writers", "trained")}
     return replace(options, **named)
-
-
-def row_of(trial: Trial) -> str:
-    return BASELINE if trial.method == BASELINE else f"{trial.features_of}+{trial.writer}"
-
-
-def page(run: RunConfig, results: Results) -> Page:
-    """One table: a row per source and writer, a column per trained model; in the lab, what families miss alike."""
-    options, records = chosen(run), results.records
-    task = TASKS[options.task]
-    kind = labels.kind_of(run, task.name, {*options.sources, *options.writers, *options.trained})
-    # Table 3 trains heads; beside LoRA's numbers it would mislead.
-    beside = kind != "own" and task.name == "toxicity" and run.tasks[task.name].train.mode == "head"
-
-    def paper(target: str, row: str) -> PaperNumber | None:
-        llama = {f"{one}+{one}" for one in ("lab_llama", "llama31_8b")}
-        printed = "baseline" if row == BASELINE else "fine_tuned" if row in llama else None
-        return paper_table("table3").get(PAPER_ROW.get(target, ""), printed) if beside and printed else None
-
-    def trained(target: str) -> list[Column]:
-        holds = partial(_is_trained, target)
-        return [
-            Column(target, f"{target} trained", number(task), holds, paper=partial(paper, target)),
-            Column(f"{target}_gain", "minus Baseline", number(task), holds, less=BASELINE),
-        ]
-
-    rows = list(dict.fromkeys(row_of(record.trial) for record in records))
-    columns = [column for target in options.trained for column in trained(target)]
-    columns += coverage_columns(lambda trial: trial.method != BASELINE, "written")
-    main = table(
-        run,
-        "cross_model",
-        f"Transfer between models, {task.title}, {place(run, [task.name])} {run.seeds.data}",
-        rows,
-        [column.name for column in columns],
-        pivot(records, rows, columns, row_of),
-        {name: "features of {}, written by {}".format(*name.split("+")) for name in rows if "+" in name}
-        | names_of(columns),
-        [
-            *task_notes(run, records, [task.name]),
-            "Coverage is of the source's features.",
-            "The paper's Table 3 (head-only, LLaMA's features and data) stands beside the cells that match it."
-            if beside
-            else "The paper's Table 3 trains heads only (train.mode=head), so it does not stand beside these numbers.",
-        ],
-        [kind],
-    )
-    tables = [main]
-    if len(options.sources) > 1 and task.name == "toxicity" and run.tasks[task.name].sizes is not None:
-        cells, names = lab_truth.agreement(results, options.sources)
-        title = "What two families find missing alike (Jaccard index, ground truth)"
-        tables.append(table(run, "agreement", title, list(names), ["concepts", "wordings"], cells, names, kinds=[kind]))
-    return Page(
-        title=main.title,
-        subtitle="Features mined with one model, data written by a second, a third one trained.",
-        tables=tables,
-        facts=[*found_missing(records), *written(records)],
-    )
-
-
-def _is_trained(target: str, trial: Trial) -> bool:
-    return trial.trained == target
 
 
 EXPERIMENT = Experiment(

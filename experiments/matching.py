@@ -142,9 +142,12 @@ def page(run: RunConfig, fdr: float, say: Callable[[str], None], steps: Steps, r
         relevant = None if classes is None else associated_with(measured, classes, fdr, options.min_active)
         encoders[name] = Encoder(name, relevant)
     pairs = [
-        matched(encoders[a], encoders[b], *(load_match(results.folder(step)) for step in found), options.min_active)
-        for (a, b), found in steps.matches.items()
-    ]
+        matched(
+            encoders[a], encoders[b], load_match(results.folder(match)), load_match(results.folder(chance)),
+            options.min_active,
+        )
+        for (a, b), (match, chance) in steps.matches.items()
+    ]  # fmt: skip
     kind = labels.kind("own" if own else "lab", {name: run.for_model(name).model.ref for name in encoders})
     main = matching_table(run, pairs, kind, notes)
     return Page(

@@ -11,7 +11,7 @@ import fac
 
 REPO = Path(fac.__file__).parents[1]
 TRUTH = "fac.lab.world.truth"
-MAY_READ_TRUTH = {"experiments.lab_truth", "fac.lab.skills"}  # diagnostics: nothing they compute reaches a method
+MAY_READ_TRUTH = {"experiments.pages.lab_truth", "fac.lab.skills"}  # diagnostics: nothing they compute reaches a method
 HEAVY = {"hydra", "omegaconf", "mlflow", "vllm", "trl"}
 FLOORS = ("fac", "eval", "experiments.tasks", "experiments.harness", "experiments")  # from the ground up
 BENCH = "experiments.bench"

@@ -132,9 +132,7 @@ class Graph:
         run, task = self.config_of(trial), TASKS[trial.task]
         config = run.tasks[task.name]
         data = self.data(run, task.name, trial.data_seed, trial.test)
-        if task.from_base and run.for_model(trial.trained).model.base_ref is None:
-            raise FacError(f"The {task.name} task trains a base model: set model.base to a folder or hub id.")
-        trained_model = run.for_model(trial.trained).model
+        model = model_of(run, trial, task)
         if trial.method == BASE:
             return self._tested(run, trial, task, data, TrialSteps(data, None, None, None, None, None, None))
         mined = run.for_model(trial.features_of)
@@ -150,7 +148,6 @@ class Graph:
         steps = TrialSteps(data, mining, written, added, covered, None, None)
         if trial.seed is None:
             return steps
-        model = trained_model.base_ref if task.from_base else trained_model.ref
         fixed, alone = data.fixed, added is not None and config.protocol == "alone"
         trained = train_step(task, model, config.train, trial.seed, fixed, None if alone else data.seed_examples, added)
         return self._tested(run, trial, task, data, replace(steps, trained=trained))
@@ -168,11 +165,21 @@ class Graph:
 
     def _tested(self, run: RunConfig, trial: Trial, task: Task, data: TaskSteps, steps: TrialSteps) -> TrialSteps:
         """The steps with the test of what was trained, or of the model as it is."""
-        config, trained_model = run.tasks[task.name], run.for_model(trial.trained).model
-        model = trained_model.base_ref if task.from_base else trained_model.ref
+        config, model = run.tasks[task.name], model_of(run, trial, task)
         references, judge = {}, None
         if task.references is not None:
-            references = task.references(data, trained_model.ref, config.evaluation)
-            judge = Judge(run.llms, trained_model.ref) if config.evaluation is not None else trained_model.ref
+            instructed = run.for_model(trial.trained).model.ref
+            references = task.references(data, instructed, config.evaluation)
+            judge = Judge(run.llms, instructed) if config.evaluation is not None else instructed
         scores = scores_step(task, model, config.train, steps.trained, data.test, references, judge)
         return replace(steps, scores=scores)
+
+
+def model_of(run: RunConfig, trial: Trial, task: Task) -> ModelRef:
+    """The model that a trial trains. Raises FacError if the task trains a base model and none is named."""
+    model = run.for_model(trial.trained).model
+    if not task.from_base:
+        return model.ref
+    if model.base_ref is None:
+        raise FacError(f"The {task.name} task trains a base model: set model.base to a folder or hub id.")
+    return model.base_ref

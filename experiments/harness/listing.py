@@ -1,6 +1,6 @@
 """What there is: experiments, methods, metrics, models and tasks, found where they lie, without a list of their names.
 
-An experiment is a module of experiments/ that defines EXPERIMENT: any object with a `name` and, where it has them,
+An experiment is a module of experiments/ that defines EXPERIMENT, any object with a `name` and, where it has them:
 
 - `options`: a frozen dataclass of what can be set in the group `experiment`, with its defaults;
 - `settings`: other keys that it sets, over its scale's: {"seeds.training": (42, 43, 44, 45, 46)};

@@ -172,7 +172,7 @@ def correlation(
 
     Raises ValueError for fewer than three rows that have both.
     """
-    from scipy.stats import pearsonr, spearmanr
+    from scipy.stats import rankdata
 
     records = list(records)
     rows = list(dict.fromkeys(row(record.trial) for record in records))
@@ -183,7 +183,9 @@ def correlation(
     if len(pairs) < 3:
         raise ValueError(f"{len(pairs)} rows have both {x.name} and {y.name}: a correlation needs three")
     first, second = zip(*pairs, strict=True)
-    return float(pearsonr(first, second).statistic), float(spearmanr(first, second).statistic), len(pairs)
+    ranks = rankdata(first), rankdata(second)
+    pearson, spearman = (float(np.corrcoef(*values)[0, 1]) for values in ((first, second), ranks))
+    return pearson, spearman, len(pairs)
 
 
 def bars(table: Table, rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:

@@ -66,6 +66,13 @@ class Testing:
     references: Mapping[str, Path] = field(default_factory=dict)  # what else the test needs
     judge: ModelRef | Judge | None = None  # who is asked about answers, where the test asks
 
+    @property
+    def folder(self) -> Path:
+        """Of what was trained. Raises ValueError where nothing was."""
+        if self.trained is None:
+            raise ValueError("nothing was trained")
+        return self.trained
+
 
 @dataclass(frozen=True)
 class TaskSteps:

@@ -29,7 +29,7 @@ def test(job: Testing, folder: Path) -> dict[str, float]:
     from eval.reward import evaluate
     from fac.train.reward import load_reward
 
-    model = load_reward(job.trained, job.model)
+    model = load_reward(job.folder, job.model)
     metrics, replicates = evaluate(model, load_examples(PAIR, [job.test]))
     keep_replicates(folder, replicates)
     return metrics

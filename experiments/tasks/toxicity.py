@@ -33,7 +33,7 @@ def test(job: Testing, folder: Path) -> dict[str, float]:
     corpus = Corpus.load(job.test)
     if corpus.labels() is None:
         raise FacError("The test set has no labels: name their column.")
-    classifier = load_classifier(job.trained, job.model)
+    classifier = load_classifier(job.folder, job.model)
     metrics, replicates = evaluate(classifier, ((e.messages, int(e.label or 0)) for e in corpus))
     keep_replicates(folder, replicates)
     return metrics

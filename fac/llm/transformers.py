@@ -31,9 +31,13 @@ class TransformersChat:
         self.ref, self.batch = ref, batch
         self._loaded: tuple[Any, Any] | None = None
 
-    @cached_property
+    @property
     def identity(self) -> str:
         """Model and engine, and the batch on a GPU: in few bits and with padding, a reply depends on its neighbours."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
         on_gpu = default_device().type == "cuda"
         return f"transformers:{self.ref.identity()}" + (f"/batch {self.batch}" if on_gpu else "")
 

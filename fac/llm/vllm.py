@@ -76,9 +76,13 @@ class VllmChat:
         self.batch = self.settings.batch
         self._child: _Child | None = None
 
-    @cached_property
+    @property
     def identity(self) -> str:
         """Engine, model, and the length at which a reply is cut off."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
         return f"vllm:{self.ref.identity()}/{self.settings.max_model_len} tokens"
 
     def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:

@@ -124,7 +124,7 @@ def _choose(
     nothing = np.zeros(0, np.float32)
     most = max(len(known), len(people)) if budget is None else budget
     given = SynthesisInput(known, people, [], [], {}, nothing, nothing, most, settings)
-    save_outcome(schema, method.run(given, None), folder)
+    save_outcome(schema, method.run(given, None), folder)  # type: ignore[arg-type]  # it writes nothing
 
 
 def _generate(

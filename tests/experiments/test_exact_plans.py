@@ -1,4 +1,4 @@
-"""Every experiment builds exactly the steps that its dry run lists, then nothing, then what a changed setting touches."""
+"""Every experiment builds exactly the steps that its dry run lists, and a second run builds nothing."""
 
 from __future__ import annotations
 

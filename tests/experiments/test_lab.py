@@ -14,7 +14,7 @@ from support.cli import Finished, fac_here, start_fac
 from experiments.harness.config import read_config
 from experiments.harness.paper_numbers import paper_table
 from experiments.harness.results import Table
-from experiments.lab import paper
+from experiments.pages.lab_table import paper
 from fac.synthesis.methods import METHODS
 
 SIZES = "anchor: 60, safe: 40, seed: 20, human: 20, labelled: 40, validation: 20, test: 80, known: 8"

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from experiments.results import Table
 from support.cli import Finished, fac_here
 from support.openai_server import FaultyServer
 from support.real_writer import GOOD, RealWriter, Sent
 
-from experiments.results import Table
 from fac.data.schemas import CHOICE, INSTRUCTION, PAIR, QUERY, Schema
 from fac.llm.base import request_seed
 from fac.llm.openai import SEEDS

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from support.cli import fac_here
 
+from experiments.harness.comparisons import cell_of, comparisons, sentence
 from experiments.harness.results import Table
-from experiments.worlds import cell_of, comparisons, sentence
 
 WORLDS, GENERATIONS, SEEDS = (0, 1, 2), (42, 43), (7, 8)
 PLACES = [(w, g, s) for w in WORLDS for g in GENERATIONS for s in SEEDS]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments import lab_truth
 from experiments.harness import labels
 from experiments.harness.config import RunConfig
 from experiments.harness.experiment import Results, matching
@@ -19,6 +18,8 @@ from experiments.harness.paper_numbers import paper_table
 from experiments.harness.report import Figure, Page, Series, parts
 from experiments.harness.results import Cell, Table, observed
 from experiments.harness.tables import TITLES, found_missing, table, written
+from experiments.pages import lab_truth
+from experiments.pages.lab_table import main_table
 from fac.coverage import Fac, bootstrap, fac_ratio, overlap
 from fac.data.corpus import Corpus
 from fac.encoder import CorpusFeatures
@@ -88,9 +89,10 @@ def loaded(run: RunConfig, results: Results, kind: labels.Kind, diagnostics: Map
     )
 
 
-def page(run: RunConfig, results: Results, main: Table, kind: labels.Kind, diagnostics: Mapping[str, Step]) -> Page:
+def page(run: RunConfig, diagnostics: Mapping[str, Step], results: Results) -> Page:
     """The page with its tables, figures, facts, features and samples."""
-    lab = loaded(run, results, kind, diagnostics)
+    kind = labels.kind_of(run, TASK, [run.model.name])
+    main, lab = main_table(run, results, kind), loaded(run, results, kind, diagnostics)
     covered = coverage_by_threshold(lab)
     fac = lab.generated.get("fac")
     writers = {
