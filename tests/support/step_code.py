@@ -55,7 +55,12 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/synthesis/replies.py": ("synthesis", "answers"),
     "fac/synthesis/covered.py": ("coverage",),
     "fac/data": (*DATA, "synthesis"),
-    "fac/lab/world/grammar.py": ("scores",),  # the names that an answer must say
+    "fac/lab/world/grammar.py": ("draw", "scores"),  # also the names that an answer must say
+    "fac/lab/world/corpora.py": ("draw",),
+    "fac/lab/world/instructions.py": ("draw",),
+    "fac/lab/world/opinions.py": ("draw",),
+    "fac/lab/world/replies.py": ("draw",),
+    "fac/lab/world/tasks.py": ("draw",),
     "fac/train/double.py": (*TRAINING, "scores"),
     "fac/train/sequence.py": ("classifier", "reward", "scores"),
     "fac/train/classifier.py": ("classifier", "scores"),
