@@ -13,42 +13,38 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from experiments.results import Table
-from support.cli import Finished, fac_here
+from support.cli import fac_here
 from support.openai_server import FaultyServer
 from support.real_writer import GOOD, RealWriter, Sent
+from support.reduced import reduced
 
-from fac.data.schemas import CHOICE, INSTRUCTION, PAIR, QUERY, Schema
+from experiments.harness.experiment import Record
+from experiments.harness.records import load
+from experiments.harness.results import Table
+from experiments.harness.tables import TITLES
+from experiments.tasks import TASKS
+from fac.data.example_set import load_examples
 from fac.llm.base import request_seed
 from fac.llm.openai import SEEDS
 from fac.prompts import ROOT
+from fac.synthesis.generate import WRITING
 from fac.synthesis.samples import LOST, REASONS, Sample, load_samples
+from fac.synthesis.writer import SAMPLES
 
-STEPS = {"toxicity": "classifier", "reward": "reward", "sycophancy": "vector", "instruction": "sft"}
-SCHEMAS: dict[str, Schema[Any]] = {"toxicity": QUERY, "reward": PAIR, "sycophancy": CHOICE, "instruction": INSTRUCTION}
-NAMES = {
-    "toxicity": "Toxicity AUPRC",
-    "reward": "Reward accuracy",
-    "sycophancy": "Sycophancy SCR",
-    "instruction": "Instruction following WR",
-}
+NAMES = ("toxicity", "reward", "sycophancy", "instruction")
 METHODS = ("random_features", "fac")
-BUDGET = 60
-SMALL = "{anchor: 10, seed: 16, human: 10, validation: 10, test: 16, known: 4}"
+BUDGET, GENERATION, THRESHOLD = 60, 42, 0.3
 REDUCED = [
     "experiment=main_results",
-    f"experiment.tasks=[{','.join(STEPS)}]",
-    "experiment.rows=[baseline,random_features,fac]",
-    "tasks.toxicity.sizes={anchor: 16, safe: 30, seed: 16, human: 10, labelled: 20, validation: 9, test: 60, known: 6}",
-    *(f"tasks.{task}.sizes={SMALL}" for task in STEPS if task != "toxicity"),
-    *(f"tasks.{task}.budget={BUDGET}" for task in STEPS),
-    *(f"tasks.{task}.seeds=[42]" for task in STEPS),
-    *(f"tasks.{task}.train.epochs=1" for task in STEPS if task != "sycophancy"),
+    f"experiment.tasks=[{','.join(NAMES)}]",
+    "experiment.methods=[baseline,random_features,fac]",
+    *reduced(*NAMES, budget=BUDGET),
+    *(f"tasks.{task}.sizes.anchor=14" for task in NAMES if task != "toxicity"),  # fewer features to write for
     "interpret.spans=3",
-    "thresholds.default=0.3max",
+    f"thresholds.default={THRESHOLD}max",
     "synthesis.n=2",
-    "synthesis.m=1",
     "synthesis.top_up=1",
+    f"seeds.generation={GENERATION}",
     "llm=openai",
     "llm.model=real-8b",
     "llm.key_env=null",
@@ -61,24 +57,29 @@ REDUCED = [
 
 class Run(NamedTuple):
     folder: Path
-    done: Finished
     writer: RealWriter
+    records: dict[tuple[str, str], Record]  # by task and method
+
+    def step(self, task: str, method: str, part: str, name: str) -> Path:
+        """The folder of what a step (by its name in the store) made as a part of a trial."""
+        return self.folder / "outputs" / "store" / name / self.records[task, method].steps[part]
 
     @property
-    def store(self) -> Path:
-        return self.folder / "outputs" / "store"
+    def table(self) -> Table:
+        return Table.from_json((self.folder / "out" / "table.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("real")
-    prompts = [f"tasks.{task}.prompts={prompts_of(task, folder / 'prompts')}" for task in STEPS]
+    prompts = [f"tasks.{task}.prompts={prompts_of(task, folder / 'prompts')}" for task in NAMES]
     writer = RealWriter()
     with FaultyServer(writer) as server:
         done = fac_here(*REDUCED, *prompts, f"llm.url={server.url}", cwd=folder)
     assert done.code == 0, done.err
     assert set(server.answered.values()) == {1}
-    return Run(folder, done, writer)
+    records = {(one.trial.task, one.trial.method): one for one in load(folder / "out" / "records.json")}
+    return Run(folder, writer, records)
 
 
 def prompts_of(task: str, root: Path) -> Path:
@@ -93,10 +94,6 @@ def prompts_of(task: str, root: Path) -> Path:
     return root / task
 
 
-def record(folder: Path) -> dict:
-    return json.loads((folder / "stage.json").read_text())
-
-
 def meant(run: Run, task: str, sample: Sample) -> Sent:
     """What the writer meant by the answer behind a sample."""
     return run.writer.sent[task, sample.step, sample.seed % SEEDS]
@@ -106,68 +103,58 @@ def meant_example(task: str, sent: Sent) -> Any | None:
     """What the planted text is as an example."""
     if not sent.row:
         return None
-    return SCHEMAS[task].load(sent.row if task == "toxicity" else json.loads(sent.row))
+    return TASKS[task].schema.load(sent.row if task == "toxicity" else json.loads(sent.row))
 
 
-def written(run: Run, task: str, step: int) -> list[list[Sample]]:
-    """Every method's samples of one step, in the order in which they were asked for."""
-    rounds: dict[tuple, list[tuple[int, list[Sample]]]] = {}
-    for folder in (run.store / "write").glob("[!.]*"):
-        if record(folder)["params"]["schema"] == SCHEMAS[task].name:
-            samples = load_samples(SCHEMAS[task], folder / "samples.jsonl")
-            if samples[0].step == step:
-                features = tuple(dict.fromkeys(sample.feature for sample in samples))
-                rounds.setdefault(features, []).append((samples[0].attempt, samples))
-    return [[sample for _, part in sorted(parts, key=lambda p: p[0]) for sample in part] for parts in rounds.values()]
+def written(run: Run, task: str, method: str, step: int) -> list[Sample]:
+    """A method's samples of one step as they were read, in the order in which they were asked for."""
+    folder = run.step(task, method, "synthesis", "synthesis") / WRITING
+    calls = [load_samples(TASKS[task].schema, file) for file in folder.glob(f"*/{SAMPLES}")]
+    rounds = sorted((call for call in calls if call[0].step == step), key=lambda call: call[0].attempt)
+    return [sample for call in rounds for sample in call]
 
 
-def said(run: Run, task: str) -> dict[str, str]:
-    """What the report says that became of each method's samples, which the log says too."""
+def said(run: Run, task: str, method: str) -> str:
+    """What the report says that became of a method's samples."""
     page = (run.folder / "out" / "report.html").read_text()
-    found = {}
-    for method, name in (("random_features", "SAE + random features"), ("fac", "FAC, two steps (ours)")):
-        line = re.search(rf"{task}, {method}: (.* samples kept.*)", run.done.err)
-        assert line
-        found[method] = line[1]
-        fact = re.search(rf"{re.escape(f'{NAMES[task]}, {name}: written')}\W.*?({re.escape(line[1])})", page, re.DOTALL)
-        assert fact, (method, line[1])
-    return found
+    title = re.escape(f"{TASKS[task].title}, {TITLES[method]}: written")
+    fact = re.search(rf"{title}</dt>\s*<dd>(.*?)</dd>", page, re.DOTALL)
+    assert fact, (task, method)
+    return fact[1].strip()
 
 
-def trained_on(run: Run, task: str) -> list[list[Any]]:
-    """The examples that each method's cell was trained on beside the baseline's, as the store has them."""
-    made = [record(folder) for folder in (run.store / STEPS[task]).glob("[!.]*")]
-    made = [one for one in made if one["params"]["task"] == task]
-    assert sorted(one["params"]["trained_on"] for one in made) == [["seed"], ["seed", "added"], ["seed", "added"]]
-    base = next(one["inputs"] for one in made if one["params"]["trained_on"] == ["seed"])
-    found = []
-    for one in made:
-        if "added" in one["params"]["trained_on"]:
-            *others, added = one["inputs"]
-            assert others == base
-            found.append(SCHEMAS[task].read(run.store / added["name"] / added["key"] / "rows.jsonl"))
-    return found
+def trained_on(run: Run, task: str, method: str) -> list[Any]:
+    """The examples that a method's model was trained on beside those of the baseline's, as the store has them."""
+
+    def parts(method: str) -> list[dict[str, str]]:
+        return json.loads((run.step(task, method, "trained", TASKS[task].stage) / "stage.json").read_text())["inputs"]
+
+    *others, added = parts(method)
+    assert others == parts("baseline")
+    assert added["key"] == run.records[task, method].steps["added"]
+    return load_examples(TASKS[task].schema, [run.step(task, method, "added", added["name"])])
 
 
 def becomes(run: Run, task: str, samples: list[Sample]) -> dict[str, int]:
     """By hand, what has to become of samples: by what was sent, what the SAE measured, and what was there before."""
+    plain = TASKS[task].schema.plain
     counts: Counter[str] = Counter()
     seen: set[str] = set()
     for sample in samples:
         sent = meant(run, task, sample)
         why = sent.why
-        if why == GOOD and not (sample.relative_activation or 0.0) > 0.3:
+        if why == GOOD and not (sample.relative_activation or 0.0) > THRESHOLD:
             why = "does not activate"
-        elif why == GOOD and SCHEMAS[task].plain(sample.example) in seen:
+        elif why == GOOD and plain(meant_example(task, sent)) in seen:
             why = "repeats another"
         elif why == GOOD:
-            seen.add(SCHEMAS[task].plain(sample.example))
+            seen.add(plain(meant_example(task, sent)))
         counts[why] += 1
     return counts
 
 
 def sentence(counts: dict[str, int], added: int, before: list[Sent], answers: dict[str, int], rounds: int) -> str:
-    """The counts as the report has to say them, up to what stands behind the candidates."""
+    """The counts as the report has to say them, but for features without a contrast."""
     total = sum(counts.values())
     lost = {name.replace("_", " "): counts[why] for name, why in zip(LOST, REASONS, strict=True) if counts[why]}
     shares = ", ".join(f"{name} {100 * n / total:.1f} %" for name, n in lost.items())
@@ -180,10 +167,10 @@ def sentence(counts: dict[str, int], added: int, before: list[Sent], answers: di
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", STEPS)
+@pytest.mark.parametrize("task", NAMES)
 def test_every_answer_is_read_as_it_was_meant(run: Run, task: str):
-    """Rows are the planted texts to the letter; whatever else was sent has the reason for which it is none."""
-    samples = [s for step in (1, 2) for part in written(run, task, step) for s in part]
+    """Examples are the planted texts to the letter; whatever else was sent has the reason for which it is none."""
+    samples = [sample for method in METHODS for step in (1, 2) for sample in written(run, task, method, step)]
     assert len(samples) > 80
     for sample in samples:
         sent = meant(run, task, sample)
@@ -195,70 +182,47 @@ def test_every_answer_is_read_as_it_was_meant(run: Run, task: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", STEPS)
-def test_the_report_counts_what_was_sent_by_reason(run: Run, task: str):
-    told, table = said(run, task), Table.from_json((run.folder / "out" / "table.json").read_text())
-    expected = []
-    for samples in written(run, task, 2):
-        features = {sample.feature for sample in samples}
-        first = next(part for part in written(run, task, 1) if {s.feature for s in part} == features)
-        counts = becomes(run, task, samples)
-        rounds = max(sample.attempt for sample in samples)  # of one request each
-        assert rounds == (becomes(run, task, [s for s in samples if not s.attempt])[GOOD] < BUDGET)
-        answers = left_out(run, task, samples)
-        added = min(counts[GOOD], BUDGET) - sum(answers.values())
-        expected.append(sentence(counts, added, [meant(run, task, s) for s in first], answers, rounds))
-    assert len(expected) == 2
-    plainly = [re.sub(r"; \d+ features without a contrast", "", told[method]) for method in METHODS]
-    assert sorted(plainly) == sorted(expected)
-    for method in METHODS:
-        cell = table.cell(method, f"{task}_rows")
-        assert cell is not None
-        assert f", {cell.mean:.0f} of {BUDGET} added" in told[method]
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("task", NAMES)
+def test_the_report_counts_what_was_sent_by_reason(run: Run, task: str, method: str):
+    first, samples = (written(run, task, method, step) for step in (1, 2))
+    counts = becomes(run, task, samples)
+    rounds = max(sample.attempt for sample in samples)  # of one request each
+    assert rounds == (becomes(run, task, [s for s in samples if not s.attempt])[GOOD] < BUDGET)
+    answers = Counter(sent.why for sent in answered(run, method).values() if sent.why) if task == "instruction" else {}
+    added = min(counts[GOOD], BUDGET) - sum(answers.values())
+    plainly = re.sub(r"; \d+ features without a contrast", "", said(run, task, method))
+    assert plainly == sentence(counts, added, [meant(run, task, s) for s in first], answers, rounds)
+    cell = run.table.cell(method, f"{task}_rows")
+    assert cell is not None
+    assert cell.mean == added
 
 
-def answered(run: Run) -> list[dict[str, Sent]]:
-    """What was sent for each method's instructions, in the order in which they were asked."""
-    found = []
-    for folder in (run.store / "answers").glob("[!.]*"):
-        made = record(folder)["params"]
-        asked = [prompt.partition("\n\n(Answer in") for prompt in made["instructions"]]
-        if all(behind for _, behind, _ in asked):  # others are the test's, which the reference answers
-            seeds = [request_seed(made["seed"], i) % SEEDS for i in range(len(asked))]
-            told = zip(asked, seeds, strict=True)
-            found.append({text: run.writer.sent["answer", text, seed] for (text, *_), seed in told})
-    return found
-
-
-def left_out(run: Run, task: str, samples: list[Sample]) -> dict[str, int]:
-    """Of a method's instructions that were to be added: the answers that are none, by reason."""
-    if task != "instruction":
-        return {}
-    mine = {json.loads(meant(run, task, s).row)["instruction"] for s in samples if meant(run, task, s).row}
-    answers = next(sent for sent in answered(run) if set(sent) <= mine)
-    return Counter(one.why for one in answers.values() if one.why)
+def answered(run: Run, method: str) -> dict[str, Sent]:
+    """What was sent for a method's instructions, in the order in which they were asked."""
+    folder = run.step("instruction", method, "synthesis", "synthesis")
+    asked = [example.instruction for example in load_examples(TASKS["instruction"].schema, [folder])]
+    seeds = [request_seed(GENERATION, i) % SEEDS for i in range(len(asked))]
+    return {text: run.writer.sent["answer", text, seed] for text, seed in zip(asked, seeds, strict=True)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", STEPS)
+@pytest.mark.parametrize("task", NAMES)
 def test_nothing_is_trained_on_but_good_texts(run: Run, task: str):
-    """No debris, no mark, no thought, no fence, no refusal: every added row is a planted one, each once."""
-    schema = SCHEMAS[task]
+    """No debris, no mark, no thought, no fence, no refusal: every added example is a planted one, each once."""
+    schema = TASKS[task].schema
     sent_to = [sent for (name, *_), sent in run.writer.sent.items() if name == task]
     good = {schema.line(meant_example(task, sent)) for sent in sent_to if sent.why == GOOD}
-    table = Table.from_json((run.folder / "out" / "table.json").read_text())
-    found = trained_on(run, task)
-    added = [cell.mean for method in METHODS if (cell := table.cell(method, f"{task}_rows"))]
-    assert sorted(map(len, found)) == sorted(added)
-    assert min(added) > 10
-    for examples in found:
+    for method in METHODS:
+        examples, cell = trained_on(run, task, method), run.table.cell(method, f"{task}_rows")
+        assert cell is not None
+        assert len(examples) == cell.mean > 10
         assert len(set(map(schema.plain, examples))) == len(examples)
         if task == "instruction":
             told = {example.instruction: example.output for example in examples}
-            whole = [{text: one.row for text, one in sent.items() if one.why == GOOD} for sent in answered(run)]
-            assert told in whole
+            assert told == {text: one.row for text, one in answered(run, method).items() if one.why == GOOD}
         for example in examples:
             assert schema.line(replace(example, output="") if task == "instruction" else example) in good
-            said = json.dumps(schema.dump(example), ensure_ascii=False)
+            line = json.dumps(schema.dump(example), ensure_ascii=False)
             for trace in ("think>", "```", "Query-1", "instruction>", "can't", "kann diese", "无法", "draft"):
-                assert trace not in said
+                assert trace not in line

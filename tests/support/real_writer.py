@@ -11,7 +11,7 @@ import json
 import random
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -307,8 +307,3 @@ class _Reply:
 def _half(text: str) -> str:
     """A text that breaks off within its last words or its last value."""
     return text[: -max(len(text) // 4, 18)]
-
-
-def by_reason(sent: Sequence[Sent]) -> dict[str, int]:
-    """How many answers are worth what."""
-    return {why: sum(one.why == why for one in sent) for why in (GOOD, REFUSED, UNREADABLE, CUT_OFF)}
