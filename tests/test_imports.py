@@ -13,7 +13,9 @@ REPO = Path(fac.__file__).parents[1]
 TRUTH = "fac.lab.world.truth"
 MAY_READ_TRUTH = {"experiments.pages.lab_truth", "fac.lab.skills"}  # diagnostics: nothing they compute reaches a method
 HEAVY = {"hydra", "omegaconf", "mlflow", "vllm", "trl"}
-FLOORS = ("fac", "eval", "experiments.tasks", "experiments.harness", "experiments")  # from the ground up
+FLOORS = (  # from the ground up
+    "fac", "eval", "experiments.tasks", "experiments.harness", "experiments.steps", "experiments.pages", "experiments",
+)  # fmt: skip
 BENCH = "experiments.bench"
 CORE = (
     "fac.chat", "fac.backbone", "fac.sae", "fac.features", "fac.coverage", "fac.relevance", "fac.diversity",
@@ -21,10 +23,13 @@ CORE = (
 )  # fmt: skip
 
 
-def imported(source, module, is_package=False):
-    """Names of all modules that a source may import, at its top or within functions, `from` parts included."""
+def imported(source, module, is_package=False, types=True):
+    """Names of all modules that a source may import, at its top or within functions, `from` parts included.
+
+    Unless `types`, what only type checkers import is left out.
+    """
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(ast.parse(source), types):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -39,6 +44,14 @@ def imported(source, module, is_package=False):
     return found
 
 
+def nodes(tree, types):
+    """The tree and all below it; unless `types`, nothing that stands under `if TYPE_CHECKING`."""
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        if types or not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from nodes(child, types)
+
+
 def sources():
     for package in ("fac", "experiments", "eval"):
         for path in sorted((REPO / package).rglob("*.py")):
@@ -48,14 +61,15 @@ def sources():
 
 
 MODULES = {module: imported(path.read_text(), module, pack) for module, path, pack in sources()}
+RUNNING = {module: imported(path.read_text(), module, pack, types=False) for module, path, pack in sources()}
 
 
 def within(name, *packages):
     return any(name == package or name.startswith(package + ".") for package in packages)
 
 
-def offenders(modules, *forbidden):
-    return {(m, name) for m in modules for name in MODULES[m] if within(name, *forbidden)}
+def offenders(modules, *forbidden, imports=MODULES):
+    return {(m, name) for m in modules for name in imports[m] if within(name, *forbidden)}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +86,12 @@ def offenders(modules, *forbidden):
 )
 def test_every_way_to_import_is_seen(source, module, name):
     assert name in imported(source, module)
+
+
+def test_an_import_for_types_only_is_told_from_one_that_runs():
+    source = "if TYPE_CHECKING:\n    from a import b\nif found:\n    from c import d"
+    assert imported(source, "m") == {"a", "a.b", "c", "c.d"}
+    assert imported(source, "m", types=False) == {"c", "c.d"}
 
 
 def test_all_of_the_project_is_read():
@@ -106,10 +126,26 @@ def floor_of(module):
 
 @pytest.mark.parametrize("floor", FLOORS)
 def test_imports_run_downward(floor):
-    """An experiment may import the harness; no part of the harness, of the tasks or below knows an experiment."""
+    """An experiment may import the harness; no part of the harness, of the tasks or below knows an experiment.
+
+    Steps and pages know the options of theirs, as a type only.
+    """
     here = [m for m in MODULES if floor_of(m) == floor]
     assert here
-    assert offenders(here, *above(floor)) == set()
+    assert offenders(here, *above(floor), imports=RUNNING) == set()
+    typed = {(m, name) for m, name in offenders(here, *above(floor)) if not is_options_of_its_own(m, name)}
+    assert typed == set()
+
+
+def is_options_of_its_own(module, name):
+    """Whether a page or step (NAME, NAME_table) names the options of its experiment."""
+    own, (package, experiment, *rest) = module.rpartition("."), name.split(".")
+    return (
+        own[0] in ("experiments.steps", "experiments.pages")
+        and package == "experiments"
+        and f"{own[2]}_".startswith(f"{experiment}_")
+        and rest in ([], ["Options"])
+    )
 
 
 def test_nothing_runs_the_benches():

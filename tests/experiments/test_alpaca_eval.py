@@ -175,6 +175,16 @@ def test_a_calibration_that_is_none_stops_the_run(annotations: Path, tmp_path: P
     )
 
 
+@pytest.mark.parametrize("named", ["annotations.json", "folder"])
+def test_the_doctor_says_whether_a_file_or_its_folder_is_there(named: str, offline, tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "annotations.json").write_text("[]")
+    done = fac_here("doctor", "experiment=alpaca_eval", f"experiment.annotations={named}", cwd=tmp_path)
+    found = re.search(rf"^(\w+) +file \S*{re.escape(named)} .*\(experiment\.annotations\)$", done.out, re.MULTILINE)
+    assert found is not None, done.out
+    assert found[1] == ("ok" if named == "folder" else "missing")
+
+
 def test_the_annotator_judges_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A judge behind a URL that prefers the answer b; what it said is asked for once, and kept as alpaca_eval does."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-55aa")

@@ -17,9 +17,8 @@ from eval.steering import Answers, evaluate, score
 from experiments.harness.config import read_config
 from experiments.harness.labels import OWN_LABEL
 from experiments.harness.results import Table
-from experiments.steering import files_of
-from experiments.steering_page import Measured, table
-from experiments.steering_questions import QuestionFiles, Questions
+from experiments.pages.steering import Measured, table
+from experiments.steps.steering_questions import QuestionFiles, Questions, files_of
 from fac.backbone import Backbone, ModelRef, load_causal_lm
 from fac.chat import as_chat
 from fac.data.choices import POLARITY, read_choices

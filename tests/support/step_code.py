@@ -80,10 +80,9 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "experiments/tasks/reward.py": ("draw", "reward", "scores"),
     "experiments/tasks/steering.py": ("draw", "vector", "scores", "steering_questions", "steering_vector"),
     "experiments/tasks/toxicity.py": ("draw", "classifier", "scores"),
-    "experiments/alpaca_eval.py": ("annotations", "judged"),
-    "experiments/reward.py": ("pairs", "kept_pairs"),
-    "experiments/steering.py": STEERING,
-    "experiments/steering_questions.py": ("steering_questions",),
+    "experiments/steps/alpaca_eval.py": ("annotations", "judged"),
+    "experiments/steps/steering.py": STEERING,
+    "experiments/steps/steering_questions.py": ("steering_questions",),
 }
 
 

@@ -112,7 +112,7 @@ def named_files(uses: Uses) -> Iterator[Finding]:
 
 
 def named_file(key: str, path: str | Path) -> Finding:
-    """Whether a file is there."""
+    """Whether a file, or the folder that holds it, is there."""
     file = Path(path).expanduser()
-    said = "is there" if file.is_file() else f"is not there: set {key} to a file that is"
-    return Finding("ok" if file.is_file() else "missing", f"file {file}", f"{said} ({key})")
+    said = "is there" if file.exists() else f"is not there: set {key} to a file that is"
+    return Finding("ok" if file.exists() else "missing", f"file {file}", f"{said} ({key})")

@@ -1,10 +1,9 @@
-"""The table, notes and curves of `experiments.steering`."""
+"""What `experiments.steering` shows: how far answers move, a curve for each behaviour, and the vectors beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +11,16 @@ import numpy as np
 from eval.steering import Answers, replicates, score
 from experiments.harness import labels
 from experiments.harness.config import RunConfig
+from experiments.harness.experiment import Results
 from experiments.harness.paper_numbers import PaperNumber, paper_table
 from experiments.harness.report import Figure, Page, Series
 from experiments.harness.results import Cell, Table, measured
 from experiments.harness.tables import table as table_of
-from experiments.steering_questions import QuestionFiles, Questions
+from experiments.steps.steering import BehaviorSteps, SteeringSteps
+from experiments.steps.steering_questions import QuestionFiles, Questions
 from fac.data.choices import POLARITY
 from fac.data.examples import left_out
+from fac.store import Step
 from fac.train.steering import SteeringVector
 
 if TYPE_CHECKING:
@@ -58,30 +60,39 @@ class Measured:
         return replace(self, vectors=vectors, curves=curves)  # type: ignore[arg-type]
 
 
-def seeds_of(options: Options, behaviors: Sequence[Measured]) -> list[int]:
-    """The seeds that tell something: the first alone where all of them took all pairs."""
-    seeds = list(behaviors[0].curves)
-    return seeds if any(of.is_drawn(options) for of in behaviors) else seeds[:1]
-
-
-def page(run: RunConfig, behaviors: Sequence[Measured], copies: Mapping[str, Path]) -> Page:
-    """The table and a figure for each behaviour; `copies` are kept beside them."""
-    main = table(run, behaviors)
-    layer = _layer(behaviors)
+def page(run: RunConfig, steps: SteeringSteps, results: Results) -> Page:
+    """The table, a curve for each behaviour, and the vectors beside them."""
+    options: Options = run.experiment
+    found = [_measured(of, steps.equal, options.multipliers, results) for of in steps.behaviors]
+    # Where every seed took all pairs, the first tells what all do.
+    seeds = list(steps.equal) if any(of.is_drawn(options) for of in found) else list(steps.equal)[:1]
+    behaviors = [of.of_seeds(seeds) for of in found]
+    main, layer = table(run, behaviors), _layer(behaviors)
     return Page(
         title=main.title,
         subtitle=f"{run.model.name}, layer {layer}: what it answers while a multiple of the vector is added.",
         tables=[main],
-        facts=_facts(behaviors, run.experiment),
+        facts=_facts(behaviors, options),
         figures=[_figure(of.name, of.curves) for of in behaviors],
-        copies=copies,
+        copies={
+            f"vectors/{of.name}/{seed}": results.folder(steps.equal[seed]) / of.name for of in found for seed in seeds
+        },
     )
+
+
+def _measured(of: BehaviorSteps, equal: Mapping[int, Step], multipliers: Sequence[float], results: Results) -> Measured:
+    vectors = {seed: SteeringVector.load(results.folder(step) / of.files.behavior) for seed, step in equal.items()}
+    curves = {}
+    for seed, step in of.answers.items():
+        steps = {m: of.plain if m == 0 and of.plain else step for m in multipliers}
+        curves[seed] = {m: Answers.load(results.folder(at) / f"{m:g}") for m, at in steps.items()}
+    return Measured(of.files, Questions.load(results.folder(of.questions)), vectors, curves)
 
 
 def table(run: RunConfig, behaviors: Sequence[Measured]) -> Table:
     """One row per behaviour and multiplier, and one for the difference between +1 and -1: SCR."""
     options: Options = run.experiment
-    kinds = {of.name: _kind(run, of) for of in behaviors}
+    kinds: dict[str, labels.Kind] = {of.name: _kind(run, of) for of in behaviors}
     beside = [name for name, kind in kinds.items() if labels.stands_beside(kind, run.model.name)]
     printed = {name: _paper(name, options) for name in beside}
     seeded = any(of.is_drawn(options) for of in behaviors)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from experiments.harness.config import RunConfig
 from experiments.tasks.steering import cued
-from fac.backbone import ModelRef, load_config, load_tokenizer, positions_of
+from fac.backbone import load_config, load_tokenizer, positions_of
 from fac.chat import encode
 from fac.data.choices import Choice, read_choices
 from fac.data.examples import LoadReport
@@ -20,6 +22,9 @@ from fac.data.held_out import HeldOut
 from fac.data.schemas import CHOICE
 from fac.data.source import Source
 from fac.errors import FacError
+from fac.model_ref import ModelRef
+from fac.settings import typed
+from fac.store import Step
 from fac.train.steering import fits
 
 CAA = "https://github.com/nrimsky/CAA"
@@ -47,6 +52,31 @@ def _fingerprint(source: Source) -> dict[str, Any]:
             f"{CAA}, then experiment.behavior=CAA/datasets/generate/sycophancy."
         )
     return fingerprint(source)
+
+
+def question_files(run: RunConfig, folders: Sequence[Path]) -> list[QuestionFiles]:
+    """The files of behaviours: those that data.generate and data.test name, or those that lie where CAA keeps them.
+
+    Raises FacError if files are named for several behaviours.
+    """
+    return [_files(run, folder, alone=len(folders) == 1) for folder in folders]
+
+
+def _files(run: RunConfig, folder: Path, alone: bool) -> QuestionFiles:
+    sources = {}
+    for role, usual in files_of(folder).items():
+        values = run.value(f"data.{role}")
+        if values["path"] is not None and not alone:
+            raise FacError(f"data.{role}.path names one file, but there are several behaviours: run one at a time.")
+        given = {"name": role} | ({} if values["path"] is not None else {"path": usual})
+        sources[role] = typed(Source, {**values, **given}, f"data.{role}")
+    return QuestionFiles(folder.name, sources["generate"], sources["test"])
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """The files of a behaviour by their roles, where CAA keeps them."""
+    test = folder.parent.parent / "test" / folder.name
+    return {"generate": folder / "generate_dataset.json", "test": test / "test_dataset_ab.json"}
 
 
 @dataclass(frozen=True)
@@ -83,6 +113,16 @@ class Questions:
                     f"{name}: {self.long[role]} {what} were left out, since they are longer than the model reads."
                 )
         return notes
+
+
+def questions_step(files: QuestionFiles, model: ModelRef, cues: tuple[str, str] | None) -> Step:
+    """The questions of a behaviour that the model can read, without pairs that the test asks (`Questions`)."""
+    params = {"files": files.fingerprint, "model": model, "cues": cues}
+    return Step("steering_questions", partial(_questions, files, model, cues), params)
+
+
+def _questions(files: QuestionFiles, model: ModelRef, cues: tuple[str, str] | None, folder: Path) -> None:
+    read_questions(files, model, cues).save(folder)
 
 
 def read_questions(files: QuestionFiles, model: ModelRef, cues: tuple[str, str] | None) -> Questions:
