@@ -70,6 +70,7 @@ class Graph:
         self._stack = ExitStack()
         self._encoders: dict[Any, FeatureEncoder] = {}
         self._llms: dict[Any, LLMs] = {}
+        self._prompts: dict[str, Prompts] = {}
         self._trials: dict[Trial, TrialSteps] = {}
 
     def __enter__(self) -> Graph:
@@ -112,6 +113,13 @@ class Graph:
             self._llms[key] = self._stack.enter_context(run.llms.open(model, self.say))
         return self._llms[key]
 
+    def prompts(self, run: RunConfig, task: Task) -> Prompts:
+        """What a task's LLMs are asked with; each folder is read once."""
+        folder = run.tasks[task.name].prompts
+        if folder not in self._prompts:
+            self._prompts[folder] = Prompts(folder)
+        return self._prompts[folder]
+
     def release(self) -> None:
         """Give back the memory of everything that measures."""
         for encoder in self._encoders.values():
@@ -124,7 +132,7 @@ class Graph:
     def mining(self, run: RunConfig, task: Task, data: TaskSteps) -> Mining:
         """What the seed data of a task miss, by the features of the run's model."""
         annotators = self.llms(run, run.model.ref).annotators
-        prompts = Prompts(run.tasks[task.name].prompts)
+        prompts = self.prompts(run, task)
         encoder = self.encoder(run, data.anchor)
         return mine(encoder, data.anchor, data.seed, annotators, prompts, run.interpret, run.thresholds, data.labelled)
 
@@ -143,7 +151,7 @@ class Graph:
             written = added = self._written(run, trial, task, data, mining, writer)
             if task.complete is not None:
                 settings = run.synthesis(task.name, seed=trial.generation)
-                added = task.complete(written, writer, Prompts(config.prompts), settings)
+                added = task.complete(written, writer, self.prompts(run, task), settings)
         covered = coverage(mining, task.schema, added, written)
         steps = TrialSteps(data, mining, written, added, covered, None, None)
         if trial.seed is None:
@@ -159,7 +167,7 @@ class Graph:
         settings = run.synthesis(task.name, seed=trial.generation)
         budget = None if method.name == "full" and config.full == "all" else config.budget
         return synthesis(
-            method, mining, writer, Prompts(config.prompts), task.schema, settings, budget,
+            method, mining, writer, self.prompts(run, task), task.schema, settings, budget,
             data.seed_examples, data.human, data.draw,
         )  # fmt: skip
 

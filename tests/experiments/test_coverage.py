@@ -86,6 +86,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "sae.train.steps=50",
         "data.anchor.path=anchor.jsonl",
         "data.seed.path=seed.jsonl",
+        "tracking.enabled=false",
         "out=out",
     ]
     planned = fac_here(*arguments, "dry_run=true", cwd=folder)
@@ -354,7 +355,7 @@ def test_memory_does_not_grow_with_the_texts(run: Run, tmp_path: Path):
         write_texts(tmp_path / "anchor.jsonl", sentences(count, count, longest=6))
         more = [f"data.anchor.path={tmp_path / 'anchor.jsonl'}", "sae=pretrained", f"sae.path={sae}"]
         small = [a for a in run.arguments if not a.startswith("sae")]
-        done = run_fac(*small, *more, "tracking.enabled=false", f"out=out-{count}", cwd=run.folder)
+        done = run_fac(*small, *more, f"out=out-{count}", cwd=run.folder)
         assert done.code == 0, done.err
         assert f"anchor: {count} texts" in done.err
         return done.peak

@@ -26,10 +26,16 @@ REDUCED = [
 ]
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What several of the tests need, made once: a setting of the command line."""
+    return f"paths.store={tmp_path_factory.mktemp('shared') / 'store'}"
+
+
 @pytest.mark.slow
-def test_one_model_alone(tmp_path: Path):
+def test_one_model_alone(store: str, tmp_path: Path):
     alone = [f"experiment.{role}=[lab_llama]" for role in ("sources", "writers", "trained")]
-    done = fac_here(*REDUCED, *alone, cwd=tmp_path)
+    done = fac_here(*REDUCED, *alone, store, cwd=tmp_path)
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
     assert (table.rows, table.columns) == (
@@ -44,10 +50,9 @@ def test_one_model_alone(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_all_combinations_of_the_models_named(tmp_path: Path):
-    done = fac_here(
-        *REDUCED, "experiment.writers=[lab_qwen]", "experiment.trained=[lab_mistral,lab_qwen]", cwd=tmp_path
-    )
+def test_all_combinations_of_the_models_named(store: str, tmp_path: Path):
+    named = ["experiment.writers=[lab_qwen]", "experiment.trained=[lab_mistral,lab_qwen]"]
+    done = fac_here(*REDUCED, *named, store, cwd=tmp_path)
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
     assert table.rows == ("baseline", *(f"lab_{source}+lab_qwen" for source in ("llama", "mistral", "qwen")))
