@@ -120,10 +120,16 @@ def tiny(task: str) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What several of the tests need, made once: a setting of the command line."""
+    return f"paths.store={tmp_path_factory.mktemp('shared') / 'store'}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_real_rows_make_a_table(task: str, real_data: Callable[[str], Path], tmp_path: Path):
-    overrides = [*SMALL, *TASKS[task](real_data), *tiny(task)]
+def test_real_rows_make_a_table(task: str, store: str, real_data: Callable[[str], Path], tmp_path: Path):
+    overrides = [store, *SMALL, *TASKS[task](real_data), *tiny(task)]
     with FaultyServer(lambda body: "[[first]]") as judge:  # the tiny model gives no verdicts on real answers
         overrides += [f"annotator.roles.compare.url={judge.url}"] if task == "instruction" else []
         done = fac_here("experiment=main_results", METHODS, f"experiment.tasks=[{task}]", *overrides, cwd=tmp_path)
@@ -146,9 +152,11 @@ def test_real_rows_make_a_table(task: str, real_data: Callable[[str], Path], tmp
 
 
 @pytest.mark.slow
-def test_what_one_model_writes_from_real_rows_trains_another_run_s(real_data: Callable[[str], Path], tmp_path: Path):
+def test_what_one_model_writes_from_real_rows_trains_another_run_s(
+    store: str, real_data: Callable[[str], Path], tmp_path: Path
+):
     alone = [f"experiment.{role}=[llama31_8b]" for role in ("sources", "writers", "trained")]
-    rows = [*TASKS["sycophancy"](real_data), *tiny("sycophancy")]
+    rows = [store, *TASKS["sycophancy"](real_data), *tiny("sycophancy")]
     done = fac_here("experiment=cross_model", "experiment.task=sycophancy", *alone, *SMALL, *rows, cwd=tmp_path)
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
