@@ -20,11 +20,12 @@ from experiments.harness.results import Cell, Table, observed
 from experiments.harness.tables import TITLES, found_missing, table, written
 from experiments.pages import lab_truth
 from experiments.pages.lab_table import main_table
-from fac.coverage import Fac, bootstrap, fac_ratio, overlap
+from fac.coverage import Fac, bootstrap, counts, fac_ratio, overlap, own_counts
 from fac.data.corpus import Corpus
 from fac.encoder import CorpusFeatures
 from fac.gap import MissingFeatures, load_relevant
 from fac.interpret import Interpretation, load_interpretations
+from fac.pooled import Pooled
 from fac.store import Step
 from fac.synthesis.generate import SAMPLES, Generated
 
@@ -115,22 +116,19 @@ def page(run: RunConfig, diagnostics: Mapping[str, Step], results: Results) -> P
 
 def coverage_by_threshold(lab: Lab) -> Table:
     """Table 10's analogue: share of F_miss covered above every threshold, one step against two, own and any sample."""
-    thresholds = [str(threshold) for threshold in lab.missing.grid.thresholds]
+    grid, missing = lab.missing.grid, lab.missing.missing()
+    thresholds = [str(threshold) for threshold in grid.thresholds]
     beside = labels.stands_beside(lab.kind, lab.run.model.name, lab.run.experiment.test)
-    printed = {"fac_one_step": "one_step", "fac": "two_step"}
     cells: list[Cell] = []
     names = {}
-    for method, row in printed.items():
-        for kind in ("any", "own"):
-            record = next(matching(lab.results.records, method=method), None)
-            shares = record.coverage if record else {}
-            held = {t: shares[t][f"written_{kind}"] for t in thresholds if f"written_{kind}" in shares.get(t, {})}
-            for threshold, share in held.items():
+    for row, (title, pooled, owners) in _written(lab).items():
+        for kind, tally in (("any", counts(pooled, grid.cuts)), ("own", own_counts(pooled, owners, grid.cuts))):
+            for threshold, active in zip(thresholds, tally, strict=True):
                 paper = paper_table("table10").get(f"{row}@{threshold}", TASK) if beside and kind == "any" else None
-                cells.append(observed(f"{row}_{kind}", threshold, 100 * share, paper=paper))
-            names[f"{row}_{kind}"] = f"{TITLES[method]}, {kind} sample"
+                share = 100 * float((active[missing] > 0).mean())
+                cells.append(observed(f"{row}_{kind}", threshold, share, paper=paper))
+            names[f"{row}_{kind}"] = f"{title}, {kind} sample"
     rows = list(dict.fromkeys(cell.row for cell in cells))
-    chosen, count = lab.missing.grid.thresholds[lab.missing.chosen], int(lab.missing.missing().sum())
     return table(
         lab.run,
         "coverage_by_threshold",
@@ -140,13 +138,28 @@ def coverage_by_threshold(lab: Lab) -> Table:
         cells,
         names,
         [
-            f"Missing features: the {count} of the threshold used for synthesis ({chosen}), at every column. All "
-            "samples of the last step's first round count, kept or not: as many requests for each method.",
+            f"Missing features: the {missing.sum()} of the threshold used for synthesis "
+            f"({grid.thresholds[lab.missing.chosen]}), at every column. All samples of the last step's first round "
+            "count, kept or not.",
             "Columns with ×max are relative to each feature's maximum on the anchor; absolute ones are the paper's, "
             "whose units (and so whose percentages) are those of another SAE.",
         ],
         [lab.kind],
     )
+
+
+def _written(lab: Lab) -> dict[str, tuple[str, Pooled, NDArray[np.int64]]]:
+    """Activations of what was written in one step (the last m of each feature, and all) and in two, and whose each is."""
+    found = {}
+    if "fac_one_step" in lab.generated and (written := lab.generated["fac_one_step"].written(lab.schema)):
+        pooled, owners = written
+        _, per_feature = np.unique(owners, return_counts=True)
+        late = np.flatnonzero(np.concatenate([np.arange(n) >= n - lab.run.value("synthesis.m") for n in per_feature]))
+        found["one_step"] = "One step, as many samples as step 2", pooled.take(late), owners[late]
+        found["one_step_all"] = "One step, as many requests", pooled, owners
+    if "fac" in lab.generated and (written := lab.generated["fac"].written(lab.schema)):
+        found["two_step"] = "Two steps", *written
+    return found
 
 
 def missing_by_threshold(lab: Lab) -> Table:

@@ -31,6 +31,7 @@ REDUCED = [
 ]
 CELLS = 20  # two seeds of: baseline and seed_twice under one protocol, four methods under two
 
+KINDS = ("any", "own")  # samples that count as covering a feature
 slow = pytest.mark.slow
 
 
@@ -129,6 +130,12 @@ def test_the_folder_holds_all_that_was_promised(unbroken: tuple[Path, Finished],
     assert covered is not None
     assert len({sample["feature"] for sample in samples}) == covered.mean
     assert {sample["step"] for sample in samples} == {2}
+    by_threshold = Table.from_json((out / "coverage_by_threshold.json").read_text())
+    assert by_threshold.rows == tuple(f"{n}_{kind}" for n in ("one_step", "one_step_all", "two_step") for kind in KINDS)
+    fewer, more = by_threshold.cell("one_step_any", "0.5×max"), by_threshold.cell("one_step_all_any", "0.5×max")
+    assert fewer is not None
+    assert more is not None
+    assert 0 < fewer.mean <= more.mean <= 100
     page = (out / "report.html").read_text()
     assert all(table.name(row) in page for row in table.rows)
     assert "LAB RESULT" in page
