@@ -149,7 +149,7 @@ def coverage_by_threshold(lab: Lab) -> Table:
 
 
 def _written(lab: Lab) -> dict[str, tuple[str, Pooled, NDArray[np.int64]]]:
-    """Activations of what was written in one step (the last m of each feature, and all) and in two, and whose each is."""
+    """What was written in one step (the last m of each feature, and all) and in two: activations, and the features."""
     found = {}
     if "fac_one_step" in lab.generated and (written := lab.generated["fac_one_step"].written(lab.schema)):
         pooled, owners = written
