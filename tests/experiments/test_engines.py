@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import shutil
 import signal
 import subprocess
 import time
@@ -53,7 +52,7 @@ def test_a_run_through_a_server_that_fails_is_the_same_and_pays_once(tmp_path: P
     clean.mkdir()
     tried.mkdir()
     with FaultyServer(by_rule) as server:
-        done = fac_here(*REDUCED, *behind(server.url, "m"), cwd=clean)
+        done = fac_here(*REDUCED, *behind(server.url, "m"), "tracking.enabled=false", cwd=clean)
         assert done.code == 0, done.err
         assert f"m at {server.url}: " in done.err
         count = sum(server.answered.values())
@@ -97,14 +96,18 @@ def test_the_loop_through_vllm_and_through_its_server_has_the_table_of_transform
     names = ("transformers", "vllm", "openai")
     for name in names:
         (tmp_path / name).mkdir()
-    shared = tmp_path / "shared"  # what no engine decides is computed once
-    done = fac_here(*REDUCED, f"paths.store={shared}", cwd=tmp_path / "transformers")
+    common = [
+        *REDUCED,
+        "tracking.enabled=false",
+        f"paths.store={tmp_path / 'shared'}",
+    ]  # made once, but for what engines decide
+    done = fac_here(*common, cwd=tmp_path / "transformers")
     assert done.code == 0, done.err
-    done = fac_here(*REDUCED, "llm=vllm", f"paths.store={shared}", cwd=tmp_path / "vllm")
+    done = fac_here(*common, "llm=vllm", cwd=tmp_path / "vllm")
     assert done.code == 0, done.err
     with vllm_server(shipped("llama")) as url:
         served = [*behind(url, NAME), "llm.key_env=null"]
-        done = fac_here(*REDUCED, *served, f"paths.store={shared}", cwd=tmp_path / "openai")
+        done = fac_here(*common, *served, cwd=tmp_path / "openai")
     assert done.code == 0, done.err
     tables = {name: cells(tmp_path / name) for name in names}
     assert tables["transformers"].keys() == tables["vllm"].keys() == tables["openai"].keys()
@@ -113,4 +116,3 @@ def test_the_loop_through_vllm_and_through_its_server_has_the_table_of_transform
     for name in names:
         lines = (tmp_path / name / "out" / "samples-fac.jsonl").read_text().splitlines()
         assert {json.loads(line)["model"].partition(":")[0] for line in lines} == {name}
-    shutil.rmtree(shared)

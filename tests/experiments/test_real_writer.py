@@ -51,6 +51,7 @@ REDUCED = [
     "llm.budget_usd=null",
     "annotator=transformers",
     "workers=1",
+    "tracking.enabled=false",
     "out=out",
 ]
 

@@ -55,6 +55,7 @@ def test_worlds_and_generations_are_all_run_and_come_back_from_the_store(tmp_pat
         "experiment=worlds", "experiment.worlds=[0,1]", "experiment.generations=[42,43]", FULL,
         "experiment.methods=[baseline,fac]", "tasks.toxicity.budget=8", "seeds.training=[42,43]",
         "tasks.toxicity.train.epochs=1", "interpret.spans=2", "synthesis.n=1", "synthesis.m=1", "workers=1", "out=out",
+        "tracking.enabled=false",
     ]  # fmt: skip
     done = fac_here(*command, cwd=tmp_path)
     assert done.code == 0, done.err
