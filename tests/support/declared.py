@@ -15,6 +15,7 @@ PROBE = '''
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+from experiments.harness.experiment import Plan
 from fac.errors import FacError
 
 @dataclass(frozen=True)
@@ -27,12 +28,12 @@ class Options:
         if "fc" in self.rows:
             raise FacError("rows cannot be fc: did you mean fac.")
 
-def plan(run):
+def plan(run, graph=None):
     run.model.ref, run.sae, run.sae_layer, run.features, run.interpret, run.thresholds, run.llms, run.seeds.training
     for name in run.experiment.tasks:
         task = run.tasks[name]
         task.train, task.budget, task.protocol, task.prompts, task.sizes, task.data, run.synthesis(name)
-    return "planned"
+    return Plan([], None)
 
 EXPERIMENT = SimpleNamespace(name="probe", options=Options, help="a probe", plan=plan)
 '''
@@ -40,9 +41,11 @@ OWN_DATA = '''
 """Reads two data sets of one's own, and may read a third."""
 from types import SimpleNamespace
 
-def plan(run):
+from experiments.harness.experiment import Plan
+
+def plan(run, graph=None):
     run.data["anchor"], run.data["seed"], run.data.get("more"), run.parts, run.model.ref, run.sae, run.thresholds
-    return "planned"
+    return Plan([], None)
 
 EXPERIMENT = SimpleNamespace(
     name="own_data", plan=plan, data={"anchor": {}, "seed": {}, "more": {"path": None}}, settings={"data.parts": None}

@@ -212,7 +212,7 @@ def test_training_needs_both_classes(models, tmp_path, examples, message):
 
 def test_settings_are_plain_values_and_know_their_modes():
     assert ClassifierSettings(target_modules=["q_proj"]).target_modules == ("q_proj",)  # type: ignore[arg-type]
-    with pytest.raises(FacError, match="'lora' or 'head'"):
+    with pytest.raises(FacError, match="mode=full will not do: a training is lora or head"):
         ClassifierSettings(mode="full")
 
 

@@ -222,7 +222,7 @@ def test_defaults_are_the_papers_lora_row():
 def test_what_cannot_be_done_is_said_in_one_sentence(models, trained, tmp_path):
     with pytest.raises(FacError, match="needs preference pairs"):
         fit_reward(ModelRef(str(models["llama"])), [], QUICK, 0)
-    with pytest.raises(FacError, match="'lora' or 'head'"):
+    with pytest.raises(FacError, match="mode=full will not do: a training is lora or head"):
         RewardSettings(mode="full")
     with pytest.raises(FacError, match=r"no reward\.json .* train_reward wrote"):
         load_reward(tmp_path)
