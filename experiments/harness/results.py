@@ -236,6 +236,9 @@ class Table:
         lines += [f"- {note}" for note in self.notes]
         with_ = ", ".join(f"{name} {version}" for name, version in sorted(self.versions.items()))
         written = f", written at commit {self.provenance['git_sha']}" if "git_sha" in self.provenance else ""
+        earlier = {origin["commit"] for origin in self.provenance.get(STEPS, ())}
+        if len(earlier) == 1 and earlier != {self.provenance.get("git_sha")}:  # several: a note says so
+            written += f", its steps computed at {_short(*earlier)}"
         last = f"Experiment `{self.experiment}`, configuration `{self.config_hash}`{written}. {with_}."
         return "\n".join([*lines, "", last, ""])
 

@@ -234,7 +234,7 @@ def test_a_table_says_with_what_its_steps_were_computed_beside_who_wrote_it() ->
         ("git_sha", "sha"),
         ("12 steps", f"commit {'a' * 40}; Linux, CPU A, 1; torch 2.13"),
     ]
-    assert "written at commit sha" in table.to_markdown()
+    assert "written at commit sha, its steps computed at aaaaaaa" in table.to_markdown()
 
 
 @pytest.mark.parametrize(
