@@ -129,16 +129,13 @@ def stands_beside(kind: Kind, model: str, test: str = "test") -> bool:
 def table_1(task: Task, row: str, settings: Any = None) -> PaperNumber | None:
     """The number of Table 1, or of Table 13 where only heads are trained; None where neither has one.
 
-    Table 1 trains LoRA adapters: numbers of the two are never mixed. SAE + random features are in Table 12 (LoRA).
+    Table 1 trains LoRA adapters: numbers of the two are never mixed. Rows that it lacks may be in Table 12 (LoRA, too).
     """
     mode = getattr(settings, "mode", "lora")
-    if mode == "head":
-        return paper_table("table13").get(row, {"toxicity": "toxicity", "reward": "average"}.get(task.name, ""))
-    if mode != "lora":
-        return None
-    if (task.name, row) == ("toxicity", "random_features"):
-        return paper_table("table12").get(row, "auprc")
-    return paper_table("table1").get(row, task.paper_column)
+    for name in {"lora": ("table1", "table12"), "head": ("table13",)}.get(mode, ()):
+        if name in task.paper and (number := paper_table(name).get(row, task.paper[name])):
+            return number
+    return None
 
 
 def _papers_model(name: str) -> str | None:

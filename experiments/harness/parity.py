@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from experiments.harness.config import RunConfig
-from experiments.tasks.steering import SteeringSettings
+from experiments.tasks import TASKS
 
 # key -> (is it on?, what it does); {} is the value
 QUIRKS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -29,7 +29,8 @@ QUIRKS: dict[str, tuple[Callable[[Any], bool], str]] = {
             lambda protocol: protocol == "alone",
             f"{task} trained without the rows of the seed that synthetic ones match",
         )
-        for task in ("toxicity", "reward", "sycophancy", "survival")  # instruction following is alone in the paper, too
+        for task in TASKS
+        if TASKS[task].added_in_paper
     },
 }
 
@@ -53,6 +54,6 @@ def notes(
         if is_on(value := run.value(key))
     ]
     trained = [run.tasks[task].train for task in tasks]
-    if any(isinstance(settings, SteeringSettings) and settings.positions == "all" for settings in trained):
+    if any(getattr(settings, "positions", None) == "all" for settings in trained):
         on.append("steering vectors added at all positions (positions=all)")
     return (f"Ways of the released code that were on: {'; '.join(on)}.",) if on else ()

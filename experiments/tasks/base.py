@@ -96,7 +96,8 @@ class Task:
     title: str  # such as "Toxicity"
     metric: str  # key of what `test` returns that tables show
     metric_title: str  # such as "AUPRC"
-    paper_column: str = ""  # of the paper's Table 1; "" where its number is of another kind
+    paper: Mapping[str, str] = field(default_factory=dict)  # column of its number in the paper's tables that have it
+    added_in_paper: bool = True  # the paper trains on the seed data and what is added; False: on what is added alone
     schema: Schema[Any]
     settings: type  # dataclass of the training settings
     sizes: type  # dataclass of the sizes in the lab's world

@@ -140,7 +140,7 @@ def _task(name: str, title: str) -> Task:
         title=title,
         metric="scr",
         metric_title="SCR",
-        paper_column=name,
+        paper={"table1": name},
         schema=CHOICE,
         settings=SteeringSettings,
         sizes=TaskSizes,
