@@ -113,7 +113,7 @@ class Task:
     also: Mapping[str, str] = field(default_factory=dict)  # further metrics that tables show, with their titles
     from_base: bool = False  # trains the base model, not the instruct model
     passes: int = 1  # forward passes that the test makes of each example, for estimates
-    untrained: bool = False  # the model can be tested as it is, without training: the method "base"
+    untrained: tuple[str, ...] = ()  # settings that its test of an untrained model reads (method "base"); none: no such
     fixed: tuple[str, ...] = ()  # roles that every method trains on
     seed_role: str = "seed"  # role of the seed's own examples
     roles: tuple[str, ...] = ROLES  # the data sets that it needs
@@ -165,7 +165,9 @@ def scores_step(
         "task": task.name,
         "judge": judge if references else None,
         # what was trained holds them; a model that is tested as it is does not
-        "untrained": None if trained is not None else {"model": model, "settings": asdict(settings)},
+        "untrained": None
+        if trained is not None
+        else {"model": model, **{key: getattr(settings, key) for key in task.untrained}},
     }
     tested = () if trained is None else (trained,)
     build = partial(_test, task.name, model, settings, judge, trained is not None, tuple(names))

@@ -298,7 +298,7 @@ TASK = Task(
         "unreadable": "judgements without a verdict",
     },
     from_base=True,
-    untrained=True,
+    untrained=("chat_template",),
     complete=complete,
     references=references,
     evaluation=Evaluation,

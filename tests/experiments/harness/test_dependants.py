@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from experiments.harness.config import RunConfig, read_config
-from experiments.harness.experiment import Trial, grid
+from experiments.harness.experiment import Trial, grid, possible
 from experiments.harness.graph import Graph
 from experiments.harness.keys import is_in, leaves
 from fac.store import Step
@@ -171,3 +171,17 @@ def test_every_setting_is_put_somewhere(run: tuple[str, RunConfig]):
     if task == "instruction":  # how it trains: test_step_keys
         told = [key for key in told if not key.startswith("tasks.instruction.train.")]
     assert set(told) <= OF_TASK[task].keys() | {"interpret.judge"}
+
+
+def test_the_score_of_an_untrained_model_hangs_on_no_setting_of_training():
+    run = read_config(["experiment=main_results", "experiment.tasks=[instruction]"])
+
+    def key(held: RunConfig) -> str:
+        (trial,) = possible(held, grid(held, task="instruction", method="base"))
+        with Graph(held, lambda text: None) as graph:
+            scores = graph.steps(trial).scores
+        assert scores is not None
+        return scores.key
+
+    assert key(run.with_({"tasks.instruction.train.epochs": 9, "tasks.instruction.train.rank": 3})) == key(run)
+    assert key(run.with_({"model.base": "lab:qwen/base"})) != key(run)
