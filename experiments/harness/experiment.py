@@ -159,7 +159,8 @@ def grid(run: RunConfig, **axes: Any) -> list[Trial]:
 def possible(run: RunConfig, trials: Iterable[Trial]) -> list[Trial]:
     """The trials that can be: a model is tested untrained by tasks that can, once, since nothing of it is drawn.
 
-    The seed's examples in place of the seed's examples are the baseline, so "seed_twice" needs the protocol "added".
+    A method that needs the seed's own examples beside it is left out where it would stand in their place (protocol
+    "alone"): the seed's examples in place of themselves are the baseline.
     Raises FacError for a task or method that there is not, and where nothing is left.
     """
     from experiments.tasks import TASKS
@@ -174,7 +175,7 @@ def possible(run: RunConfig, trials: Iterable[Trial]) -> list[Trial]:
         if trial.method not in methods:
             raise FacError(f"experiment.methods cannot be {trial.method}{closest(trial.method, methods)}.")
         protocol = trial.setting(f"tasks.{trial.task}.protocol") or run.tasks[trial.task].protocol
-        if trial.method == "seed_twice" and protocol == "alone":
+        if protocol == "alone" and trial.method != BASE and METHODS[trial.method].beside_seed:
             continue
         if trial.method != BASE:
             first[trial,] = trial

@@ -6,22 +6,13 @@ conf/tasks; nothing here lists the modules.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
 from experiments.tasks.base import Task
+from fac.parts import parts
 
 
 def collect() -> dict[str, Task]:
     """Every task of the modules in this folder, by name. Raises ValueError if two have one name."""
-    found: dict[str, Task] = {}
-    for module in sorted(part.name for part in pkgutil.iter_modules(__path__)):
-        held = importlib.import_module(f"{__name__}.{module}")
-        for task in (*getattr(held, "TASKS", ()), *([held.TASK] if hasattr(held, "TASK") else ())):
-            if task.name in found:
-                raise ValueError(f"two tasks are called {task.name}; one of them is in {held.__file__}")
-            found[task.name] = task
-    return found
+    return parts(__name__, __path__, "task")
 
 
 TASKS = collect()

@@ -68,6 +68,7 @@ class Method:
     prompts: tuple[str, ...] = ()  # roles that it needs of a prompt set; none: no LLM writes for it
     requests: Callable[[Settings, int, int], int] = _none  # (settings, missing features, budget) -> the fewest it makes
     adds: bool = True  # False: it trains on the seed data alone
+    beside_seed: bool = False  # True: it means something only where the seed's own examples are trained on, too
 
 
 def existing(given: SynthesisInput, examples: Sequence[Any]) -> Outcome:

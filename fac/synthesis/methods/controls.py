@@ -23,6 +23,6 @@ def full(given: SynthesisInput, _: Writer) -> Outcome:
 
 METHODS = (
     Method("baseline", "Baseline (seed data)", baseline, adds=False),
-    Method("seed_twice", "Seed data twice (control)", seed_twice),
+    Method("seed_twice", "Seed data twice (control)", seed_twice, beside_seed=True),
     Method("full", "Full (human data)", full),
 )
