@@ -14,16 +14,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from fac.backbone import Backbone, ModelRef, load_tokenizer, model_depth
+from fac.corpus_features import CorpusFeatures as CorpusFeatures  # also found here, where it is made
+from fac.corpus_features import Tops
 from fac.data.corpus import Corpus
 from fac.errors import FacError
-from fac.features import LENGTHS, Extractor, FeatureSettings, Tops, cut_note, span_of
-from fac.pooled import Pooled
+from fac.features import Extractor, FeatureSettings, span_of
 from fac.sae import SaeRef, TrainSettings, load, recipe, recorded_layer, train
 from fac.sae.checkpoint import find_checkpoint, import_checkpoint
 from fac.sae.quality import quality
@@ -42,24 +41,6 @@ class FeatureSpan:
     text: str
     start: int
     value: float
-
-
-@dataclass(frozen=True)
-class CorpusFeatures:
-    """The activations of a corpus."""
-
-    pooled: Pooled
-    tops: Tops
-    lengths: NDArray[np.int32]  # [texts], content tokens that were measured
-
-    @classmethod
-    def load(cls, folder: Path) -> CorpusFeatures:
-        return cls(Pooled.load(folder), Tops.load(folder), np.load(folder / LENGTHS))
-
-    def note(self, name: str) -> str:
-        """What a table says of texts longer than what is measured (features.max_tokens); empty if there was none."""
-        meta = self.pooled.meta
-        return cut_note(name, int(meta["cut"]), self.pooled.n_texts, int(meta["max_tokens"]))
 
 
 class FeatureEncoder:

@@ -21,10 +21,10 @@ from transformers import PreTrainedTokenizerBase
 
 from fac.backbone import Backbone
 from fac.chat import Encoded, Message, encode
+from fac.corpus_features import LENGTHS
 from fac.pooled import PooledWriter
 from fac.sae import Sae, finite
 
-LENGTHS = "lengths.npy"
 _WINDOW = 2048  # texts sorted by length together, at most
 _WINDOW_ELEMENTS = 1 << 24  # texts x width of pooled values held at a time
 
@@ -42,20 +42,6 @@ class FeatureSettings:
     shift: int | None = None  # None: content is what the messages say; n: every token from index n on
     double_bos: bool = False  # a second BOS before the template's own
     span_end: Literal["at", "before"] = "at"  # a span ends with the activating token, or just before it
-
-
-@dataclass(frozen=True)
-class Tops:
-    """Each feature's strongest texts, best first: arrays [n_features, n]; text -1 where there are fewer."""
-
-    values: NDArray[np.float32]
-    texts: NDArray[np.int64]
-    tokens: NDArray[np.int32]  # position of the activating token in the encoded chat
-
-    @classmethod
-    def load(cls, folder: Path) -> Tops:
-        with np.load(folder / "tops.npz") as file:
-            return cls(file["values"], file["texts"], file["tokens"])
 
 
 class Watched(NamedTuple):
@@ -182,13 +168,6 @@ def _encode_and_cut(
         content = [position >= settings.shift for position in range(len(ids))]
     most = settings.max_tokens
     return Encoded(ids[:most], content[:most]), any(content[most:])
-
-
-def cut_note(name: str, cut: int, texts: int, max_tokens: int) -> str:
-    """What is said of a data set some of whose texts were longer than what is measured; empty if none was."""
-    if not cut:
-        return ""
-    return f"{cut:,} of {texts:,} {name} texts were cut at {max_tokens} tokens (features.max_tokens)."
 
 
 class Span(NamedTuple):

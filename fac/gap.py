@@ -10,20 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fac.corpus_features import CorpusFeatures
 from fac.coverage import Grid, Threshold, active_features, counts, mean_activation, missing_features, threshold_grid
 from fac.data.corpus import Corpus
-from fac.encoder import CorpusFeatures, FeatureEncoder
 from fac.errors import FacError
 from fac.interpret import ROLES, Interpretation, check_verdicts, interpret_features, load_interpretations
 from fac.llm.base import ChatModel, Sampling
 from fac.prompts import Prompts
 from fac.relevance import associated
 from fac.store import Step
+
+if TYPE_CHECKING:  # it loads models; what was found is read without
+    from fac.encoder import FeatureEncoder
 
 ARRAYS, RECORD, RELEVANT = "gap.npz", "gap.json", "relevant.npy"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from fac.corpus_features import CorpusFeatures
 from fac.coverage import Fac, counts, covered_missing, fac_ratio, own_counts
 from fac.data.schemas import Schema
-from fac.encoder import CorpusFeatures
 from fac.gap import Mining, MissingFeatures
 from fac.store import Step
 from fac.synthesis.generate import Generated

@@ -19,7 +19,8 @@ from support.models import tiny_model
 from fac import features as module
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat, encode
-from fac.features import Extractor, FeatureSettings, Tops, content_means, cut_note, encode_measured, token_batches
+from fac.corpus_features import Tops, cut_note
+from fac.features import Extractor, FeatureSettings, content_means, encode_measured, token_batches
 from fac.pooled import Pooled
 from fac.sae import SaeRef, load
 

@@ -30,6 +30,7 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/model_ref.py": LOADING,
     "fac/model_weights.py": LOADING,
     "fac/encoder.py": (*MEASURING, "interpret"),
+    "fac/corpus_features.py": (*MEASURING, "interpret", "missing", "coverage"),
     "fac/features.py": (*MEASURING, "interpret"),
     "fac/pooled.py": ("features", "synthesis", "missing", "coverage", "matching"),
     "fac/sae": MEASURING,

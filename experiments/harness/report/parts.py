@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.harness.report.page import Feature, Figure, Sample, Series, Span
+from fac.corpus_features import CorpusFeatures
 from fac.coverage import counts, own_counts, rarefaction
 from fac.data.schemas import Schema
-from fac.encoder import CorpusFeatures
 from fac.gap import MissingFeatures
 from fac.interpret import Interpretation
 from fac.synthesis.generate import Generated
