@@ -74,5 +74,4 @@ EXPERIMENT = Experiment(
     "Table 1's instruction following: win rates of one model's AlpacaEval annotations, or of a judge's",
     plan,
     Options,
-    paper="table1",
 )

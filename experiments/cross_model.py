@@ -63,6 +63,6 @@ EXPERIMENT = Experiment(
     "Table 3: features of one model, written by a second, a third one trained",
     plan,
     Options,
-    paper="table3",
+    paper=("table3", "figure16", "figure17", "figure18"),
     defaults=({"override /tasks": "${scale}_heads"},),
 )

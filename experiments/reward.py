@@ -35,6 +35,5 @@ EXPERIMENT = Experiment(
     "reward",
     "A reward model on preference pairs of one's own, by section",
     plan,
-    paper="table14",
     data=("train", "test"),
 )

@@ -1,4 +1,4 @@
-"""How far do the steering vectors of CAA behaviours move a model's answers? (paper Table 1, Fig. 13 and 14)
+"""How far do the steering vectors of CAA behaviours move a model's answers? (as in paper Fig. 13 and 14)
 
     fac experiment=steering experiment.behavior=ROOT/generate/sycophancy model=llama31_8b
 
@@ -59,9 +59,8 @@ def plan(run: RunConfig, graph: Graph) -> Plan:
 
 EXPERIMENT = Experiment(
     "steering",
-    "Figs. 13 and 14: how far steering vectors of CAA behaviours move a model's answers",
+    "How far steering vectors of CAA behaviours, read from files, move a model's answers",
     plan,
     Options,
-    paper="table1",
     data={"generate": {"path": None}, "test": {"path": None}},
 )

@@ -5,7 +5,9 @@
     fac experiment=lab seeds.data=1 --cfg job --resolve the configuration, without running it
     fac experiment=main_results dry_run=true            its plan, with what is in the store already
     fac doctor experiment=main_results scale=paper      what it needs and what of that is missing here
+    fac experiment=table9                               the same by the name of what it makes of the paper
     fac experiments                                     which there are; likewise methods, metrics, models, tasks
+    fac paper                                           which table or figure of the paper is made by which of them
 
 What an experiment does is its own module's to say (`experiments.harness.listing` finds it).
 """
@@ -54,6 +56,7 @@ LISTS = {
     "methods": listing.method_lines,
     "metrics": listing.metric_lines,
     "models": listing.model_lines,
+    "paper": listing.paper_lines,
     "tasks": listing.task_lines,
 }
 

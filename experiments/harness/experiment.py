@@ -117,7 +117,8 @@ class Experiment:
     title: str
     plan: Callable[[RunConfig, Graph], Plan]
     options: type | None = None  # dataclass of what can be set as experiment.KEY, with its defaults
-    paper: str | None = None  # the table or figure of the paper that it makes
+    # What it makes of the paper, by names such as "table9" and "figure4", which choose it as its own name does.
+    paper: str | Sequence[str] = ()
     data: Sequence[str] | Mapping[str, Mapping[str, Any]] = ()  # roles of data sets of one's own that it reads
     settings: Mapping[str, Any] = field(default_factory=dict)  # other keys that it sets, over its scale's
     defaults: Sequence[Mapping[str, str]] = ()  # entries for its defaults list in Hydra

@@ -2,6 +2,7 @@
 
 An experiment is a module of experiments/ that defines EXPERIMENT, any object with a `name` and, where it has them:
 
+- `paper`: what it makes of the paper: "table3", or ("table9", "figure4"); each of these names chooses it, too;
 - `options`: a frozen dataclass of what can be set in the group `experiment`, with its defaults;
 - `settings`: other keys that it sets, over its scale's: {"seeds.training": (42, 43, 44, 45, 46)};
 - `data`: the roles of data sets of one's own that it reads: ("anchor", "seed"), or with what differs from
@@ -27,6 +28,7 @@ from fac.errors import FacError
 from fac.settings import UNSET
 
 DEFINES = re.compile(r"^EXPERIMENT\b", re.MULTILINE)
+PAPER_NAME = re.compile(r"(table|figure)([1-9]\d*)")
 GROUP = "experiment"
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -50,9 +52,58 @@ def experiments() -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
+def of_paper() -> dict[str, str]:
+    """The name of the experiment that makes each table and figure of the paper, in the paper's order.
+
+    Raises FacError if two experiments claim the same one, and for a claim that is no name of the paper.
+    """
+    found: dict[str, str] = {}
+    for name, experiment in experiments().items():
+        for claimed in claims(experiment):
+            if not is_of_paper(claimed):
+                raise FacError(f"The experiment {name} claims {claimed!r} of the paper: write table9 or figure4.")
+            if claimed in found:
+                raise FacError(f"The experiments {found[claimed]} and {name} both claim {claimed}: leave it to one.")
+            found[claimed] = name
+    return dict(sorted(found.items(), key=lambda entry: paper_order(entry[0])))
+
+
+def claims(experiment: Any) -> tuple[str, ...]:
+    """The tables and figures of the paper that an experiment makes."""
+    claimed = getattr(experiment, "paper", None) or ()
+    return (claimed,) if isinstance(claimed, str) else tuple(claimed)
+
+
+def paper_order(name: str) -> tuple[bool, int]:
+    """Sorts names of the paper: its tables by number, then its figures."""
+    kind, number = _named(name)
+    return kind == "figure", int(number)
+
+
+def is_of_paper(name: str) -> bool:
+    """Whether this is how a table or figure of the paper is called, such as "table9"."""
+    return PAPER_NAME.fullmatch(name) is not None
+
+
+def title_of_paper(name: str) -> str:
+    """A name of the paper as it is told: "table9" is "Table 9"."""
+    kind, number = _named(name)
+    return f"{kind.capitalize()} {number}"
+
+
+def _named(name: str) -> tuple[str, str]:
+    found = PAPER_NAME.fullmatch(name)
+    assert found is not None, name
+    return found[1], found[2]
+
+
 def register() -> dict[str, Any]:
-    """Make every experiment an option of Hydra's group `experiment`; returns them by name."""
-    found = experiments()
+    """Make every experiment an option of Hydra's group `experiment`, by its name and by what it makes of the paper.
+
+    Returns the experiments by these names.
+    """
+    own = experiments()
+    found = {**own, **{claimed: own[name] for claimed, name in of_paper().items()}}
     for name, experiment in found.items():
         ConfigStore.instance().store(name, node_of(experiment), group=GROUP, package="_global_")
     return found
@@ -91,6 +142,14 @@ def plain(value: Any) -> Any:
 def experiment_lines() -> str:
     """One line for each experiment: its name and what it is."""
     return _lines({name: summary(experiment) for name, experiment in experiments().items()})
+
+
+def paper_lines() -> str:
+    """One line for each table and figure of the paper that is made: its name, the experiment and what that is."""
+    found = experiments()
+    made = {claimed: (name, summary(found[name])) for claimed, name in of_paper().items()}
+    width = max((len(name) for name, _ in made.values()), default=0)
+    return _lines({claimed: f"{name:{width}}  {told}" for claimed, (name, told) in made.items()})
 
 
 def method_lines() -> str:

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.harness.keys import is_in, leaves, no_such_key, with_groups
-from experiments.harness.listing import CONF, GROUP, register
+from experiments.harness.listing import CONF, GROUP, is_of_paper, register, title_of_paper
 from fac.errors import FacError, closest
 from fac.settings import UNSET, Problems, SettingsError, not_set
 
@@ -187,6 +187,8 @@ def _is_option(setting: str, chosen: Sequence[str], problems: Problems) -> bool:
 
 def no_such_option(group: str, option: str, options: Iterable[str], scale: str) -> str:
     """The sentence on a choice that there is not; of a family of models it names the model at this scale."""
+    if group == GROUP and is_of_paper(option):
+        return f"No experiment makes {title_of_paper(option)} of the paper yet: `fac paper` lists what is made."
     families = _preset(scale).get("families", ()) if group == "model" else ()
     if here := [name for name in families if option in name]:
         return f"There is no model={option}: at scale={scale} it is model={here[0]}."

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from fac.errors import FacError
 from fac.provenance import REPOSITORY
 
 PAPER_TABLES = REPOSITORY / "results" / "paper"
+ALL = "all"  # the trap of a whole table
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class PaperNumber:
     mean: float
     std: float | None
     source: str  # arXiv id and table, with "(sic: ...)" where the print contradicts itself
+    place: str = field(default="", compare=False)  # "table13/fac/chat": file, row and column
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,19 @@ class PaperTable:
     names: Mapping[str, str]  # row or column -> the name to print
     sic: Mapping[tuple[str, str], str]
     note: str = ""
+    traps: Mapping[str, str] = field(default_factory=dict)  # what misleads about a column, or about ALL
+
+    def footnotes(self, places: Iterable[tuple[str, str]]) -> list[str]:
+        """What must stand below a table that shows the numbers at these (row, column)."""
+        places = list(places)
+        of = dict.fromkeys([ALL, *(column for _, column in places)])
+        told = dict.fromkeys(filter(None, [self.note, *(self.traps.get(key) for key in of)]))  # columns may share one
+        title = self.source.rpartition(", ")[2]
+        notes = [f"Paper, {title}: {' '.join(told)}"] if told else []
+        for row, column in (place for place in places if place in self.sic):
+            cell = f"{self.names.get(row, row)}, {self.names[column]}"
+            notes.append(f"Paper, {title}, {cell} (sic): {self.sic[row, column]}.")
+        return notes
 
     def get(self, row: str, column: str) -> PaperNumber | None:
         """The reported number, or None where the paper has none."""
@@ -60,7 +75,8 @@ def paper_table(name: str) -> PaperTable:
             mean, std = (value["mean"], value["std"]) if isinstance(value, dict) else (value, None)
             why = sic.get((row, column))
             source = f"{raw['source']} (sic: {why})" if why else raw["source"]
-            numbers[row, column] = PaperNumber(float(mean), None if std is None else float(std), source)
+            place = f"{name}/{row}/{column}"
+            numbers[row, column] = PaperNumber(float(mean), None if std is None else float(std), source, place)
     columns = tuple(raw["columns"])
     unit = raw["unit"]
     return PaperTable(
@@ -74,7 +90,18 @@ def paper_table(name: str) -> PaperTable:
         names=raw["names"],
         sic=sic,
         note=raw.get("note", ""),
+        traps=raw.get("traps", {}),
     )
+
+
+def footnotes(numbers: Iterable[PaperNumber | None]) -> list[str]:
+    """What must stand below a table that shows these numbers: of each of the paper's tables its note and traps."""
+    shown: dict[str, dict[tuple[str, str], None]] = {}
+    for number in numbers:
+        if number is not None and number.place:
+            name, row, column = number.place.split("/")
+            shown.setdefault(name, {})[row, column] = None
+    return [note for name, places in shown.items() for note in paper_table(name).footnotes(places)]
 
 
 def _split(key: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from experiments.harness import labels, parity
 from experiments.harness.config import RunConfig
 from experiments.harness.experiment import BASE, Record, Trial
 from experiments.harness.outputs import config_hash
-from experiments.harness.paper_numbers import PaperNumber
+from experiments.harness.paper_numbers import PaperNumber, footnotes
 from experiments.harness.records import losses
 from experiments.harness.results import Cell, Table, provenance, versions
 from experiments.harness.views import Column, Value, count, coverage, metric, pivot
@@ -50,8 +50,9 @@ def table(
     kinds: Iterable[labels.Kind] = (),
     **more: Any,
 ) -> Table:
-    """A table of this run; empty columns are left out."""
+    """A table of this run; empty columns are left out, and the traps of the paper's numbers in it are noted."""
     cells = tuple(cells)
+    notes = [*notes, *footnotes(cell.paper for cell in cells)]
     held = {cell.column for cell in cells}
     return Table(
         experiment=name,

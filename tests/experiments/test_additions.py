@@ -81,13 +81,13 @@ def page(run, results):
         Column(f"fac@{t}", f"FAC at {t}", coverage("any", t), paper=partial(printed, t)) for t in o.thresholds
     ]
     made = table(
-        run, "two_steps", f"One step and two, {o.task}", list(STEPS), [column.name for column in columns],
+        run, "one_task", f"One step and two, {o.task}", list(STEPS), [column.name for column in columns],
         pivot(results.records, list(STEPS), columns), names_of(columns), kinds=[kind],
     )
     return Page(made.title, "Table 10 of the paper.", tables=[made])
 
 
-EXPERIMENT = Experiment("two_steps", "Table 10: one step against two, on one task", plan, Options, paper="table10")
+EXPERIMENT = Experiment("one_task", "One step against two, on one task", plan, Options, paper="table20")
 '''
 
 METRIC = '''
@@ -112,7 +112,7 @@ dtype: auto
 
 FILES = {
     "fac/synthesis/methods/imitation.py": METHOD,
-    "experiments/two_steps.py": EXPERIMENT,
+    "experiments/one_task.py": EXPERIMENT,
     "fac/diversity/metrics/longest.py": METRIC,
 }
 
@@ -144,7 +144,8 @@ def fac(checkout: Path, *arguments: str) -> str:
 
 def test_the_lists_name_them(checkout):
     assert "imitation        Few-shot imitation" in fac(checkout, "methods")
-    assert "Table 10: one step against two, on one task" in fac(checkout, "experiments")
+    assert "One step against two, on one task" in fac(checkout, "experiments")
+    assert "table20   one_task" in fac(checkout, "paper")
     assert "Longest text (characters), of texts" in fac(checkout, "metrics")
     assert "a model of mine." in fac(checkout, "models")
 
@@ -176,7 +177,7 @@ def test_a_method_and_a_model_are_planned_priced_run_and_shown(checkout, tmp_pat
 def test_an_experiment_is_planned_priced_run_and_shown(checkout, tmp_path):
     settings = [s for s in reduced("toxicity") if "train" not in s]  # nothing is trained
     rows = [
-        "experiment=two_steps",
+        "experiment=table20",
         *settings,
         f"paths.outputs={tmp_path}",
         f"out={tmp_path}/out",
@@ -184,7 +185,7 @@ def test_an_experiment_is_planned_priced_run_and_shown(checkout, tmp_path):
     ]
     planned = fac(checkout, *rows, "dry_run=true")
     assert "fac_one_step  to do" in planned
-    assert "experiment=two_steps" in planned
+    assert "experiment=one_task" in planned
     assert dollars(fac(checkout, "doctor", *rows, "llm=openai")) > 0
     fac(checkout, *rows)
     table = Table.from_json((tmp_path / "out/table.json").read_text())

@@ -71,7 +71,7 @@ def plan(run, graph):
     trials = grid(run, task="toxicity", method=("fac_one_step", "fac"), seed=None)
     return Plan(trials, lambda results: None)
 
-EXPERIMENT = Experiment("table10", "Table 10 on one task", plan, paper="table10")
+EXPERIMENT = Experiment("two_steps_of_one", "Table 10 on one task", plan)
 '''
 MEASURING = '''
 """Measures two data sets of one's own, and reads a file beside them."""

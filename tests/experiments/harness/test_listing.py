@@ -7,7 +7,7 @@ from support.cli import fac_here
 from support.declared import declare
 
 from experiments.harness.config import read_config
-from experiments.harness.listing import experiment_lines, experiments, summary
+from experiments.harness.listing import experiment_lines, experiments, of_paper, summary
 from fac.errors import FacError
 from fac.settings import SettingsError
 
@@ -113,3 +113,46 @@ def test_a_module_that_cannot_be_used_is_said(table: None, source: str, said: st
     with pytest.raises(FacError) as failure:
         experiments()
     assert said in str(failure.value)
+
+
+CLAIMING = """
+from types import SimpleNamespace
+EXPERIMENT = SimpleNamespace(name="claiming", title="A claim", plan=None, paper={})
+"""
+
+
+def test_an_experiment_is_chosen_by_what_it_makes_of_the_paper(tmp_path: Path, monkeypatch):
+    """In a run, in a sweep and by the doctor; its own name is what the configuration then holds."""
+    declare(tmp_path / "more", monkeypatch, claiming=CLAIMING.format('("table77", "figure9"  "9")'))
+    assert read_config(["experiment=table77"]).name == "claiming"
+    assert read_config(["experiment=figure99"]).values == read_config(["experiment=claiming"]).values
+    assert of_paper()["table1"] == "main_results"
+    lines = [line.split(maxsplit=2) for line in fac_here("paper", cwd=tmp_path).out.splitlines()]
+    assert ["table77", "claiming", "A claim"] in lines
+    assert [name for name, *_ in lines] == sorted(
+        (n for n, *_ in lines), key=lambda n: (n[0] == "f", int(n[5 + (n[0] == "f") :]))
+    )
+
+
+def test_no_two_experiments_claim_one_name_of_the_paper():
+    assert of_paper()  # which raises if they do
+
+
+@pytest.mark.parametrize(
+    ("claim", "said"),
+    [
+        ('("figure98", "table1")', "The experiments claiming and main_results both claim table1: leave it to one."),
+        ('"tabel1"', "The experiment claiming claims 'tabel1' of the paper: write table9 or figure4."),
+    ],
+)
+def test_a_claim_that_cannot_be_is_said(claim: str, said: str, tmp_path: Path, monkeypatch):
+    declare(tmp_path / "more", monkeypatch, claiming=CLAIMING.format(claim))
+    with pytest.raises(FacError) as failure:
+        of_paper()
+    assert str(failure.value) == said
+
+
+def test_a_table_that_nothing_makes_yet_is_said(tmp_path: Path):
+    for command in (["experiment=table99"], ["doctor", "experiment=table99"]):
+        said = fac_here(*command, cwd=tmp_path).failure
+        assert said == "fac: No experiment makes Table 99 of the paper yet: `fac paper` lists what is made."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.harness.paper_numbers import PAPER_TABLES, PaperNumber, paper_table
+from experiments.harness.paper_numbers import PAPER_TABLES, PaperNumber, footnotes, paper_table
 from fac.errors import FacError
 
 NAMES = sorted(path.stem for path in PAPER_TABLES.glob("*.yaml"))
@@ -142,3 +142,24 @@ def test_the_sic_of_a_number_stands_in_its_source() -> None:
 def test_unknown_paper_table_lists_the_known() -> None:
     with pytest.raises(FacError, match=r"table99.*table1, table10"):
         paper_table("table99")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_traps_are_of_columns(name: str) -> None:
+    table = paper_table(name)
+    assert set(table.traps) <= {"all", *table.columns}
+    assert all(trap.endswith(".") for trap in table.traps.values())
+
+
+def test_footnotes_are_of_the_numbers_shown() -> None:
+    """The table's note, the traps of all and of the columns that are shown, and what is odd in the cells shown."""
+    table = paper_table("table1")
+    shown = [table.get("full", "reward"), None, table.get("fac", "reward"), paper_table("table11").get("binary", "fac")]
+    first, odd, other = footnotes(shown)
+    assert first.startswith("Paper, Table 1: Mean and std of three seeds")
+    assert first.endswith(table.traps["all"])
+    assert "ToxicChat" not in first
+    assert odd == f"Paper, Table 1, Full Dataset, Reward accuracy (sic): {table.sic['full', 'reward']}."
+    assert other.startswith("Paper, Table 11: Gap is to the Baseline")
+    assert "ToxicChat" in footnotes([table.get("fac", "toxicity")])[0]
+    assert footnotes([PaperNumber(1.0, None, "elsewhere")]) == []

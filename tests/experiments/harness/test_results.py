@@ -132,7 +132,8 @@ def test_json_has_the_contract() -> None:
     cell = raw["cells"][1]
     assert {"row", "column", "mean", "std", "n", "seeds", "paper", "unit", "run_ids"} <= set(cell)
     assert cell["values"] == [88.123457, 87.0]
-    assert cell["paper"] == {"mean": 62.6, "std": 4.41, "source": "arXiv 2602.10388v4, Table 1"}
+    where = {"source": "arXiv 2602.10388v4, Table 1", "place": "table1/fac/toxicity"}
+    assert cell["paper"] == {"mean": 62.6, "std": 4.41, **where}
     assert raw["cells"][2]["std"] is None
     assert raw["cells"][2]["paper"] is None
 

@@ -28,7 +28,7 @@ def _bare_machine(monkeypatch: pytest.MonkeyPatch):
 def _written_yesterday(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
     """Two experiments that the doctor has never heard of."""
     folder = tmp_path_factory.mktemp("own")
-    declare(folder, monkeypatch, table10=TABLE10, measuring=MEASURING)
+    declare(folder, monkeypatch, two_steps_of_one=TABLE10, measuring=MEASURING)
 
 
 def doctor(folder: Path, *arguments: str, code: int) -> dict[str, tuple[str, str]]:
@@ -106,7 +106,7 @@ def test_every_model_of_a_grid_is_looked_for(tmp_path: Path):
 
 def test_an_experiment_written_yesterday_is_looked_at_as_fully(tmp_path: Path):
     """Its steps say what it needs; nothing here knows its name."""
-    found = doctor(tmp_path, "experiment=table10", code=0)
+    found = doctor(tmp_path, "experiment=two_steps_of_one", code=0)
     for what in ("model llama", "SAE for llama", "engine of writer, explain, judge", "prompts", "data", "disk store"):
         assert found[what][0] == "ok", what
     assert found["prompts"][1] == "lab/toxicity"
@@ -115,7 +115,7 @@ def test_an_experiment_written_yesterday_is_looked_at_as_fully(tmp_path: Path):
     assert "(3,200 requests)" in found["time write"][1]  # 200 missing features, two methods of 8 requests each
     assert not any(what.startswith(("time train", "time test")) for what in found)
     assert "training" not in found["GPU memory"][1]
-    paper = doctor(tmp_path, "experiment=table10", "scale=paper", code=1)
+    paper = doctor(tmp_path, "experiment=two_steps_of_one", "scale=paper", code=1)
     assert paper["model meta-llama/Llama-3.1-8B-Instruct"][0] == paper["data lmsys/toxic-chat"][0] == "missing"
     assert paper["key OPENAI_API_KEY"][0] == "missing"
     assert "USD for 65,536 requests" in paper["cost interpret: explain"][1]
