@@ -81,6 +81,8 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "experiments/tasks/reward.py": ("draw", "reward", "scores"),
     "experiments/tasks/steering.py": ("draw", "vector", "scores", "steering_questions", "steering_vector"),
     "experiments/tasks/toxicity.py": ("draw", "classifier", "scores"),
+    "eval/annotation.py": ("rating_sheet", "ratings"),
+    "experiments/steps/annotation.py": ("rating_sheet", "ratings"),
     "experiments/steps/alpaca_eval.py": ("annotations", "judged"),
     "experiments/steps/steering.py": STEERING,
     "experiments/steps/steering_questions.py": ("steering_questions",),
