@@ -59,6 +59,13 @@ class Cell:
             return ""
         return _plus_minus(self.paper.mean, self.paper.std, self.unit, DECIMALS.get(self.unit, (3, 2))[1])
 
+    def from_paper(self) -> str:
+        """Our number less the paper's, such as `+3.4`; empty where it has none."""
+        if self.paper is None:
+            return ""
+        decimals = DECIMALS.get(self.unit, (3, 2))[0]
+        return f"{self.mean - self.paper.mean:+z,.{decimals}f}"
+
 
 def _plus_minus(mean: float, std: float | None, unit: str, decimals: int) -> str:
     head = f"{mean:{'+' if unit == 'points' else ''}z,.{decimals}f}"

@@ -17,7 +17,9 @@ from experiments.harness.backends import Workers, advance, on_gpu
 from experiments.harness.config import RunConfig
 from experiments.harness.experiment import Experiment, Plan, Results, Trial
 from experiments.harness.graph import Graph, TrialSteps
+from experiments.harness.listing import claims
 from experiments.harness.session import Session, store_of
+from experiments.tasks import TASKS
 from fac.errors import FacError
 from fac.store import Step, Store, missing
 
@@ -82,6 +84,9 @@ def execute(experiment: Experiment, run: RunConfig) -> Path:
             _build(laid, graph, session, workers)
             found = [session.tracked(records.record_of(t, steps, session.store)) for t, steps in laid.trials.items()]
             page = laid.plan.page(Results(found, laid.trials, session.store))
+            tasks = dict.fromkeys(trial.task for trial in laid.trials)
+            warnings = {name: TASKS[name].warning for name in tasks if TASKS[name].warning}
+            page = replace(page, paper=claims(experiment), warnings=warnings)
             places = [(step.name, step.key) for steps in laid.trials.values() for _, step in steps.named()]
             places += [(step.name, step.key) for step in laid.plan.steps]
             if found:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from experiments.harness import outputs
 from experiments.harness.config import RunConfig
 from experiments.harness.experiment import Record
-from experiments.harness.report import Page, render
+from experiments.harness.report import Page, kept, render
 from experiments.harness.results import provenance
 from experiments.harness.tracking import Tracker
 from fac.jsonl import write_json_atomic
@@ -136,6 +136,7 @@ class Session:
         page = replace(page, tables=tables, stage_seconds=[(t.name, t.seconds) for t in times])
         written = {"config.yaml": yaml.safe_dump(dict(self.run.values), sort_keys=False), **page.files}
         named = [*((table.experiment, table) for table in page.tables[1:]), ("table", page.tables[0])]
+        written[kept.PAGE] = kept.dump(page)
         written["report.html"] = render(page)
         written |= {f"{name}.md": table.to_markdown() for name, table in named}
         written |= {f"{name}.json": table.to_json() for name, table in named}

@@ -90,7 +90,16 @@ def _table(run: RunConfig, items: Sequence[Item], rated: Sequence[dict[Place, st
     names = {**NAMES, **{task: TASKS[task].title for task in o.tasks}}
     aid = "In brackets: 95 % interval of kappa over resampled features." if rated else ""
     return table(
-        run, "annotation", "Do people agree with the verdicts?", o.tasks, list(NAMES), cells, names, notes, kinds, aid=aid
+        run,
+        "annotation",
+        "Do people agree with the verdicts?",
+        o.tasks,
+        list(NAMES),
+        cells,
+        names,
+        notes,
+        kinds,
+        aid=aid,
     )
 
 

@@ -20,6 +20,7 @@ from experiments.harness.results import Cell, Table, observed
 from experiments.harness.tables import TITLES, found_missing, table, written
 from experiments.pages import lab_truth
 from experiments.pages.lab_table import main_table
+from experiments.tasks import TASKS
 from fac.coverage import Fac, bootstrap, counts, fac_ratio, overlap, own_counts
 from fac.data.corpus import Corpus
 from fac.encoder import CorpusFeatures
@@ -30,10 +31,6 @@ from fac.store import Step
 from fac.synthesis.generate import SAMPLES, Generated
 
 TASK = "toxicity"
-NOTE = (
-    "Written by a small language model to train detectors of harmful requests; labels say what the sample was written "
-    "for, not what it is."
-)
 
 
 @dataclass(frozen=True)
@@ -57,8 +54,6 @@ class Lab:
 
     @property
     def schema(self) -> Any:
-        from experiments.tasks import TASKS
-
         return TASKS[TASK].schema
 
 
@@ -109,7 +104,7 @@ def page(run: RunConfig, diagnostics: Mapping[str, Step], results: Results) -> P
         truth=_truth(lab),
         features=parts.missing_features(lab.missing, lab.told, lab.anchor, fac, lab.schema),
         samples=parts.samples(fac),
-        sample_note=NOTE,
+        sample_note=TASKS[TASK].warning,
         files={f"samples-{name}.jsonl": (results.folder(step) / SAMPLES).read_text() for name, step in writers.items()},
     )
 

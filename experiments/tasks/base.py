@@ -109,6 +109,7 @@ class Task:
     unit: str = "percent"
     fingerprint: Callable[[Source], Mapping[str, Any]] = fingerprint  # all of a data set that decides what `read` gives
     note: str = ""  # printed below a table
+    warning: str = ""  # printed above samples: that they say what is harmful
     note_on_data: str = ""  # ... in its place, where the examples come from data sets and not from the lab
     also: Mapping[str, str] = field(default_factory=dict)  # further metrics that tables show, with their titles
     from_base: bool = False  # trains the base model, not the instruct model

@@ -68,4 +68,6 @@ TASK = Task(
     seed_role="toxic",
     roles=(*ROLES, "safe", "toxic"),
     may_have=("validation", "labelled"),
+    warning="Some of these texts are harmful requests, written by a model to train detectors of them: they are not for "
+    "use, and labels say what a text was written for, not what it is.",
 )

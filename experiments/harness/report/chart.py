@@ -1,6 +1,7 @@
 """Where the marks of a figure go: data coordinates to the coordinates of a drawing `WIDTH` by `HEIGHT`.
 
-Colours and SVG are the template's. All positions are rounded to a tenth, so equal figures give equal bytes.
+Series differ by their marks and dashes, so that they can be told apart in black and white. Colours and SVG are the
+template's. All positions are rounded to a tenth, so equal figures give equal bytes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,17 @@ from experiments.harness.report.page import Figure, Series
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 46, 446, 30, 258  # the plotting area; the y label stands above it
 LABEL_HEIGHT, LETTER_WIDTH = 12, 6.2  # of point labels, in drawing units
+MARKS_OF_A_LINE = 15  # a line of more points shows every so manyth: marks that touch hide its dashes
+DASHES = ("none", "8 3", "2 3", "9 3 2 3")  # of lines, by series
+MARKS = (  # paths around (0, 0), by series
+    "M-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0Z",
+    "M-2.9-2.9h5.8v5.8h-5.8Z",
+    "M0-4L3.7 2.8H-3.7Z",
+    "M0-4.3L4.3 0L0 4.3L-4.3 0Z",
+    "M-3-3L3 3M-3 3L3-3",
+    "M0 4L3.7-2.8H-3.7Z",
+    "M-3.8 0H3.8M0-3.8V3.8",
+)
 
 
 @dataclass(frozen=True)
@@ -25,11 +37,12 @@ class Mark:
     label: str = ""
     label_x: float = 0.0
     label_y: float = 0.0
+    drawn: bool = True  # False: there for its tooltip only
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A drawn series: polyline and band as SVG point lists (empty where there is none)."""
+    """A drawn series: polyline and band as SVG point lists (empty where there is none); hollow marks if `dashed`."""
 
     name: str
     color: int
@@ -37,6 +50,8 @@ class Shape:
     band: str
     dashed: bool
     marks: tuple[Mark, ...]
+    mark: str = MARKS[0]  # the path of each
+    dash: str = DASHES[0]  # as stroke-dasharray
 
 
 @dataclass(frozen=True)
@@ -106,13 +121,15 @@ def _shape(
     banded = bool(series.low or series.high)
     upper = [f"{x},{to_y(y)}" for x, y in zip(xs, series.high, strict=banded)]
     lower = [f"{x},{to_y(y)}" for x, y in zip(xs, series.low, strict=banded)]
-    marks = []
+    marks, apart = [], max(1, -(-len(xs) // MARKS_OF_A_LINE))
     for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
         label = series.labels[i] if series.labels else ""
         tip = f"{label or series.name}: {figure.x_label} {series.x[i]:g}, {figure.y_label} {series.y[i]:.4g}"
-        marks.append(Mark(x, y, tip, label, *_label_place(x, y, label, taken)))
+        drawn = not series.line or bool(label) or i % apart == color % apart
+        marks.append(Mark(x, y, tip, label, *_label_place(x, y, label, taken), drawn))
     line = " ".join(f"{x},{y}" for x, y in zip(xs, ys, strict=True)) if series.line else ""
-    return Shape(series.name, color, line, " ".join(upper + lower[::-1]), series.dashed, tuple(marks))
+    band, mark, dash = " ".join(upper + lower[::-1]), MARKS[color % len(MARKS)], DASHES[color % len(DASHES)]
+    return Shape(series.name, color, line, band, series.dashed, tuple(marks), mark, dash)
 
 
 def _label_place(x: float, y: float, label: str, taken: list[tuple[float, float, float]]) -> tuple[float, float]:

@@ -79,6 +79,7 @@ class Page:
     title: str
     subtitle: str
     tables: Sequence[Table]
+    answer: str = ""  # what was found, in one sentence; empty: what the first table's rows come to
     facts: Sequence[tuple[str, str]] = ()  # (name, value): the answer in a few numbers
     figures: Sequence[Figure] = ()
     truth: Sequence[tuple[str, str]] = ()  # (name, value): against the lab's ground truth
@@ -88,6 +89,8 @@ class Page:
     stage_seconds: Sequence[tuple[str, float]] = ()
     files: Mapping[str, str] = field(default_factory=dict)  # more of the run's folder, by name: their text
     copies: Mapping[str, Path] = field(default_factory=dict)  # ... by place: folders of the store to copy there
+    paper: Sequence[str] = ()  # what it makes of the paper, such as "table9" and "figure4"
+    warnings: Mapping[str, str] = field(default_factory=dict)  # by task: what to know before its samples are read
 
     @property
     def labels(self) -> list[str]:

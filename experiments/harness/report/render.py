@@ -6,6 +6,7 @@ Equal pages give equal bytes.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from experiments.harness.report.chart import draw
 from experiments.harness.report.page import Page
@@ -15,6 +16,15 @@ SHOWN_AT_ONCE = 8  # of features and of samples; the rest unfolds
 
 def render(page: Page) -> str:
     """The page as HTML. Text is escaped everywhere, so that samples may say what they like."""
+    charts = [draw(figure) for figure in page.figures]
+    times = [(stage, duration(seconds)) for stage, seconds in page.stage_seconds]
+    if times:
+        times.append(("all stages", duration(sum(seconds for _, seconds in page.stage_seconds))))
+    return filled("page.html.jinja", page=page, charts=charts, times=times, shown=SHOWN_AT_ONCE)
+
+
+def filled(template: str, **values: Any) -> str:
+    """One of the templates of this folder with its values, each escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -25,12 +35,7 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    template = environment.get_template("page.html.jinja")
-    charts = [draw(figure) for figure in page.figures]
-    times = [(stage, duration(seconds)) for stage, seconds in page.stage_seconds]
-    if times:
-        times.append(("all stages", duration(sum(seconds for _, seconds in page.stage_seconds))))
-    return template.render(page=page, charts=charts, times=times, shown=SHOWN_AT_ONCE)
+    return environment.get_template(template).render(values)
 
 
 def duration(seconds: float) -> str:

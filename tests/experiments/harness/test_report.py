@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.harness.paper_numbers import paper_table
-from experiments.harness.report import Feature, Figure, Page, Sample, Series, Span, render
-from experiments.harness.report.chart import BOTTOM, LEFT, RIGHT, TOP, WIDTH, draw
+from experiments.harness.report import Feature, Figure, Page, Sample, Series, Span, kept, render
+from experiments.harness.report.chart import BOTTOM, DASHES, LEFT, MARKS, MARKS_OF_A_LINE, RIGHT, TOP, WIDTH, draw
 from experiments.harness.report.render import SHOWN_AT_ONCE, duration
 from experiments.harness.results import LAB_LABEL, Table, measured
 
@@ -130,7 +130,12 @@ def test_a_full_page_has_every_part() -> None:
 
 def test_the_papers_numbers_stand_beside_ours() -> None:
     cells = Outline(render(full_page())).texts["td"]
-    assert cells == ["65.0 ± 1.4paper 38.97 ± 2.74", "–", "87.5 ± 0.7paper 62.60 ± 4.41", "70.0"]
+    assert cells == [
+        "65.0 ± 1.4paper 38.97 ± 2.74difference +26.0",
+        "–",
+        "87.5 ± 0.7paper 62.60 ± 4.41difference +24.9",
+        "70.0",
+    ]
 
 
 def test_tokens_and_spans_are_marked() -> None:
@@ -220,6 +225,45 @@ def test_labels_keep_off_one_another_and_inside_the_drawing() -> None:
         for other_left, other_right, other_y in boxes[:i]:
             assert right <= other_left or other_right <= left or abs(y - other_y) >= 11
     assert shape.line == ""
+
+
+def test_series_are_told_apart_without_colours() -> None:
+    series = [Series(str(i), [0, 1], [i, i + 1]) for i in range(len(MARKS) * len(DASHES))]
+    chart = draw(Figure("f", "x", "y", series))
+    assert len({(shape.mark, shape.dash) for shape in chart.shapes}) == len(series)
+    html = render(Page("T", "", [table()], figures=[Figure("f", "x", "y", series[:2])]))
+    assert html.count(f'stroke-dasharray="{DASHES[1]}"') == 2  # of its line, and in the legend
+    assert html.count(f'd="{MARKS[1]}"') == 3
+
+
+def test_what_was_not_measured_here_has_hollow_marks() -> None:
+    lines = [Series("ours", [0, 1], [0, 1]), Series("paper", [0, 1], [1, 2], dashed=True)]
+    html = render(Page("T", "", [table()], figures=[Figure("f", "x", "y", lines)]))
+    assert html.count('class="s1 hollow"') == 2
+    assert 's0 hollow"' not in html
+
+
+def test_a_line_of_many_points_keeps_room_between_its_marks_and_every_tooltip() -> None:
+    (shape,) = draw(Figure("f", "x", "y", [Series("s", range(101), range(101))])).shapes
+    assert len(shape.marks) == 101
+    assert sum(mark.drawn for mark in shape.marks) <= MARKS_OF_A_LINE
+    cloud = Series("s", range(101), range(101), line=False)
+    assert all(mark.drawn for mark in draw(Figure("f", "x", "y", [cloud])).shapes[0].marks)
+
+
+def test_a_page_is_kept_with_all_that_is_no_table() -> None:
+    page = replace(full_page(), answer="It won.", paper=("table1",), warnings={"toxicity": "Careful."})
+    told = kept.load(kept.dump(page))
+    again = told.page(page.tables, warnings=told.warnings or {})
+    left_out = {"features": [], "samples": [], "sample_note": "", "stage_seconds": []}
+    assert render(again) == render(replace(page, **left_out))
+    assert (told.answer, told.paper, told.tables, told.warnings) == ("It won.", ("table1",), ("table",), page.warnings)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "", '{"title": 1}'])
+def test_what_is_no_kept_page_is_refused(text: str) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        kept.load(text)
 
 
 def test_a_figure_without_points_or_with_half_a_band_is_refused() -> None:

@@ -63,6 +63,7 @@ def test_a_run_leaves_its_results_and_a_record(run, outputs, tmp_path, capsys):
         page = replace(page, files={"matches.jsonl": "{}"}, copies={"vectors": folder})
         assert session.finish(page, [(one.name, one.key)]) == tmp_path / "out"
     names = {"config.yaml", "table.json", "table.md", "details.json", "details.md", "report.html", "matches.jsonl"}
+    names |= {"page.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*names, "vectors"}
     assert (tmp_path / "out" / "vectors" / "v.npy").read_text() == "1"
     told = Table.from_json((tmp_path / "out" / "table.json").read_text())
