@@ -147,8 +147,9 @@ def interpretations(
     annotators: Mapping[str, ChatModel],
     prompts: Prompts,
     settings: InterpretSettings,
+    only: Sequence[int] | None = None,
 ) -> Step:
-    """Every feature that the texts activate, explained, verified (if that counts) and judged.
+    """Every feature (or those of `only`) that the texts activate, explained, verified (if that counts) and judged.
 
     `load_interpretations` reads what the step writes.
     """
@@ -163,7 +164,9 @@ def interpretations(
         "sampling": sampling,
         "seed": settings.seed,
     }
-    build = partial(_interpret, encoder, asked, prompts, settings, sampling)
+    if only is not None:
+        params["only"] = sorted(only)
+    build = partial(_interpret, encoder, asked, prompts, settings, sampling, only)
     return Step("interpret", build, params, (features, corpus), resumable=True)
 
 
@@ -173,12 +176,15 @@ def _interpret(
     prompts: Prompts,
     settings: InterpretSettings,
     sampling: Sampling,
+    only: Sequence[int] | None,
     folder: Path,
     features: Path,
     corpus: Path,
 ) -> None:
     measured = CorpusFeatures.load(features)
     alive = np.flatnonzero(measured.pooled.maxima() > 0).tolist()
+    if only is not None:
+        alive = sorted({*alive} & {*only})
     found = encoder.spans(Corpus.load(corpus), measured.tops, alive, settings.spans, settings.span_tokens)
     spans = {feature: [" ".join(span.text.split()) for span in strongest] for feature, strongest in found.items()}
     interpret_features(annotators, prompts, spans, sampling, settings.seed, folder)

@@ -176,9 +176,11 @@ class Workload:
         if step.name != "interpret" or not {"annotators", "settings", "encoder"} <= given.keys():
             return False
         settings, known = given["settings"], self.facts.encoder(given["encoder"])
+        only = given.get("only")
+        features = (known.width if known else 0) if only is None else len(only)
         for role, annotator in given["annotators"].items():
             shown = settings.spans * settings.span_tokens if role != "judge" else 0
-            asked = needs.asked(known.width if known else 0, settings.max_new_tokens, shown)
+            asked = needs.asked(features, settings.max_new_tokens, shown)
             self._ask(f"interpret: {role}", engine_of(annotator), asked, settings.max_new_tokens)
         return True
 
