@@ -18,6 +18,7 @@ from experiments.harness.experiment import Record
 from experiments.harness.results import Cell, Table
 from experiments.harness.tables import TITLES, number, table
 from experiments.tasks import TASKS
+from experiments.tasks.base import Task
 
 Place = tuple[int, int, int]  # world, generation, training seed
 Numbers = dict[str, dict[Place, float]]  # by method, in percent
@@ -36,12 +37,12 @@ class Comparison:
     corrected: float  # p after Holm's correction over all comparisons
 
 
-def numbers_of(records: Iterable[Record], task: str) -> Numbers:
+def numbers_of(records: Iterable[Record], task: Task) -> Numbers:
     """The task's number by method, world, generation and training seed."""
-    value, found = number(TASKS[task]), Numbers()
+    value, found = number(task), Numbers()
     for record in records:
         trial, held = record.trial, value.of(record)
-        if trial.task == task and held is not None:
+        if trial.task == task.name and held is not None:
             found.setdefault(trial.method, {})[trial.data_seed, trial.generation, trial.seed or 0] = held
     return found
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +33,8 @@ from experiments.harness.overrides import (
     resolved,
     texts,
 )
+from experiments.tasks import TASKS
+from experiments.tasks.base import Task
 from fac.data.mixture import Part
 from fac.data.source import Source
 from fac.errors import FacError
@@ -180,6 +183,11 @@ class RunConfig:
     @property
     def tasks(self) -> Mapping[str, sections.TaskConfig]:
         return self._typed["tasks"]
+
+    def task(self, name: str) -> Task:
+        """A task as it is tested in this run: some differ on the lab's examples."""
+        task = TASKS[name]
+        return replace(task, **task.in_lab) if self.tasks[name].sizes is not None else task
 
     @property
     def seeds(self) -> sections.Seeds:

@@ -176,9 +176,8 @@ class Graph:
         config, model = run.tasks[task.name], model_of(run, trial, task)
         references, judge = {}, None
         if task.references is not None:
-            instructed = run.for_model(trial.trained).model.ref
-            references = task.references(data, instructed, config.evaluation)
-            judge = Judge(run.llms, instructed) if config.evaluation is not None else instructed
+            references = task.references(data, config.evaluation)
+            judge = Judge(run.llms, run.for_model(trial.trained).model.ref) if "reference" in references else None
         scores = scores_step(task, model, config.train, steps.trained, data.test, references, judge)
         return replace(steps, scores=scores)
 

@@ -114,7 +114,7 @@ def coverage_columns(holds: Callable[[Trial], bool], prefix: str) -> list[Column
 
 def task_title(run: RunConfig, name: str) -> str:
     """Of a task's number, with its protocol; a judge's is called by the judge and what it is asked with."""
-    task, config = TASKS[name], run.tasks[name]
+    task, config = run.task(name), run.tasks[name]
     title = f"{task.title} {task.metric_title}, {config.protocol}"
     if config.evaluation is None:
         return title
@@ -191,8 +191,8 @@ def task_notes(
     notes.append(run.llms.note(run.model.ref))
     notes += losses(records)
     for name in tasks:
-        task = TASKS[name]
-        told = task.note_on_data if run.tasks[name].sizes is None and task.note_on_data else task.note
+        task = run.task(name)
+        told = task.note
         if task.complete is not None:
             told = f"{told} The writer's answers are {answers_of(run, name)}."
         notes += [f"{task.title}: {told}"] if told else []

@@ -35,7 +35,7 @@ def page(run: RunConfig, results: Results) -> Page:
     columns = []
     for name in options.tasks:
         paper = paper_column(run, TASKS[name], options.test, kinds[name])
-        columns += task_columns(TASKS[name], of_task(name), task_title(run, name), paper, name)
+        columns += task_columns(run.task(name), of_task(name), task_title(run, name), paper, name)
     main = table(
         run,
         "main_results",

@@ -20,7 +20,6 @@ from experiments.harness.experiment import Record, Results
 from experiments.harness.report import Page
 from experiments.harness.results import Table
 from experiments.harness.tables import BASELINE, TITLES, place, table, task_notes
-from experiments.tasks import TASKS
 
 if TYPE_CHECKING:
     from experiments.worlds import Options
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 def page(run: RunConfig, results: Results) -> Page:
     """The table, and every comparison with what it allows to say."""
     o: Options = run.experiment
-    numbers = {task: numbers_of(results.records, task) for task in o.tasks}
+    numbers = {task: numbers_of(results.records, run.task(task)) for task in o.tasks}
     compared = comparisons(numbers, o.ours)
     kinds: list[labels.Kind] = [labels.kind_of(run, task, [run.model.name]) for task in o.tasks]
     main = _main(run, results.records, numbers, compared, kinds)
@@ -56,7 +55,9 @@ def _main(
             cells.append(cell_of(row, f"{task}_gain", gain, "points"))
     cells += [cell_of(c.other, f"{c.task}_minus", c.differences, "points") for c in compared]
     worlds, generations = (", ".join(map(str, values)) for values in (o.worlds, o.generations))
-    names = {task: f"{TASKS[task].title} {TASKS[task].metric_title}, {run.tasks[task].protocol}" for task in o.tasks}
+    names = {
+        task: f"{run.task(task).title} {run.task(task).metric_title}, {run.tasks[task].protocol}" for task in o.tasks
+    }
     names |= {f"{task}_gain": "minus Baseline" for task in o.tasks}
     names |= {f"{task}_minus": f"{TITLES[o.ours]} minus this row" for task in o.tasks}
     seeds = ", ".join(map(str, run.seeds.training))

@@ -64,7 +64,7 @@ class Testing:
     trained: Path | None  # None: the model as it is
     test: Path
     references: Mapping[str, Path] = field(default_factory=dict)  # what else the test needs
-    judge: ModelRef | Judge | None = None  # who is asked about answers, where the test asks
+    judge: Judge | None = None  # who is asked about answers, where the test asks
 
     @property
     def folder(self) -> Path:
@@ -110,8 +110,8 @@ class Task:
     fingerprint: Callable[[Source], Mapping[str, Any]] = fingerprint  # all of a data set that decides what `read` gives
     note: str = ""  # printed below a table
     warning: str = ""  # printed above samples: that they say what is harmful
-    note_on_data: str = ""  # ... in its place, where the examples come from data sets and not from the lab
     also: Mapping[str, str] = field(default_factory=dict)  # further metrics that tables show, with their titles
+    in_lab: Mapping[str, Any] = field(default_factory=dict)  # fields that are otherwise on the lab's examples
     from_base: bool = False  # trains the base model, not the instruct model
     passes: int = 1  # forward passes that the test makes of each example, for estimates
     untrained: tuple[str, ...] = ()  # settings that its test of an untrained model reads (method "base"); none: no such
@@ -121,8 +121,8 @@ class Task:
     may_have: tuple[str, ...] = ("validation",)  # those that it can do without
     # Written examples as they are trained on, where they need more than was written: a step like that of synthesis.
     complete: Callable[[Step, ChatModel, Prompts, Settings], Step] | None = None
-    # What the test needs beside its examples; (data, model of the run, evaluation).
-    references: Callable[[TaskSteps, ModelRef, Any], dict[str, Step]] | None = None
+    # What the test needs beside its examples, from (data, evaluation); with a "reference" a judge is asked, too.
+    references: Callable[[TaskSteps, Any], dict[str, Step]] | None = None
     evaluation: type | None = None  # dataclass of how it is tested on data sets, where there is a choice
 
 
@@ -158,7 +158,7 @@ def scores_step(
     trained: Step | None,
     test: Step,
     references: Mapping[str, Step],
-    judge: ModelRef | Judge | None,
+    judge: Judge | None,
 ) -> Step:
     """Test what was trained, or the model as it is (`load_metrics`)."""
     names = sorted(references)
@@ -180,7 +180,7 @@ def _test(
     task: str,
     model: ModelRef,
     settings: Any,
-    judge: ModelRef | Judge | None,
+    judge: Judge | None,
     is_trained: bool,
     names: Sequence[str],
     folder: Path,

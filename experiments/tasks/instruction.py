@@ -1,8 +1,7 @@
 """Instruction following: instructions are written and answered, a base model is fine-tuned on them, and judged.
 
-An answer is compared with a reference by a judge. In the lab the reference is the instruct model's own answer and the
-judge the instruct model; rules that stand beside each test instruction are checked by code. Of a data set the reference
-is the answer that stands in its row (AlpacaEval: GPT-4-Turbo's).
+A judge compares an answer with the reference that stands in its row of a data set (AlpacaEval: GPT-4-Turbo's). In the
+lab nobody judges: rules stand beside each test instruction, and code checks them.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from eval.judging import Answers, annotate
-from eval.statistics import resampled, resampled_means
+from eval.statistics import Replicates, resampled, resampled_means
 from experiments.tasks.base import Labelled, Task, TaskSteps, Testing, Training, keep_replicates
 from fac.backbone import load_tokenizer
 from fac.chat import as_chat, encode_lesson, exchange
@@ -30,7 +29,6 @@ from fac.errors import FacError
 from fac.lab.world.grammar import names_in
 from fac.lab.world.tasks import TaskSizes, draw_examples
 from fac.llm.base import ChatModel, Completion, Request, Sampling, ask, request_seed
-from fac.llm.engines import Judge
 from fac.llm.transformers import TransformersChat
 from fac.model_ref import ModelRef
 from fac.prompts import Prompts
@@ -84,45 +82,49 @@ def train(job: Training, folder: Path) -> None:
 
 
 def test(job: Testing, folder: Path) -> dict[str, float]:
-    """The win rate over the reference answers, and, where they can be had: rules followed, benchmarks.
-
-    No LC: that is fitted to AlpacaEval's own annotator. Of data sets there is the minimal length control.
-    """
-    from eval.alpaca import minimal_length_control, win_rate
-
-    assert job.judge is not None
+    """The share of instructions followed, where rules stand beside them; else the win rate, and benchmarks."""
     settings = _evaluation(job)
     tested = load_examples(INSTRUCTION, [job.test])
     model = TransformersChat(_model(job))
     given = answer(model, [example.instruction for example in tested], greedy(settings.answer_tokens), folder)
     answers = [completion.text for completion in given]
+    if "reference" in job.references:
+        found, replicates = _judged(job, settings, tested, answers, folder)
+    else:
+        kept = [is_followed(example, text) for example, text in zip(tested, answers, strict=True)]
+        found = {"followed": sum(kept) / len(kept)}
+        replicates = {"followed": resampled_means(kept, resampled([0] * len(kept)))}
+    keep_replicates(folder, replicates)
+    return found | _benchmarks(job, settings)
+
+
+def _judged(
+    job: Testing, settings: Evaluation, tested: Sequence[Instruction], answers: Sequence[str], folder: Path
+) -> tuple[dict[str, float], Replicates]:
+    """The win rate over the reference answers, and its replicates over resampled instructions.
+
+    No LC: that is fitted to AlpacaEval's own annotator. There is the minimal length control.
+    """
+    from eval.alpaca import minimal_length_control, win_rate
+
+    assert job.judge is not None
     reference = json.loads((job.references["reference"] / ANSWERS).read_text())
     compared = [
         {"instruction": example.instruction, "output_1": theirs, "output_2": ours,
          "generator_1": "reference", "generator_2": "trained"}
         for example, theirs, ours in zip(tested, reference, answers, strict=True)
     ]  # fmt: skip
-    with job.judge.open() if isinstance(job.judge, Judge) else nullcontext(TransformersChat(job.judge)) as judge:
+    with job.judge.open() as judge:
         judged = annotate(
             judge, compared, Prompts(settings.prompts), seed=JUDGE_SEED, log=folder / "judge.jsonl",
             sampling=settings.judging, both_orders=settings.both_orders, limit=JUDGE_TOKENS,
         )  # fmt: skip
     won = win_rate(judged.annotations)
-    found = {"win_rate": won.rate / 100, **_shares(judged.answers)}
-    counts = resampled([0] * len(tested))
+    found = {"win_rate": won.rate / 100, **_shares(judged.answers), "standard_error": won.standard_error / 100}
     preferences = [annotation["preference"] - 1 for annotation in judged.annotations]
-    replicates = {"win_rate": resampled_means(preferences, counts)}
-    if all(example.rules for example in tested):
-        for name, texts in (("followed", answers), ("reference_followed", reference)):
-            kept = [is_followed(example, text) for example, text in zip(tested, texts, strict=True)]
-            found[name] = sum(kept) / len(tested)
-            replicates[name] = resampled_means(kept, counts)
-    else:
-        found["standard_error"] = won.standard_error / 100
-        with suppress(FacError):  # too few answers, or all as much longer than the reference
-            found["minimal_length_control"] = minimal_length_control(judged.annotations) / 100
-    keep_replicates(folder, replicates)
-    return found | _benchmarks(job, settings)
+    with suppress(FacError):  # too few answers, or all as much longer than the reference
+        found["minimal_length_control"] = minimal_length_control(judged.annotations) / 100
+    return found, {"win_rate": resampled_means(preferences, resampled([0] * len(tested)))}
 
 
 def _model(job: Testing) -> ModelRef:
@@ -213,23 +215,11 @@ def _complete(writer: ChatModel, prompts: Prompts, sampling: Sampling, seed: int
     save_outcome(INSTRUCTION, finished(outcome, [done(example) for example in examples]), folder)
 
 
-def references(data: TaskSteps, model: ModelRef, evaluation: Evaluation | None) -> dict[str, Step]:
-    """The answers to compare with: those that stand in the test set; in the lab, those of the instruct model.
-
-    And how all is tested.
-    """
-    if evaluation is not None:
-        return {"reference": Step("reference", _given, {}, (data.test,)), "evaluation": _kept(evaluation)}
-    sampling = greedy(Evaluation.answer_tokens)
-    params = {"model": lambda: TransformersChat(model).identity, "sampling": sampling, "seed": 0}
-    given = Step("reference", partial(_answered, model, sampling), params, (data.test,), resumable=True)
-    return {"reference": given, "evaluation": _kept(Evaluation())}
-
-
-def _answered(model: ModelRef, sampling: Sampling, folder: Path, test: Path) -> None:
-    instructions = [example.instruction for example in load_examples(INSTRUCTION, [test])]
-    replies = answer(TransformersChat(model), instructions, sampling, folder)
-    (folder / ANSWERS).write_text(json.dumps([reply.text for reply in replies]))
+def references(data: TaskSteps, evaluation: Evaluation | None) -> dict[str, Step]:
+    """How all is tested, and the answers of the test set to compare with, unless it is the lab's."""
+    if evaluation is None:
+        return {"evaluation": _kept(Evaluation())}
+    return {"reference": Step("reference", _given, {}, (data.test,)), "evaluation": _kept(evaluation)}
 
 
 def _given(folder: Path, test: Path) -> None:
@@ -287,15 +277,20 @@ TASK = Task(
     test=test,
     read=read,
     drawn_in_lab=drawn_in_lab,
-    note="win rate over the instruct model's answers, judged by that model in both orders (the paper's: AlpacaEval "
-    "2's WR against GPT-4-Turbo); followed: the share of instructions whose rules, checked by code, the answer keeps.",
-    note_on_data="win rate over the reference answers that stand in the test set, SD its standard error. The judge is "
+    note="win rate over the reference answers that stand in the test set, SD its standard error. The judge is "
     "asked with a prompt of this project, not AlpacaEval's: there is no LC, and the paper's LC and WR are not shown.",
     also={
-        "followed": "followed",
         "minimal_length_control": "minimal length control (not LC)",
         "standard_error": "SD",
         "unreadable": "judgements without a verdict",
+    },
+    in_lab={
+        "metric": "followed",
+        "metric_title": "accuracy",
+        "also": {},
+        "note": "accuracy is the share of instructions whose rules, checked by code, the answer keeps (the paper's: "
+        "AlpacaEval 2's win rate). The lab's models cannot judge: of two answers, one of which keeps the rules, "
+        "LLaMA's preferred the right one in 42 to 54 of 100, so no win rate stands here.",
     },
     from_base=True,
     untrained=("chat_template",),

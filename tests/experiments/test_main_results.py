@@ -63,7 +63,8 @@ def test_every_task_has_a_number_of_every_method(run: tuple[Path, Finished]):
 def test_a_column_says_its_protocol_and_how_many_rows_each_method_added(run: tuple[Path, Finished]):
     table = Table.from_json((run[0] / "out" / "table.json").read_text())
     for name, task in TASKS.items():
-        assert table.name(name) == f"{task.title} {task.metric_title}, added"
+        told = task.in_lab.get("metric_title", task.metric_title)
+        assert table.name(name) == f"{task.title} {told}, added"
         added = {row: cell.mean for row in table.rows if (cell := table.cell(row, f"{name}_rows"))}
         assert set(added) == {"baseline", "full", "random_features", "fac"}
         assert (added["baseline"], added["full"]) == (0, 8)
@@ -82,7 +83,7 @@ def test_the_untrained_model_has_a_row_where_it_can_be_tested(run: tuple[Path, F
     """Of the tasks, instruction following."""
     table = Table.from_json((run[0] / "out" / "table.json").read_text())
     assert {cell.column for cell in table.cells if cell.row == "base"} == {
-        "instruction", "instruction_followed", "instruction_unreadable",
+        "instruction",
     }  # fmt: skip
     untuned = table.cell("base", "instruction")
     assert untuned is not None
@@ -100,7 +101,7 @@ def test_every_metric_of_every_cell_is_kept_beside_it(run: tuple[Path, Finished]
     assert {"sycophancy_norm", "sycophancy_pairs", "survival_norm"} <= rows
     norms = [cell["mean"] for cell in details["cells"] if cell["row"] in ("sycophancy_norm", "survival_norm")]
     assert max(norms) - min(norms) < 1e-3  # of all rows and of both behaviours
-    assert {"instruction_win_rate", "instruction_followed", "sycophancy_matching@+1", "toxicity_auroc"} <= rows
+    assert {"instruction_followed", "sycophancy_matching@+1", "toxicity_auroc"} <= rows
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ class Bench:
         settings: ClassifierSettings = SETTINGS,
         test: Step | None = None,
         references: Mapping[str, Step] | None = None,
-        judge: ModelRef | None = None,
+        judge: Any = None,
     ) -> Step:
         trained = self.trained(seed, settings)
         return scores_step(TASK, self.model, settings, trained, test or self.test, references or {}, judge)

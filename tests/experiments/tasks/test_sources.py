@@ -25,7 +25,6 @@ from fac.data.source import Source
 from fac.errors import FacError
 from fac.lab import shipped
 from fac.model_ref import ModelRef
-from fac.prompts import Prompts
 from fac.settings import Problems
 from fac.store import Step, Store
 from fac.train.sft import SftSettings
@@ -389,7 +388,7 @@ def test_alpaca_eval_with_its_published_reference(real_data: Callable[[str], Pat
 
 def referred(values: dict[str, Any], data: Drawn) -> dict[str, Step]:
     """What a test on data sets needs beside its examples."""
-    return references(data.steps, ModelRef("no model is asked"), config_of(values, "instruction").evaluation)
+    return references(data.steps, config_of(values, "instruction").evaluation)
 
 
 def test_a_reference_is_whole_or_none(tmp_path: Path):
@@ -446,7 +445,7 @@ def test_how_answers_are_judged_is_part_of_the_score_s_key(tmp_path: Path):
     assert judged_with({"prompts": one}, tmp_path).key not in keys.values()  # one folder, another text
 
 
-def test_in_the_lab_too_the_judge_s_prompt_is_in_the_score_s_key(tmp_path: Path):
+def test_how_the_lab_s_answers_are_drawn_is_in_the_score_s_key(tmp_path: Path):
     folder = tmp_path / "data"
     folder.mkdir()
     rows = write(folder / "rows.jsonl", [{"instruction": "tell me about boats", "output": "so"}])
@@ -454,10 +453,7 @@ def test_in_the_lab_too_the_judge_s_prompt_is_in_the_score_s_key(tmp_path: Path)
     sets = {**dict.fromkeys(("anchor", "seed", "human"), rows), "test": test}
     data = drawn({"data": sets}, tmp_path, task="instruction")
     model = ModelRef(str(shipped("llama")))
-    needed = references(data.steps, model, None)
-    assert needed["evaluation"].params["prompts"] == Prompts("lab/instruction").digest("compare")
-    kept = needed["evaluation"].params
-    assert (kept["answer_tokens"], kept["judging"].max_new_tokens, kept["both_orders"]) == (60, 12, True)
-    tested = scores_step(TASKS["instruction"], model, SftSettings(), None, data.steps.test, needed, model)
+    needed = references(data.steps, None)
+    assert needed["evaluation"].params["answer_tokens"] == 60
+    tested = scores_step(TASKS["instruction"], model, SftSettings(), None, data.steps.test, needed, None)
     assert needed["evaluation"].key in [step.key for step in tested.inputs]
-    assert tested.params["judge"] == model
