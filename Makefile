@@ -1,12 +1,13 @@
 # make lab   the toxicity table on two CPU cores, no downloads of models or data
 # make test  everything that CI runs: format, lint, types, tests
+# make syntax  adds the English parser of the syntactic diversity metrics; make test does, too
 # make vllm  adds the vllm engine, on GPUs or CPU; its tests are left out without it
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install vllm lab test clean
+.PHONY: install syntax vllm lab test clean
 
 install: $(VENV)/installed
 
@@ -14,6 +15,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	 { echo "Python 3.11 is needed: install it, or name yours with PYTHON=/path/to/python3.11"; exit 1; }
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+syntax: $(VENV)/syntax-installed
+
+$(VENV)/syntax-installed: $(VENV)/installed syntax.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement syntax.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[syntax]"
 	@touch $@
 
 vllm: $(VENV)/vllm-installed
@@ -26,7 +34,7 @@ $(VENV)/vllm-installed: $(VENV)/installed .ci/vllm_cpu.py
 lab: install
 	$(BIN)/fac experiment=lab
 
-test: install
+test: install syntax
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright

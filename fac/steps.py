@@ -27,6 +27,8 @@ VERSIONS: Mapping[str, int] = {
     "matching": 2,
     "sae_quality": 3,
     "diversity": 2,
+    "embeddings": 1,
+    "sampled_diversity": 1,
     # writing
     "synthesis": 1,
     "answers": 3,

@@ -160,10 +160,10 @@ def method_lines() -> str:
 
 
 def metric_lines() -> str:
-    """One line for each diversity metric: its name, what it is, and what it is measured on."""
+    """One line for each diversity metric: its name, what it is, of what, which way it points and its source."""
     from fac.diversity.metrics import METRICS
 
-    return _lines({name: f"{metric.heading}, of {metric.needs}" for name, metric in METRICS.items()})
+    return _lines({name: metric.told for name, metric in METRICS.items()})
 
 
 def model_lines() -> str:

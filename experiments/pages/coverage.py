@@ -17,6 +17,7 @@ from experiments.harness.tables import table
 from fac.coverage import bootstrap, counts, fac_ratio, rarefaction
 from fac.data.corpus import Corpus, load_report
 from fac.data.examples import LoadReport, left_out
+from fac.diversity import lacking
 from fac.diversity.measured import load_diversity
 from fac.diversity.metrics import METRICS
 from fac.encoder import CorpusFeatures, FeatureEncoder
@@ -132,7 +133,7 @@ def diversity_table(run: RunConfig, steps: Steps, results: Results) -> Table:
         if math.isfinite(value)
     ]
     texts, layer = run.experiment.diversity_texts, steps.encoder.layer
-    notes = [f"Of the first {texts} texts; embeddings are mean content residuals of layer {layer}."]
+    notes = [f"Of the first {texts} texts; embeddings are mean content residuals of layer {layer}.", lacking()]
     names = {name: METRICS[name].heading for name in rows}
     return table(run, "diversity", "Diversity of both data sets", rows, ROLES, cells, names, notes, ["own"])
 

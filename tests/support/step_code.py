@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = Path(__file__).with_name("step_code.json")
 
-MEASURING = ("features", "synthesis", "diversity", "sae_quality", "sae")
+MEASURING = ("features", "synthesis", "diversity", "embeddings", "sae_quality", "sae")
 TRAINING = ("classifier", "reward", "sft")
 STEERING = ("steering_questions", "steering_vector", "equal_vectors", "steering_answers")
 DATA = ("corpus", "draw", "examples", "pairs", "kept_pairs", "mixture", "mixture_split", "steering_questions")
@@ -34,7 +34,7 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/features.py": (*MEASURING, "interpret"),
     "fac/pooled.py": ("features", "synthesis", "missing", "coverage", "matching"),
     "fac/sae": MEASURING,
-    "fac/diversity": ("diversity",),
+    "fac/diversity": ("diversity", "embeddings", "sampled_diversity"),
     "fac/matching.py": ("matching",),
     "fac/coverage.py": ("missing", "coverage"),
     "fac/relevance.py": ("missing", "relevance"),

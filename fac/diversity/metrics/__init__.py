@@ -12,7 +12,7 @@ from fac.parts import parts
 def collect() -> dict[str, Metric]:
     """Every metric of the modules in this folder, those of texts first. Raises ValueError if two have one name."""
     found: dict[str, Metric] = parts(__name__, __path__, "metric")
-    return dict(sorted(found.items(), key=lambda item: item[1].needs != "texts"))
+    return dict(sorted(found.items(), key=lambda item: item[1].needs not in ("texts", "words")))
 
 
 METRICS = collect()

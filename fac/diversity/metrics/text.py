@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -10,10 +11,12 @@ from itertools import chain
 
 import numpy as np
 
-from fac.diversity.metric import Metric, entropy
+from fac.diversity.metric import FIGURE_9, Metric, entropy
 
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _SENTENCE_END = re.compile(r"[.!?…]+(?=\s|$)|\n+")
+
+ENTROPY = "arXiv 1809.05972"  # of n-grams
 
 
 def words(text: str) -> list[str]:
@@ -27,9 +30,35 @@ def distinct(texts: Sequence[str], n: int) -> float:
     return len(grams) / grams.total() if grams else 0.0
 
 
-def bigram_entropy(texts: Sequence[str]) -> float:
-    """Shannon entropy, in bits, of the set's word bigrams; 0 if there is none."""
-    return entropy(_ngrams(texts, 2).values())
+def ngram_entropy(texts: Sequence[str], n: int) -> float:
+    """Shannon entropy, in bits, of the set's word n-grams; 0 if there is none."""
+    return entropy(_ngrams(texts, n).values())
+
+
+def compression_ratio(texts: Sequence[str]) -> float:
+    """Bytes of the texts, one a line, / bytes that DEFLATE makes of them (higher = LESS diverse)."""
+    data = "\n".join(texts).encode()
+    return len(data) / len(zlib.compress(data, 9))
+
+
+def mean_length(texts: Sequence[str]) -> float:
+    """Mean number of words of a text."""
+    return float(np.mean([len(words(text)) for text in texts]))
+
+
+def first_words(texts: Sequence[str], count: int) -> list[str]:
+    """The texts up to the word with which there are `count`, the last one cut behind it.
+
+    Raises ValueError if they have fewer.
+    """
+    found: list[str] = []
+    for text in texts:
+        ends = [match.end() for match in _WORD.finditer(text)]
+        found.append(text if len(ends) < count else text[: ends[count - 1]])
+        count -= len(ends)
+        if count <= 0:
+            return found
+    raise ValueError(f"the texts have {count} words too few")
 
 
 def self_bleu_4(texts: Sequence[str], *, at_most: int = 100, seed: int = 0) -> float:
@@ -63,9 +92,18 @@ def _ngrams(texts: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
 
 
 METRICS = (
-    Metric("distinct_1", "Distinct-1", "texts", compute=partial(distinct, n=1)),
-    Metric("distinct_2", "Distinct-2", "texts", compute=partial(distinct, n=2)),
-    Metric("bigram_entropy", "Bigram entropy", "texts", compute=bigram_entropy, unit="bits"),
-    Metric("self_bleu_4", "Self-BLEU-4", "texts", compute=self_bleu_4, higher_is_diverse=False),
-    Metric("mean_sentence_length", "Mean sentence length", "texts", compute=mean_sentence_length, unit="words"),
-)
+    Metric("distinct_1", "Distinct-1", "words", partial(distinct, n=1), source="arXiv 1510.03055"),
+    Metric("distinct_2", "Distinct-2", "words", partial(distinct, n=2), source="arXiv 1510.03055"),
+    Metric("unigram_entropy", "Unigram entropy", "words", partial(ngram_entropy, n=1), "bits", source=ENTROPY),
+    Metric("bigram_entropy", "Bigram entropy", "words", partial(ngram_entropy, n=2), "bits", source=ENTROPY),
+    Metric(
+        "compression_ratio", "Compression ratio", "words", compression_ratio,
+        higher_is_diverse=False, source="arXiv 2403.00553",
+    ),
+    Metric("self_bleu_4", "Self-BLEU-4", "texts", self_bleu_4, higher_is_diverse=False, source="arXiv 1802.01886"),
+    Metric(
+        "mean_sentence_length", "Mean sentence length", "texts", mean_sentence_length, "words",
+        higher_is_diverse=None, source=FIGURE_9,
+    ),
+    Metric("mean_length", "Mean length", "texts", mean_length, "words", higher_is_diverse=None),
+)  # fmt: skip

@@ -1,15 +1,18 @@
 """Diversity metrics on sets whose scores can be worked out by hand or by brute force."""
 
 import math
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import pdist, squareform
 
 from fac.diversity import diversity
-from fac.diversity.metrics import embedding, text
+from fac.diversity.anchor import Anchor
+from fac.diversity.metric import entropy
+from fac.diversity.metrics import METRICS, embedding, text
 from fac.errors import FacError
 
 TEXTS = st.lists(st.lists(st.sampled_from("abcd"), max_size=6).map(" ".join), min_size=2, max_size=5)
@@ -32,10 +35,11 @@ def test_distinct_equals_brute_force(texts, n):
     assert text.distinct(texts, n) == (len(set(grams)) / len(grams) if grams else 0)
 
 
-def test_bigram_entropy_is_in_bits():
-    assert text.bigram_entropy(["a b", "b c", "c d", "d e"]) == pytest.approx(2)
-    assert text.bigram_entropy(["a b", "a b", "a b", "c d"]) == pytest.approx(0.25 * 2 + 0.75 * math.log2(4 / 3))
-    assert text.bigram_entropy(["a b", "a b"]) == text.bigram_entropy(["a", ""]) == 0
+def test_ngram_entropy_is_in_bits():
+    assert text.ngram_entropy(["a b", "b c", "c d", "d e"], 2) == pytest.approx(2)
+    assert text.ngram_entropy(["a b", "a b", "a b", "c d"], 2) == pytest.approx(0.25 * 2 + 0.75 * math.log2(4 / 3))
+    assert text.ngram_entropy(["a b", "a b"], 2) == text.ngram_entropy(["a", ""], 2) == 0
+    assert text.ngram_entropy(["a b", "c d"], 1) == pytest.approx(2)
 
 
 def test_self_bleu_of_copies_is_one_and_of_strangers_near_zero():
@@ -64,6 +68,34 @@ def test_sentences_end_at_marks_before_space_and_at_line_breaks():
     assert text.mean_sentence_length(["...", ""]) == 0.0
 
 
+def test_a_text_is_cut_behind_the_word_with_which_there_are_enough():
+    texts = ["One two, three!", "Four five. Six"]
+    assert text.first_words(texts, 5) == ["One two, three!", "Four five"]
+    assert text.first_words(texts, 3) == ["One two, three"]
+    assert text.first_words(texts, 6) == texts
+    with pytest.raises(ValueError, match="1 words too few"):
+        text.first_words(texts, 7)
+
+
+@given(TEXTS, st.integers(1, 8))
+def test_so_many_words_are_left_and_they_are_the_first(texts, count):
+    all_words = [word for t in texts for word in text.words(t)]
+    if len(all_words) >= count:
+        assert [word for t in text.first_words(texts, count) for word in text.words(t)] == all_words[:count]
+
+
+def test_what_repeats_itself_compresses_better():
+    rng = np.random.default_rng(0)
+    varied = ["".join(chr(97 + i) for i in rng.integers(26, size=40)) for _ in range(20)]
+    assert text.compression_ratio(varied) < 2 < 10 < text.compression_ratio(varied[:1] * 20)
+    joined = "\n".join(varied).encode()
+    assert text.compression_ratio(varied) == len(joined) / len(zlib.compress(joined, 9))
+
+
+def test_the_mean_length_is_in_words():
+    assert text.mean_length(["one two three", "four"]) == 2.0
+
+
 @settings(max_examples=25)
 @given(st.integers(2, 30), st.integers(1, 6), st.integers(0, 999))
 def test_embedding_metrics_equal_brute_force(n, d, seed):
@@ -85,16 +117,66 @@ def test_cluster_entropy_counts_even_clusters():
     assert embedding.cluster_entropy(even[:5], clusters=4) == 0  # fewer different texts than clusters
 
 
+def test_the_anchors_clusters_are_alike_for_all_sets():
+    """Four directions far from each other are the anchor's clusters; sets spread over them, or do not."""
+    rng = np.random.default_rng(0)
+    anchor = Anchor(np.repeat(np.eye(4), 10, axis=0) + 0.01 * rng.normal(size=(40, 4)), clusters=4)
+    assert embedding.anchor_cluster_entropy(3 * np.eye(4), anchor) == pytest.approx(2)
+    assert embedding.anchor_cluster_entropy(np.repeat(np.eye(4)[:2], [3, 1], axis=0), anchor) == pytest.approx(
+        entropy([3, 1])
+    )
+    near = np.eye(4)[0] + 0.05 * rng.normal(size=(30, 4))  # clusters of its own, but one of the anchor's
+    assert embedding.anchor_cluster_entropy(near, anchor) == 0
+    assert embedding.cluster_entropy(near, clusters=4) > 1
+
+
+def test_semantic_entropy_counts_classes_whose_texts_are_as_near_as_the_anchors_nearest():
+    rng = np.random.default_rng(1)
+    anchor = Anchor(rng.normal(size=(200, 3)), share=0.05)
+    unit = anchor.embeddings / np.linalg.norm(anchor.embeddings, axis=1, keepdims=True)
+    assert np.mean(pdist(unit) < anchor.near) == pytest.approx(0.05, abs=0.001)
+    copies = np.repeat(np.eye(3), [2, 1, 1], axis=0)
+    assert embedding.semantic_entropy(copies, anchor) == pytest.approx(entropy([2, 1, 1]))
+    angle = 2 * math.asin(anchor.near / 2)  # of two unit vectors at that distance
+    for share, classes in ((0.95, 1), (1.05, 2)):
+        two = np.array([[1, 0, 0], [math.cos(share * angle), math.sin(share * angle), 0]])
+        assert embedding.semantic_entropy(two, anchor) == pytest.approx(math.log2(classes), abs=1e-12)
+
+
+@settings(max_examples=25)
+@given(st.integers(2, 12), st.integers(1, 15), st.integers(0, 999))
+def test_vendi_is_the_exponential_of_the_entropy_of_the_kernels_eigenvalues(n, d, seed):
+    """Brute force, by the definition (arXiv 2210.02410): exp(-tr(K/n log K/n)), K the cosines of all pairs."""
+    x = np.random.default_rng(seed).normal(size=(n, d))
+    kernel = 1 - squareform(pdist(x, "cosine"))
+    values = np.linalg.eigvalsh(kernel / n)
+    expected = math.exp(-sum(v * math.log(v) for v in values if v > 1e-12))
+    assert embedding.vendi(x) == pytest.approx(expected, rel=1e-6)
+
+
+def test_vendi_counts_what_differs():
+    assert embedding.vendi(np.eye(5)) == pytest.approx(5)
+    assert embedding.vendi(np.repeat(np.eye(5), 3, axis=0) * 7) == pytest.approx(5)
+    assert embedding.vendi(np.ones((4, 3))) == pytest.approx(1)
+    assert embedding.vendi(np.array([[1.0, 0], [0, 1], [0, 0], [0, 0]])) == pytest.approx(4)
+
+
 def test_a_varied_set_scores_as_more_diverse_than_a_monotonous_one():
     rng = np.random.default_rng(0)
     varied = ["how do I fix a bike", "name three tall mountains", "who wrote this song", "is rice gluten free"]
     same = ["how do I fix a bike", "how do I fix a car", "how do I fix a sink", "how do I fix a door"]
-    a = diversity(varied, rng.normal(size=(4, 8)))
-    b = diversity(same, rng.normal(size=(4, 8)) * 0.1 + 1)
-    for name in ("distinct_1", "distinct_2", "bigram_entropy", "trace_covariance", "mean_cosine_distance"):
-        assert a[name] > b[name]
-    assert a["self_bleu_4"] < b["self_bleu_4"]
-    assert a.keys() == b.keys() == {*diversity(same), "trace_covariance", "mean_cosine_distance", "cluster_entropy"}
+    anchor = Anchor(rng.normal(size=(50, 8)))
+    a = diversity(varied, rng.normal(size=(4, 8)), anchor)
+    b = diversity(same, rng.normal(size=(4, 8)) * 0.1 + 1, anchor)
+    assert a.keys() == b.keys() == METRICS.keys()
+    for name, metric in METRICS.items():
+        if metric.higher_is_diverse is not None:
+            least, most = sorted((a[name], b[name]))
+            assert (a[name] if metric.higher_is_diverse else b[name]) == most, name
+            assert least < most or name in ("cluster_entropy", "anchor_cluster_entropy", "dependency_entropy"), name
+    without = {name for name, metric in METRICS.items() if metric.needs in ("embeddings", "anchored")}
+    assert diversity(same).keys() == METRICS.keys() - without
+    assert diversity(same, words=[]).keys() == {n for n, metric in METRICS.items() if metric.needs == "texts"}
 
 
 def test_too_few_texts_or_embeddings_are_refused():
