@@ -55,6 +55,14 @@ class Lesson(NamedTuple):
     trained: list[bool]  # same length; True for what follows a generation prompt, with the end-of-turn token
 
 
+class Opening(NamedTuple):
+    """A user's turn that is left open: what a model writes behind it is what users ask (Magpie, arXiv 2406.08464)."""
+
+    ids: list[int]
+    stops: frozenset[int]  # special tokens that the template writes behind a user's words
+    mark: str  # the text that it writes there, if it has no special token; else ""
+
+
 class _Rendering(NamedTuple):
     """A chat as text: where its contents stand, and the literal text of the template around them."""
 
@@ -113,6 +121,38 @@ def encode(
     special = _special_tokens(tokenizer)
     content = [within and token not in special for token, within in zip(ids, inside, strict=True)]
     return Encoded(ids[:max_tokens], content[:max_tokens])
+
+
+def open_user_turn(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message] = (), *, bare: bool = True
+) -> Opening:
+    """Ids of `messages` and of what the tokenizer's own template writes before a user's words, up to the first of them.
+
+    `bare` leaves out what the template says before a first turn (a system turn of its own, with dates), where its later
+    turns show what opens one; with `messages` the template decides. Blanks at the end are dropped, since they belong to
+    the token of the word behind them. Raises FacError if the template refuses the roles.
+    """
+    roles = (*(m["role"] for m in messages), "user")
+    template = str(tokenizer.chat_template)
+    *pieces, closing = _pieces(tokenizer, template, roles, True)
+    text = "".join(p + _defuse(tokenizer, m["content"]).strip() for p, m in zip(pieces, messages, strict=False))
+    text += _bare(tokenizer, template, pieces[0]) if bare and not messages else pieces[-1]
+    special = {
+        token: spelled for token, spelled in _special_tokens(tokenizer).items() if spelled and spelled in closing
+    }
+    ids, _ = _tokens(tokenizer, text.rstrip(" "), [])
+    return Opening(ids, frozenset(special), "" if special else closing.strip(" "))
+
+
+def _bare(tokenizer: PreTrainedTokenizerBase, template: str, first: str) -> str:
+    """What opens a user's turn: `first` without what stands before the first turn only, but for BOS."""
+    with suppress(FacError):  # not every template takes several turns
+        closed = _pieces(tokenizer, template, ("user", "assistant"), False)[-1]
+        opening = _pieces(tokenizer, template, ("user", "assistant", "user"), False)[2].removeprefix(closed)
+        if opening.strip() and first.endswith(opening):
+            bos = str(tokenizer.bos_token or "")
+            return (bos if bos and first.startswith(bos) else "") + opening
+    return first
 
 
 def encode_lesson(

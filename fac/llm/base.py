@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from tqdm import tqdm
 
@@ -24,6 +24,11 @@ class Sampling:
     max_new_tokens: int = 900
 
 
+Opens = Literal["assistant", "user", "bare user"]
+"""Whose turn a model continues the chat with: the assistant's; the user's, as the tokenizer's own template opens it; or
+the user's without what the template says before a first turn (`fac.chat.open_user_turn`)."""
+
+
 @dataclass(frozen=True)
 class Request:
     """One chat to continue. `seed` belongs to the request, so a reply does not depend on batch size or order."""
@@ -31,6 +36,7 @@ class Request:
     id: str
     messages: list[Message]
     seed: int
+    opens: Opens = "assistant"
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class ChatModel(Protocol):
     def identity(self) -> str: ...  # names model, revision and engine, for store keys and provenance
 
     def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """Reply to every request, in order."""
+        """Reply to every request, in order; all open the same turn. Raises FacError if it cannot open that."""
         ...
 
 

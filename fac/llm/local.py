@@ -1,4 +1,4 @@
-"""What the engines with a tokenizer of their own share: drawn ids become a reply."""
+"""What the engines with a tokenizer of their own share: requests become ids, and drawn ids replies."""
 
 from __future__ import annotations
 
@@ -6,15 +6,35 @@ from collections.abc import Collection, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from fac.llm.base import Completion, marks_thought, opens_thought
+from fac.chat import Opening, encode, open_user_turn
+from fac.llm.base import Completion, Request, marks_thought, opens_thought
 
 OPENING = 16  # tokens at the end of a prompt in which a template may open a thought
 
 
+def openings(tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request]) -> list[Opening]:
+    """What is continued for each request; at the assistant's turn nothing but the model's own tokens stops a reply.
+
+    Raises ValueError if they open different turns: what stops one would stop all.
+    """
+    if len({request.opens for request in requests}) > 1:
+        raise ValueError("requests that are continued together open the same turn")
+    return [
+        Opening(encode(tokenizer, r.messages, add_generation_prompt=True).ids, frozenset(), "")
+        if r.opens == "assistant"
+        else open_user_turn(tokenizer, r.messages, bare=r.opens == "bare user")
+        for r in requests
+    ]
+
+
 def completion(
-    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], drawn: Sequence[int], stops: Collection[int]
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[int],
+    drawn: Sequence[int],
+    stops: Collection[int],
+    mark: str = "",
 ) -> Completion:
-    """The reply to a prompt: the ids drawn up to the first stop, as text without special tokens.
+    """The reply to a prompt: the ids drawn up to the first stop, as text without special tokens, up to the `mark`.
 
     Marks of thoughts are kept although some tokenizers call them special, and a thought that the template opened in
     the prompt is opened in the reply: else it would be taken for what the model says.
@@ -24,4 +44,5 @@ def completion(
     marks = {token for token in special if marks_thought(str(tokenizer.convert_ids_to_tokens(token)))}
     text = tokenizer.decode([token for token in drawn[:length] if token not in special - marks])
     opened = "<think>\n" if opens_thought(str(tokenizer.decode(list(prompt[-OPENING:])))) else ""
-    return Completion(opened + str(text).strip(), len(prompt), length, length < len(drawn))
+    said, marked, _ = str(text).partition(mark) if mark else (str(text), "", "")
+    return Completion(opened + said.strip(), len(prompt), length, length < len(drawn) or bool(marked))

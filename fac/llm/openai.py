@@ -124,6 +124,7 @@ class OpenAISettings:
 class OpenAIChat:
     """A ChatModel behind a URL. `say` is told what the requests will cost, and how many replies are here already."""
 
+    engine = "openai"
     batch = 1_000_000  # replies are kept one by one, so a stage need not be cut
 
     def __init__(self, settings: OpenAISettings, file: Path, say: Callable[[str], None] | None = None) -> None:
@@ -154,6 +155,11 @@ class OpenAIChat:
                 self.__dict__.pop(name).close()
 
     def _body(self, request: Request, sampling: Sampling) -> dict[str, Any]:
+        if request.opens != "assistant":  # such a server renders its own template, with a turn of the assistant's
+            raise FacError(
+                f"{self.settings.base} cannot write a user's turn, which this method asks for: choose "
+                f"{self.settings.place}=transformers or {self.settings.place}=vllm."
+            )
         body = {
             "model": self.settings.model,
             "messages": request.messages,

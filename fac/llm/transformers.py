@@ -19,13 +19,14 @@ from transformers import (
 )
 
 from fac.backbone import ModelRef, default_device, end_tokens, load_causal_lm, room_for_replies
-from fac.chat import encode
 from fac.llm.base import Completion, Request, Sampling
-from fac.llm.local import completion
+from fac.llm.local import completion, openings
 
 
 class TransformersChat:
     """A ChatModel on `transformers`."""
+
+    engine = "transformers"
 
     def __init__(self, ref: ModelRef, batch: int = 64) -> None:
         self.ref, self.batch = ref, batch
@@ -44,11 +45,12 @@ class TransformersChat:
     @torch.inference_mode()
     def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         model, tokenizer = self._load()
-        prompts = [encode(tokenizer, r.messages, add_generation_prompt=True).ids for r in requests]
+        opened = openings(tokenizer, requests)
+        prompts = [opening.ids for opening in opened]
         width, shortest = max(map(len, prompts)), min(map(len, prompts))
         room = room_for_replies(model.config, self.ref.path, width)
         pad = tokenizer.pad_token_id or 0  # masked
-        stops = end_tokens(model.generation_config, tokenizer, self.ref.path)
+        stops = end_tokens(model.generation_config, tokenizer, self.ref.path).union(*(o.stops for o in opened))
         ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
         processors = LogitsProcessorList()
@@ -72,7 +74,7 @@ class TransformersChat:
             pad_token_id=pad,
         )
         rows = [row[: room - len(prompt)] for row, prompt in zip(out[:, width:].tolist(), prompts, strict=True)]
-        return [completion(tokenizer, prompt, row, stops) for prompt, row in zip(prompts, rows, strict=True)]
+        return [completion(tokenizer, o.ids, row, stops, o.mark) for o, row in zip(opened, rows, strict=True)]
 
     def close(self) -> None:
         self._loaded = None

@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from fac.backbone import ModelRef, end_tokens, load_config, load_tokenizer, room_for_replies
-from fac.chat import encode
 from fac.errors import FacError
 from fac.llm.base import Completion, Request, Sampling
-from fac.llm.local import completion
+from fac.llm.local import completion, openings
 from fac.model_weights import check_weights, load_pretrained
 from fac.processes import die_with
 
@@ -69,6 +68,8 @@ class _Child(NamedTuple):
 class VllmChat:
     """A ChatModel on vLLM. The child process starts with the first request. A model with an adapter raises FacError."""
 
+    engine = "vllm"
+
     def __init__(self, ref: ModelRef, settings: VllmSettings | None = None) -> None:
         if ref.adapter is not None:
             raise FacError(f"The vllm engine takes no adapter: leave out {ref.adapter}, or choose transformers.")
@@ -87,7 +88,8 @@ class VllmChat:
 
     def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         tokenizer, (stops, penalty) = self._tokenizer, self._generation
-        prompts = [encode(tokenizer, r.messages, add_generation_prompt=True).ids for r in requests]
+        opened = openings(tokenizer, requests)
+        prompts, stops = [opening.ids for opening in opened], stops.union(*(o.stops for o in opened))
         room_for_replies(self._config, self.ref.path, max(map(len, prompts)), self.settings.max_model_len)
         shared = {
             "temperature": sampling.temperature,
@@ -98,7 +100,7 @@ class VllmChat:
             "detokenize": False,
         }
         drawn = self._ask((prompts, [{**shared, "seed": r.seed % SEEDS} for r in requests]))
-        return [completion(tokenizer, prompt, row, stops) for prompt, row in zip(prompts, drawn, strict=True)]
+        return [completion(tokenizer, o.ids, row, stops, o.mark) for o, row in zip(opened, drawn, strict=True)]
 
     def close(self) -> None:
         """End the child; its memory is free when this returns."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parent
 RULES = "set.yaml"
 LANGUAGES = "refusals.yaml"
 LISTS = ("refusal", "persona", "offer", "user")  # the patterns of a language; refusals.yaml says what each is for
+_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,15 @@ class Prompts:
             raise self._missing(role) from None
         except jinja2.TemplateError as error:
             raise FacError(f"The prompt {self.folder / role}.jinja cannot be filled: {error}.") from None
+
+    def is_blank(self, role: str) -> bool:
+        """Whether `role`.jinja says nothing (comments aside): what this set's models cannot do, and is left out.
+
+        Raises FacError if the file is missing.
+        """
+        self.digest(role)
+        source = self._env.get_template(f"{role}.jinja").filename
+        return not _COMMENT.sub("", Path(str(source)).read_text(encoding="utf-8")).strip()
 
     @cached_property
     def rules(self) -> ReplyRules:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fac.data.example_set import load_examples, save_examples
 from fac.data.held_out import HeldOut
 from fac.data.schemas import QUERY, Schema
+from fac.errors import FacError
 from fac.gap import Mining, MissingFeatures
 from fac.interpret import load_interpretations, with_analyses
 from fac.llm.base import ChatModel, Sampling
@@ -24,7 +25,7 @@ from fac.prompts import Prompts
 from fac.store import Step
 from fac.synthesis.method import Method, Outcome, SynthesisInput
 from fac.synthesis.samples import Counts, Sample, load_samples, write_samples, written_for
-from fac.synthesis.settings import Settings
+from fac.synthesis.settings import OF_SOME_METHODS, Settings
 from fac.synthesis.writer import SAMPLES, Writer
 
 CHOSEN, COUNTS, FIRST_ROUND = "chosen.jsonl", "counts.json", "first_round.txt"
@@ -86,11 +87,17 @@ def synthesis(
     """Everything that a method writes and adds; `budget` None: all that there is (of human examples).
 
     `draw` holds what nothing may be written from (`HeldOut.load`). A method that writes nothing needs no model.
+    Raises FacError if the model's engine cannot write for the method.
     """
     if not method.prompts:
         params = {"method": method.name, "schema": schema.name, "budget": budget, "seed": settings.seed}
         build = partial(_choose, method, schema, settings, budget)
         return Step("synthesis", build, params, (seed_examples, human_examples))
+    if method.engines and getattr(model, "engine", None) not in method.engines:
+        raise FacError(
+            f"The engine that writes cannot do what {method.name} asks for: choose "
+            f"{' or '.join(f'llm={engine}' for engine in method.engines)}, or leave {method.name} out of the methods."
+        )
     params = {
         "method": method.name,
         "schema": schema.name,
@@ -98,7 +105,7 @@ def synthesis(
         "writer": model,
         "prompts": {role: prompts.digest(role) for role in method.prompts},
         "rules": prompts.rules.digest,
-        "settings": _deciding(settings, schema),
+        "settings": _deciding(settings, schema, method),
         "span_end": mining.encoder.settings.span_end,
     }
     inputs = (mining.wanted, mining.interpretations, seed_examples, human_examples, draw, mining.encoder.sae_step)
@@ -106,9 +113,10 @@ def synthesis(
     return Step("synthesis", build, params, inputs, resumable=True)
 
 
-def _deciding(settings: Settings, schema: Schema[Any]) -> dict[str, Any]:
-    """The settings that decide what is written; how it is answered is another step's."""
-    decided = {name: value for name, value in asdict(settings).items() if name != "answers"}
+def _deciding(settings: Settings, schema: Schema[Any], method: Method) -> dict[str, Any]:
+    """The settings that decide what the method writes; how it is answered is another step's."""
+    others = {"answers", *OF_SOME_METHODS} - {*method.settings}
+    decided = {name: value for name, value in asdict(settings).items() if name not in others}
     return {**decided, "label_scored": _label_scored(settings, schema)}
 
 
@@ -172,7 +180,8 @@ def _generate(
         span_tokens=settings.span_tokens,
         label=TOXIC_LABEL if _label_scored(settings, schema) else "",
     )
-    save_outcome(schema, method.run(given, writer), folder)
+    outcome = method.run(given, writer)
+    save_outcome(schema, replace(outcome, counts=replace(outcome.counts, **asdict(writer.spent()))), folder)
 
 
 def share_of(features: Sequence[int], settings: Settings) -> list[int]:

@@ -69,6 +69,9 @@ class Method:
     requests: Callable[[Settings, int, int], int] = _none  # (settings, missing features, budget) -> the fewest it makes
     adds: bool = True  # False: it trains on the seed data alone
     beside_seed: bool = False  # True: it means something only where the seed's own examples are trained on, too
+    settings: tuple[str, ...] = ()  # those of `settings.OF_SOME_METHODS` that it reads
+    engines: tuple[str, ...] = ()  # that can write for it, as `llm=` names them; none: all can
+    note: str = ""  # what tables say of it: its source, and what is simplified
 
 
 def existing(given: SynthesisInput, examples: Sequence[Any]) -> Outcome:

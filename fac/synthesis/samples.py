@@ -20,7 +20,9 @@ from fac.data.schemas import Schema
 REFUSAL, UNREADABLE, CUT_OFF = "refusal", "unreadable", "cut off"
 REPEATED, INACTIVE = "repeats another", "does not activate"
 HELD_OUT = "stands in the test"
-REASONS = (REFUSAL, UNREADABLE, CUT_OFF, HELD_OUT, REPEATED, INACTIVE)
+# ... and by the filters that a method has of its own:
+SIMILAR, NO_GAIN, SCAFFOLD, UNFIT = "too like another", "no gain", "repeats its prompt", "fails its check"
+REASONS = (REFUSAL, UNREADABLE, CUT_OFF, HELD_OUT, REPEATED, INACTIVE, SIMILAR, NO_GAIN, SCAFFOLD, UNFIT)
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,15 @@ class Counts:
     answers_refused: int = 0  # of written instructions, which are not added without an answer
     answers_cut_off: int = 0
     answers_empty: int = 0
+    # What records from before these were counted do not have:
+    similar: int = 0  # by ROUGE-L to a seed or to what is kept already
+    no_gain: int = 0  # over what it was made from
+    scaffold: int = 0  # words of its prompt
+    unfit: int = 0  # by the method's own check: judgements or votes of the writer
+    requests: int = 0  # all that were made of the writer for it; 0: not counted
+    prompt_tokens: int = 0  # of all requests
+    reply_tokens: int = 0
+    refused_requests: int = 0  # of those that are no samples
 
     def __str__(self) -> str:
         """One line: "312 of 428 samples kept (refused 12.1 %, ...), 200 of 200 added; ..."."""
@@ -123,10 +134,20 @@ class Counts:
             line += f"; {self.one_sided} features without a contrast"
         answers = {name: getattr(self, f"answers_{name.replace(' ', '_')}") for name in ("refused", "cut off", "empty")}
         told = ", ".join(f"{n} {name}" for name, n in answers.items() if n)
-        return line + (f"; left out for their answers: {told}" if told else "")
+        line += f"; left out for their answers: {told}" if told else ""
+        if self.requests:
+            line += f"; {self.requests:,} requests"
+            line += (
+                f" ({self.refused_requests:,} of those that are no samples refused)" if self.refused_requests else ""
+            )
+            line += f" of {self.prompt_tokens:,} tokens, answered with {self.reply_tokens:,}"
+        return line
 
 
-LOST = ("refused", "unreadable", "cut_off", "in_the_test", "repeated", "inactive")  # of Counts, in the order of REASONS
+LOST = (  # of Counts, in the order of REASONS
+    "refused", "unreadable", "cut_off", "in_the_test", "repeated", "inactive",
+    "similar", "no_gain", "scaffold", "unfit",
+)  # fmt: skip
 
 
 def count(samples: Sequence[Sample]) -> Counts:

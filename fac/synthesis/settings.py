@@ -7,6 +7,8 @@ from typing import Literal
 
 from fac.errors import FacError
 
+OF_SOME_METHODS = ("rows", "votes", "novelty", "prefix")  # what decides the rows of those alone that name it
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -27,6 +29,11 @@ class Settings:
     summary: Literal["explanation", "analysis"] = "explanation"  # what the writer is told of a feature
     filter: bool = True  # keep what activates its feature, best first; False: keep all, in random order
     label_scored: bool = False  # queries are encoded with the label that the writer put behind them
+    # Of the methods that name them (`Method.settings`); no other method's rows hang on them:
+    rows: int = 5  # examples that one request asks for, where a method asks for a list
+    votes: int = 8  # answers or votes by which a method sees whether the writer agrees with itself
+    novelty: float = 0.7  # largest ROUGE-L to a seed or an earlier row; 1: no such filter
+    prefix: Literal["bare", "template"] = "bare"  # of an open user's turn; template: with its own system turn
     ratio: float = 1.0  # share of the missing features that are written for, drawn by the seed
 
     def __post_init__(self) -> None:
@@ -34,3 +41,7 @@ class Settings:
             raise FacError(f"synthesis.ratio={self.ratio} will not do: it is a share, above 0 and at most 1.")
         if self.top_up < 0:
             raise FacError(f"synthesis.top_up={self.top_up} will not do: it is a number of rounds, 0 or more.")
+        if self.rows < 1 or self.votes < 1:
+            raise FacError("synthesis.rows and synthesis.votes are counts: set them to 1 or more.")
+        if not 0 < self.novelty <= 1:
+            raise FacError(f"synthesis.novelty={self.novelty} will not do: it is a ROUGE-L, above 0 and at most 1.")

@@ -19,6 +19,7 @@ from fac.chat import (
     encode,
     encode_lesson,
     is_dated,
+    open_user_turn,
     render,
 )
 from fac.errors import FacError
@@ -188,6 +189,53 @@ def test_a_changed_template_is_seen(tokenizers):
     ids = encode(tokenizer, as_chat("hello")).ids
     tokenizer.chat_template = PLAIN_TEMPLATE
     assert encode(tokenizer, as_chat("hello")).ids != ids
+
+
+# A user's turn that is left open
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_an_open_turn_of_the_users_is_what_stands_before_a_users_words(tokenizers, family):
+    tokenizer = tokenizers[family]
+    for bare in (True, False):
+        opened = open_user_turn(tokenizer, bare=bare)
+        before = tokenizer.decode(opened.ids)
+        assert tokenizer.decode(encode(tokenizer, as_chat("hello")).ids).startswith(before)
+        assert not before.endswith(" ")  # the blank belongs to the word behind it
+        assert opened.ids.count(tokenizer.bos_token_id) == (tokenizer.bos_token is not None)
+    behind = [i for i, t in tokenizer.added_tokens_decoder.items() if t.special and t.content in ENDINGS[family]]
+    assert opened.stops == set(behind)
+    assert opened.mark == ("\nassistant:" if family == "plain" else "")
+
+
+ENDINGS = {
+    "llama": "<|eot_id|><|start_header_id|>assistant<|end_header_id|>",
+    "unnamed": "<|eot_id|><|start_header_id|>assistant<|end_header_id|>",
+    "mistral": "[/INST]",
+    "qwen2": "<|im_end|><|im_start|>assistant",
+    "plain": "",
+}
+
+
+def test_what_a_template_says_before_a_first_turn_can_be_left_out_of_an_open_one(tokenizers):
+    """As LLaMA 3.1 writes dates in a system turn that nobody asked for, and Qwen2 its greeting."""
+    tokenizer = AutoTokenizer.from_pretrained(tokenizers["llama"].name_or_path)
+    system = "<|start_header_id|>system<|end_header_id|>\n\nToday is {{ strftime_now('%d %b %Y') }}<|eot_id|>"
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "{% for", "{% if messages[0]['role'] != 'system' %}" + system + "{% endif %}{% for", 1
+    )
+    header = "<|start_header_id|>user<|end_header_id|>\n\n"
+    assert tokenizer.decode(open_user_turn(tokenizer).ids) == f"<|begin_of_text|>{header}"
+    whole = tokenizer.decode(open_user_turn(tokenizer, bare=False).ids)
+    assert whole.endswith(f"Today is 26 Jul 2024<|eot_id|>{header}")
+    told = [{"role": "system", "content": "Cooks write here.<|eot_id|>"}]
+    for bare in (True, False):
+        assert tokenizer.decode(open_user_turn(tokenizer, told, bare=bare).ids) == (
+            "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
+            f"Cooks write here.< |eot_id|><|eot_id|>{header}"
+        )
+    with pytest.raises(FacError, match=r"refuses the roles \['system', 'user'\]"):
+        open_user_turn(tokenizers["mistral"], told)
 
 
 # What fine-tuning trains on

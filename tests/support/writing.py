@@ -31,7 +31,7 @@ def pair(seed):
 class Echo:
     """An engine behind a wire that replies by the request's seed; it breaks down after `limit` batches."""
 
-    identity, batch = "echo", 64
+    engine, identity, batch = "echo", "echo", 64
 
     def __init__(self, limit=10**9, reply=sentence):
         self.limit, self.reply, self.asked = limit, reply, []

@@ -62,6 +62,14 @@ def test_replies_are_those_of_the_server_whatever_befalls_it(tmp_path):
         assert sum(server.answered.values()) == 30
 
 
+def test_a_turn_of_the_users_is_refused_before_anything_is_asked(tmp_path):
+    with FaultyServer(reply) as server:
+        asked = [*requests(2), Request("2", [], 1, "bare user")]
+        with pytest.raises(FacError, match=r"cannot write a user's turn.*llm=transformers or llm=vllm"):
+            chat(server, tmp_path).chat(asked, SAMPLING)
+        assert not server.times
+
+
 def test_a_server_s_retry_after_is_kept_to(tmp_path):
     with FaultyServer(reply, {0: "429"}) as server:
         chat(server, tmp_path).chat(requests(1), SAMPLING)

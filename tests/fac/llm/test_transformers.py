@@ -12,7 +12,7 @@ from support.models import tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fac.backbone import ModelRef
-from fac.chat import as_chat, encode
+from fac.chat import PLAIN_TEMPLATE, as_chat, encode, open_user_turn
 from fac.errors import FacError
 from fac.llm.base import Completion, Request, Sampling, request_seed
 from fac.llm.local import completion
@@ -59,6 +59,38 @@ def test_greedy_replies_are_generates_own(models, family):
         assert reply.prompt_tokens == len(prompt)
         assert reply.finished == (tokenizer.eos_token_id in new)
         assert reply.completion_tokens == len(new) - reply.finished
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_users_turn_is_continued_up_to_what_the_template_writes_behind_it(models, family):
+    """Greedy, beside generate() itself: the first token that ends a user's turn ends the reply."""
+    tokenizer = AutoTokenizer.from_pretrained(models[family])
+    opened = open_user_turn(tokenizer)
+    model: Any = AutoModelForCausalLM.from_pretrained(models[family])
+    out = model.generate(torch.tensor([opened.ids]), do_sample=False, max_new_tokens=24)[0, len(opened.ids) :].tolist()
+    request = Request("1", [], 0, "bare user")
+    (reply,) = TransformersChat(ModelRef(str(models[family]))).chat([request], GREEDY)
+    stops = {*opened.stops, tokenizer.eos_token_id}
+    until = next((n for n, token in enumerate(out) if token in stops), len(out))
+    assert reply.text == tokenizer.decode(out[:until], skip_special_tokens=True).strip()
+    assert (reply.prompt_tokens, reply.completion_tokens) == (len(opened.ids), until)
+
+
+def test_a_user_who_is_answered_has_ended(writer, models, tmp_path):
+    """A template that ends a user's turn in plain words: the reply ends where they begin, and is whole."""
+    tokenizer = AutoTokenizer.from_pretrained(models["llama"])
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    opened = open_user_turn(tokenizer)
+    drawn = tokenizer.encode("how do I bake\nassistant: like that", add_special_tokens=False)
+    said = completion(tokenizer, opened.ids, drawn, set(), opened.mark)
+    assert (said.raw, said.finished) == ("how do I bake", True)
+    assert not completion(tokenizer, opened.ids, drawn, set()).finished
+
+
+def test_different_turns_are_not_opened_together(writer):
+    mixed = [Request("1", as_chat("hi"), 0), Request("2", [], 0, "user")]
+    with pytest.raises(ValueError, match="open the same turn"):
+        writer.chat(mixed, GREEDY)
 
 
 def test_a_reply_is_finished_iff_a_stop_token_was_drawn(models, tmp_path):

@@ -67,6 +67,13 @@ def test_greedy_replies_are_those_of_transformers(engine):
 
 @needs_vllm
 @pytest.mark.slow
+def test_a_users_turn_is_written_as_by_transformers(engine):
+    users = [Request("1", [], 0, "bare user")]
+    assert engine.chat(users, GREEDY) == TransformersChat(LLAMA).chat(users, GREEDY)
+
+
+@needs_vllm
+@pytest.mark.slow
 def test_a_reply_depends_on_its_own_seed_only(engine):
     asked = requests(TEXTS * 4)
     together = engine.chat(asked, SAMPLED)

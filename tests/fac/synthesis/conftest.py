@@ -8,8 +8,9 @@ from support.writing import ANCHOR, SETTINGS
 
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat
+from fac.corpus_features import Tops
 from fac.data.schemas import QUERY
-from fac.features import Extractor, FeatureSettings, Tops
+from fac.features import Extractor, FeatureSettings
 from fac.interpret import Interpretation
 from fac.llm.base import Sampling
 from fac.pooled import Pooled

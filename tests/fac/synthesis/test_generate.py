@@ -9,6 +9,7 @@ from support.writing import SETTINGS, Echo
 
 from fac.data.schemas import PAIR, QUERY, Schema
 from fac.encoder import FeatureEncoder
+from fac.errors import FacError
 from fac.features import FeatureSettings
 from fac.gap import InterpretSettings, Thresholds, mine
 from fac.interpret import ROLES
@@ -18,6 +19,7 @@ from fac.sae import TrainSettings
 from fac.store import Step
 from fac.synthesis.generate import synthesis
 from fac.synthesis.methods import METHODS
+from fac.synthesis.settings import OF_SOME_METHODS
 
 OTHER = {  # another value of each setting
     "n": 4,
@@ -35,6 +37,10 @@ OTHER = {  # another value of each setting
     "filter": False,
     "label_scored": True,
     "ratio": 0.5,
+    "rows": 3,
+    "votes": 3,
+    "novelty": 0.9,
+    "prefix": "template",
 }
 
 
@@ -66,6 +72,8 @@ def key(world, tmp_path):
         budget: int | None = 9,
         features: FeatureSettings | None = None,
         k: int = 6,
+        reads: tuple[str, ...] = (),
+        engines: tuple[str, ...] = (),
         **inputs: str,
     ) -> str:
         prompts = Prompts(folder)
@@ -74,7 +82,8 @@ def key(world, tmp_path):
         annotators = {str(role): Echo() for role in ROLES}
         mining = mine(encoder, of("anchor"), of("seed"), annotators, prompts, InterpretSettings(), Thresholds())
         data = (of(inputs.get(name, name)) for name in ("seed_examples", "human", "draw"))
-        return synthesis(METHODS[method], mining, model or Echo(), prompts, schema, settings, budget, *data).key
+        made = replace(METHODS[method], settings=reads, engines=engines)
+        return synthesis(made, mining, model or Echo(), prompts, schema, settings, budget, *data).key
 
     of_method.folder = folder
     return of_method
@@ -83,7 +92,7 @@ def key(world, tmp_path):
 def test_another_setting_or_writer_is_another_step(key):
     assert set(OTHER) == {field.name for field in fields(SETTINGS)}
     assert key(settings=replace(SETTINGS, answers="drawn")) == key()  # how written instructions are answered is later
-    written = {name: value for name, value in OTHER.items() if name != "answers"}
+    written = {name: value for name, value in OTHER.items() if name not in ("answers", *OF_SOME_METHODS)}
     others = [partial(key, settings=replace(SETTINGS, **{name: value})) for name, value in written.items()]
     others += [
         partial(key, "fac_one_step"),
@@ -100,6 +109,21 @@ def test_another_setting_or_writer_is_another_step(key):
     keys = [key(), *(other() for other in others)]
     assert len(set(keys)) == len(keys)
     assert key(features=FeatureSettings(batch_tokens=64)) == key()  # how it is computed is no matter
+
+
+@pytest.mark.parametrize("name", OF_SOME_METHODS)
+def test_a_setting_of_some_methods_is_in_the_keys_of_those_alone(key, name):
+    other = replace(SETTINGS, **{name: OTHER[name]})
+    assert key(settings=other) == key()
+    assert len({key(), key(reads=(name,)), key(reads=(name,), settings=other)}) == 3
+
+
+def test_an_engine_that_cannot_do_what_a_method_asks_for_is_refused_while_planning(key):
+    with pytest.raises(FacError, match=r"what fac asks for: choose llm=transformers or llm=vllm, or leave fac out"):
+        key(engines=("transformers", "vllm"))
+    able = Echo()
+    able.engine = "vllm"
+    assert key(engines=("transformers", "vllm"), model=able) == key()
 
 
 def test_another_way_to_ask_or_to_read_replies_is_another_step(key):

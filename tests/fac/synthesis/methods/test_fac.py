@@ -8,9 +8,9 @@ import pytest
 from support.writing import SETTINGS, BreakdownError, Echo, pair, step_one, step_two
 
 from fac.backbone import ModelRef
+from fac.corpus_features import Tops
 from fac.data.schemas import PAIR, QUERY
 from fac.errors import FacError
-from fac.features import Tops
 from fac.llm.base import request_seed
 from fac.llm.transformers import TransformersChat
 from fac.pooled import Pooled
