@@ -14,21 +14,25 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from fac.backbone import Backbone, ModelRef, load_tokenizer, model_depth
+from fac.chat import Message
 from fac.corpus_features import CorpusFeatures as CorpusFeatures  # also found here, where it is made
 from fac.corpus_features import Tops
 from fac.data.corpus import Corpus
 from fac.errors import FacError
-from fac.features import Extractor, FeatureSettings, span_of
+from fac.features import Extractor, FeatureSettings, content_means, span_of
 from fac.sae import SaeRef, TrainSettings, load, recipe, recorded_layer, train
 from fac.sae.checkpoint import find_checkpoint, import_checkpoint
 from fac.sae.quality import quality
 from fac.sae.recipe import OnStep, RecipeSettings
 from fac.sae.ref import CONFIG, read_record
 from fac.store import Step
+from fac.vectors import unit
 
 REFERENCE = "reference.json"  # of an SAE that is used where it lies
 QUALITY = "quality.json"
@@ -125,6 +129,17 @@ class FeatureEncoder:
             held = Extractor(self.backbone, load(sae_in(sae_folder), self.backbone, self.settings.rule), self.settings)
             self.__dict__["_extractor"] = held
         return held
+
+    def of_residuals(self) -> dict[str, object]:
+        """What decides a residual: all that decides an activation but the SAE's rule."""
+        return {name: value for name, value in self.identity().items() if name != "rule"}
+
+    def embed(self, chats: Sequence[Sequence[Message]]) -> NDArray[np.float32]:
+        """Unit vectors [chats, d_model]: mean residuals of the content tokens, where features are read.
+
+        A chat without content is zero.
+        """
+        return unit(content_means(self.backbone, chats, self.settings)).astype(np.float32)
 
     def release(self) -> None:
         """Give back the memory of model and SAE; they are loaded anew if something is left to measure."""

@@ -13,6 +13,7 @@ VERSIONS: Mapping[str, int] = {
     "corpus": 2,
     "draw": 4,
     "examples": 1,
+    "pool": 1,
     "mixture": 2,
     "mixture_split": 2,
     "pairs": 3,

@@ -14,9 +14,10 @@ from typing import Any
 
 from experiments.harness.config import RunConfig
 from experiments.harness.experiment import BASE, Trial
+from experiments.harness.sections import TaskConfig
 from experiments.tasks import TASKS
 from experiments.tasks.base import Task, TaskSteps, scores_step, train_step
-from experiments.tasks.sources import task_steps
+from experiments.tasks.sources import pool_step, task_steps
 from fac.encoder import FeatureEncoder
 from fac.errors import FacError
 from fac.gap import Mining, mine
@@ -29,6 +30,7 @@ from fac.store import Step
 from fac.synthesis.covered import coverage
 from fac.synthesis.generate import synthesis
 from fac.synthesis.methods import METHODS
+from fac.synthesis.needs import Extras
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class TrialSteps:
     coverage: Step | None
     trained: Step | None
     scores: Step | None
+    added_features: Step | None = None  # of what is trained on
 
     @property
     def targets(self) -> list[Step]:
@@ -153,7 +156,8 @@ class Graph:
                 settings = run.synthesis(task.name, seed=trial.generation)
                 added = task.complete(written, writer, self.prompts(run, task), settings)
         covered = coverage(mining, task.schema, added, written)
-        steps = TrialSteps(data, mining, written, added, covered, None, None)
+        measured = None if added is None else mining.encoder.features(added)
+        steps = TrialSteps(data, mining, written, added, covered, None, None, measured)
         if trial.seed is None:
             return steps
         fixed, alone = data.fixed, added is not None and config.protocol == "alone"
@@ -168,8 +172,13 @@ class Graph:
         budget = None if method.name == "full" and config.full == "all" else config.budget
         return synthesis(
             method, mining, writer, self.prompts(run, task), task.schema, settings, budget,
-            data.seed_examples, data.human, data.draw,
+            data.seed_examples, data.human, data.draw, self._extras(trial, task, data, config),
         )  # fmt: skip
+
+    def _extras(self, trial: Trial, task: Task, data: TaskSteps, config: TaskConfig) -> Extras:
+        """What the trial's method needs beyond what all are given; nothing else is read or laid out."""
+        needs = METHODS[trial.method].needs
+        return Extras(pool=pool_step(task, config, trial.data_seed, data) if "pool" in needs else None)
 
     def _tested(self, run: RunConfig, trial: Trial, task: Task, data: TaskSteps, steps: TrialSteps) -> TrialSteps:
         """The steps with the test of what was trained, or of the model as it is."""

@@ -42,6 +42,9 @@ def record_of(trial: Trial, steps: TrialSteps, store: Store, run_id: str = "") -
         counts |= asdict(Generated.load(TASKS[trial.task].schema, added).counts)
     elif steps.mining is not None:
         counts["added"] = 0
+    if (measured := steps.added_features) is not None:
+        lengths = CorpusFeatures.load(store.root / measured.name / measured.key).lengths
+        counts |= {"added_texts": len(lengths), "added_tokens": int(lengths.sum())}
     scores, coverage = folder("scores"), folder("coverage")
     return Record(
         trial,

@@ -22,7 +22,8 @@ from fac.store import Origin
 
 LAB_LABEL = "LAB RESULT: small models and a written world; compare shapes, not values"
 # unit -> decimals of our numbers and of the paper's
-DECIMALS = {"percent": (1, 2), "points": (1, 2), "count": (1, 1), "seconds": (1, 1), "features": (2, 2), "loss": (4, 4)}
+DECIMALS = {"percent": (1, 2), "points": (1, 2), "count": (1, 1), "seconds": (1, 1), "features": (2, 2), "loss": (4, 4),
+            "tokens": (1, 1)}  # fmt: skip
 
 STEPS = "steps"  # of a table's provenance
 

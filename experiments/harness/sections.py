@@ -104,6 +104,7 @@ class TaskConfig(Section):
     train: Any  # the task's own dataclass (`Task.settings`)
     full: Literal["budget", "all"] = "budget"  # how many human examples the row "full" adds
     sizes: Any = None  # the task's own dataclass (`Task.sizes`); None: `data`
+    pool: int | None = None  # human examples that methods of selection choose from, in the lab; None: those of `human`
     data: Mapping[str, Source] = field(default_factory=dict)  # by ROLE or ROLE_NAME, in order
     sample: Mapping[str, int] = field(default_factory=dict)  # examples drawn of a role; a role left out gives all
     evaluation: Any = None  # the task's own dataclass (`Task.evaluation`), of data sets

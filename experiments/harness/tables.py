@@ -13,7 +13,7 @@ from experiments.harness.outputs import config_hash
 from experiments.harness.paper_numbers import PaperNumber, footnotes
 from experiments.harness.records import losses
 from experiments.harness.results import Cell, Table, provenance, versions
-from experiments.harness.views import Column, Value, count, coverage, metric, pivot
+from experiments.harness.views import Column, Value, count, coverage, length, metric, pivot
 from experiments.tasks import TASKS
 from experiments.tasks.base import PLAIN, Task
 from fac.llm.engines import Judge
@@ -104,9 +104,10 @@ def task_columns(
 
 
 def coverage_columns(holds: Callable[[Trial], bool], prefix: str) -> list[Column]:
-    """How many rows a method added, and how much of the missing features they cover, in both readings."""
+    """How many rows a method added, how long, and how much of the missing features they cover, in both readings."""
     return [
         Column(f"{prefix}_rows", "rows added", count("added"), holds),
+        Column(f"{prefix}_tokens", "tokens per text added", length(), holds),
         Column(f"{prefix}_fac", "FAC of missing", coverage("any"), holds),
         Column(f"{prefix}_ratio", "FAC ratio", coverage("ratio"), holds),
     ]

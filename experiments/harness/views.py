@@ -59,6 +59,16 @@ def count(name: str) -> Value:
     return Value(of, "count", seed=lambda trial: None)
 
 
+def length() -> Value:
+    """Mean number of content tokens of the texts that were added (both replies of a pair are texts)."""
+
+    def of(record: Record) -> float | None:
+        texts = record.counts.get("added_texts")
+        return record.counts["added_tokens"] / texts if texts else None
+
+    return Value(of, "tokens", seed=lambda trial: trial.generation)
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a table."""

@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +36,8 @@ class DataConfig(Protocol):
 
     @property
     def sizes(self) -> Any: ...  # of the lab's world; None: data sets
+    @property
+    def pool(self) -> int | None: ...  # human examples to choose from, in the lab; None: those of the role
     @property
     def data(self) -> Mapping[str, Source]: ...  # by ROLE or ROLE_NAME, in order
     @property
@@ -116,6 +119,25 @@ def _from_lab(task: Task, sizes: Any, world: int, test: str, folder: Path) -> No
         notes[f"{task.name}: {told}"] = True
     held_out(task, *(drawn[role] for role in HELD_OUT)).save(folder)
     _save(task, {**drawn, test: different}, notes, folder)
+
+
+def pool_step(task: Task, config: DataConfig, world: int, data: TaskSteps) -> Step:
+    """The human examples that methods of selection choose from, as a set: those of the role `human`.
+
+    In the lab there are more of them (`tasks.NAME.pool`), drawn like that role, less what is held out.
+    """
+    if config.sizes is None or config.pool is None:
+        return data.human
+    sizes = replace(config.sizes, human=config.pool)
+    params = {"task": task.name, "world": world_digest, "seed": world, "sizes": sizes, "schema": task.schema.name}
+    return Step("pool", partial(_draw_pool, task, sizes, world), params, (data.draw,))
+
+
+def _draw_pool(task: Task, sizes: Any, world: int, folder: Path, draw: Path) -> None:
+    held, schema = HeldOut.load(draw), task.schema
+    drawn = [example for example, _ in task.drawn_in_lab("human", world, sizes) if schema.asked(example) not in held]
+    different = {schema.line(example): example for example in drawn}
+    save_examples(schema, list(different.values()), folder)
 
 
 # Data sets

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +22,7 @@ from fac.pooled import Pooled
 from fac.prompts import Prompts
 from fac.store import Step
 from fac.synthesis.method import Method, Outcome, SynthesisInput
+from fac.synthesis.needs import Extras, decided_by, loaded, of_missing, steps_for
 from fac.synthesis.samples import Counts, Sample, load_samples, write_samples, written_for
 from fac.synthesis.settings import OF_SOME_METHODS, Settings
 from fac.synthesis.writer import SAMPLES, Writer
@@ -83,16 +82,20 @@ def synthesis(
     seed_examples: Step,
     human_examples: Step,
     draw: Step,
+    extras: Extras | None = None,
 ) -> Step:
     """Everything that a method writes and adds; `budget` None: all that there is (of human examples).
 
     `draw` holds what nothing may be written from (`HeldOut.load`). A method that writes nothing needs no model.
-    Raises FacError if the model's engine cannot write for the method.
+    `extras` are where methods that need more (`Method.needs`) find it. Raises FacError if the model's engine cannot
+    write for the method.
     """
+    more = steps_for(method.needs, mining, extras or Extras())
+    needed = decided_by(method.needs, mining, settings)
     if not method.prompts:
-        params = {"method": method.name, "schema": schema.name, "budget": budget, "seed": settings.seed}
-        build = partial(_choose, method, schema, settings, budget)
-        return Step("synthesis", build, params, (seed_examples, human_examples))
+        params = {"method": method.name, "schema": schema.name, "budget": budget, "seed": settings.seed, **needed}
+        build = partial(_choose, method, mining if method.needs else None, schema, settings, budget)
+        return Step("synthesis", build, params, (seed_examples, human_examples, *more))
     if method.engines and getattr(model, "engine", None) not in method.engines:
         raise FacError(
             f"The engine that writes cannot do what {method.name} asks for: choose "
@@ -107,8 +110,11 @@ def synthesis(
         "rules": prompts.rules.digest,
         "settings": _deciding(settings, schema, method),
         "span_end": mining.encoder.settings.span_end,
+        **needed,
     }
-    inputs = (mining.wanted, mining.interpretations, seed_examples, human_examples, draw, mining.encoder.sae_step)
+    inputs = (
+        mining.wanted, mining.interpretations, seed_examples, human_examples, draw, mining.encoder.sae_step, *more,
+    )  # fmt: skip
     build = partial(_generate, method, mining, model, prompts, schema, settings, budget)
     return Step("synthesis", build, params, inputs, resumable=True)
 
@@ -125,13 +131,23 @@ def _label_scored(settings: Settings, schema: Schema[Any]) -> bool:
 
 
 def _choose(
-    method: Method, schema: Schema[Any], settings: Settings, budget: int | None, folder: Path, seed: Path, human: Path
+    method: Method,
+    mining: Mining | None,
+    schema: Schema[Any],
+    settings: Settings,
+    budget: int | None,
+    folder: Path,
+    seed: Path,
+    human: Path,
+    *more: Path,
 ) -> None:
     """Without a writer: examples that are there."""
     known, people = load_examples(schema, [seed]), load_examples(schema, [human])
     nothing = np.zeros(0, np.float32)
     most = max(len(known), len(people)) if budget is None else budget
     given = SynthesisInput(known, people, [], [], {}, nothing, nothing, most, settings)
+    if mining is not None:
+        given = replace(given, **loaded(method.needs, mining, schema, settings, more))
     save_outcome(schema, method.run(given, None), folder)  # type: ignore[arg-type]  # it writes nothing
 
 
@@ -150,23 +166,21 @@ def _generate(
     human: Path,
     draw: Path,
     sae: Path,
+    *more: Path,
 ) -> None:
     found, told = MissingFeatures.load(missing), load_interpretations(interpretations)
     if settings.summary == "analysis":
         told = with_analyses(told, interpretations)
-    features, active = (found_.nonzero()[0].tolist() for found_ in (found.missing(), found.active()))
     known, people = load_examples(schema, [seed]), load_examples(schema, [human])
     given = SynthesisInput(
-        known,
-        people,
-        share_of(features, settings),
-        active,
-        told,
-        found.thresholds,
-        found.anchor_max,
-        len(people) if budget is None else budget,
-        settings,
-        HeldOut.load(draw),
+        seed_examples=known,
+        human_examples=people,
+        interpretations=told,
+        budget=len(people) if budget is None else budget,
+        settings=settings,
+        held_out=HeldOut.load(draw),
+        **of_missing(found, settings),
+        **loaded(method.needs, mining, schema, settings, more),
     )
     writer = Writer(
         folder=folder / WRITING,
@@ -182,11 +196,3 @@ def _generate(
     )
     outcome = method.run(given, writer)
     save_outcome(schema, replace(outcome, counts=replace(outcome.counts, **asdict(writer.spent()))), folder)
-
-
-def share_of(features: Sequence[int], settings: Settings) -> list[int]:
-    """The missing features that are written for: a share of them (`synthesis.ratio`, Table 9), drawn by the seed."""
-    if settings.ratio == 1 or not features:
-        return list(features)
-    count = max(round(settings.ratio * len(features)), 1)
-    return sorted(random.Random(settings.seed).sample(list(features), count))

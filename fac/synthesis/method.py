@@ -9,17 +9,37 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fac.data.held_out import HeldOut
 from fac.interpret import Interpretation
+from fac.pooled import Pooled
 from fac.synthesis.replies import ParsedReply
 from fac.synthesis.samples import CUT_OFF, REFUSAL, UNREADABLE, Counts, Sample, choose, count, draw, verify
 from fac.synthesis.settings import Settings
 from fac.synthesis.writer import Prompt, Writer, Written
+
+Need = Literal["missing", "pool", "embeddings"]
+"""What a method may need beyond what all are given, by the field of `SynthesisInput` that holds it: F_miss, F(P) and
+thresholds, which methods that nobody writes for do without; `pool`; `embed`."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What people wrote about everything, to choose from."""
+
+    examples: Sequence[Any]
+    owners: NDArray[np.int64]  # [chats]: index of the example that each chat belongs to, increasing
+    activations: Pooled  # [chats, n_features]
+    lengths: NDArray[np.int32]  # [chats]: content tokens that were measured
+
+
+def undeclared(*_: Any) -> Any:
+    """What stands in the place of a need that a method has not named. Raises ValueError."""
+    raise ValueError("a method names in Method.needs what it uses beyond what all are given")
 
 
 @dataclass(frozen=True)
@@ -36,6 +56,9 @@ class SynthesisInput:
     budget: int  # examples that a method adds at most
     settings: Settings
     held_out: HeldOut = field(default_factory=HeldOut)  # what is tested on: nothing of it is kept, nor can it be read
+    pool: Callable[[], Pool] = undeclared  # with need "pool"
+    # With need "embeddings": unit vectors [examples, d], mean residuals of the content tokens at the SAE's layer.
+    embed: Callable[[Sequence[Any]], NDArray[np.float32]] = undeclared
 
     @property
     def seed(self) -> int:
@@ -69,6 +92,7 @@ class Method:
     requests: Callable[[Settings, int, int], int] = _none  # (settings, missing features, budget) -> the fewest it makes
     adds: bool = True  # False: it trains on the seed data alone
     beside_seed: bool = False  # True: it means something only where the seed's own examples are trained on, too
+    needs: tuple[Need, ...] = ()  # what it uses beyond what all are given; only then its step hangs on it
     settings: tuple[str, ...] = ()  # those of `settings.OF_SOME_METHODS` that it reads
     engines: tuple[str, ...] = ()  # that can write for it, as `llm=` names them; none: all can
     note: str = ""  # what tables say of it: its source, and what is simplified

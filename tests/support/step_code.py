@@ -17,7 +17,7 @@ RECORDED = Path(__file__).with_name("step_code.json")
 MEASURING = ("features", "synthesis", "diversity", "embeddings", "sae_quality", "sae")
 TRAINING = ("classifier", "reward", "sft")
 STEERING = ("steering_questions", "steering_vector", "equal_vectors", "steering_answers")
-DATA = ("corpus", "draw", "examples", "pairs", "kept_pairs", "mixture", "mixture_split", "steering_questions")
+DATA = ("corpus", "draw", "examples", "pool", "pairs", "kept_pairs", "mixture", "mixture_split", "steering_questions")
 ASKING = ("interpret", "synthesis", "answers", "reference", "scores", "judged")
 LOADING = (*MEASURING, *TRAINING, "vector", "steering_vector", "answers", "scores")
 
@@ -47,7 +47,9 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/llm/transformers.py": ASKING,
     "fac/synthesis/generate.py": ("synthesis",),
     "fac/synthesis/method.py": ("synthesis", "answers"),
+    "fac/synthesis/needs.py": ("synthesis",),
     "fac/synthesis/methods/controls.py": ("synthesis",),
+    "fac/synthesis/methods/selection.py": ("synthesis",),
     "fac/synthesis/methods/fac.py": ("synthesis",),
     "fac/synthesis/contrast.py": ("synthesis",),
     "fac/synthesis/writer.py": ("synthesis",),
@@ -57,7 +59,7 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/synthesis/covered.py": ("coverage",),
     "fac/data": (*DATA, "synthesis"),
     "fac/lab/world/grammar.py": ("draw", "scores"),  # also the names that an answer must say
-    "fac/lab/world/corpora.py": ("draw",),
+    "fac/lab/world/corpora.py": ("draw", "pool"),
     "fac/lab/world/instructions.py": ("draw",),
     "fac/lab/world/opinions.py": ("draw",),
     "fac/lab/world/replies.py": ("draw",),
@@ -76,7 +78,7 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "eval/steering.py": ("scores", "steering_answers"),
     "eval/statistics.py": ("scores",),
     "experiments/tasks/base.py": (*TRAINING, "vector", "scores"),
-    "experiments/tasks/sources.py": ("draw", "examples"),
+    "experiments/tasks/sources.py": ("draw", "examples", "pool"),
     "experiments/tasks/instruction.py": ("draw", "sft", "answers", "scores", "evaluation", "reference"),
     "experiments/tasks/reward.py": ("draw", "reward", "scores"),
     "experiments/tasks/steering.py": ("draw", "vector", "scores", "steering_questions", "steering_vector"),

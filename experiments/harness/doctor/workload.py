@@ -33,7 +33,7 @@ from fac.sae.recipe import RecipeSettings
 from fac.store import Step
 
 BYTES_PER_TOKEN = 4
-LIGHT = ("draw", "examples", "missing", "relevance", "coverage", "evaluation")  # steps that load no model
+LIGHT = ("draw", "examples", "pool", "missing", "relevance", "coverage", "evaluation")  # steps that load no model
 LINES = ("train the SAE", "measure", "interpret", "write", "answer", "train", "test")  # in the order of a run
 
 
@@ -125,9 +125,11 @@ class Workload:
         if step.name == "examples":
             return self._of_role(step.inputs[0], given["role"])
         if step.name == "synthesis":
-            seed, human = step.inputs[-2:] if len(step.inputs) == 2 else step.inputs[2:4]
+            seed, human = step.inputs[2:4] if given["method"].prompts else step.inputs[:2]
             own = self.texts(seed)
             return Texts(self.texts(human).count if given["budget"] is None else given["budget"], own.tokens)
+        if step.name == "pool":
+            return Texts(given["sizes"].human, LAB_TOKENS)
         read = [held for _, held in found_in(step, (Source, Part))]
         if read:
             return Texts(sum(map(texts_of, read)), TEXT_TOKENS)

@@ -39,6 +39,7 @@ from fac.sae.recipe import RecipeSettings
 from fac.store import Step
 from fac.synthesis.generate import synthesis
 from fac.synthesis.methods import METHODS
+from fac.synthesis.needs import Extras
 from fac.synthesis.settings import Settings
 from fac.train.classifier import ClassifierSettings
 from fac.train.reward import RewardSettings
@@ -128,7 +129,8 @@ def wanted_key(root: Path, settings: Thresholds) -> str:
 
 def written_key(root: Path, settings: Settings, prompts: Prompts = LAB, method: str = "fac") -> str:
     parts = map(part, ("seed_examples", "human_examples", "draw"))
-    return synthesis(METHODS[method], mined(root), Engine(), prompts, QUERY, settings, 9, *parts).key
+    extras = Extras(pool=part("pool"))
+    return synthesis(METHODS[method], mined(root), Engine(), prompts, QUERY, settings, 9, *parts, extras).key
 
 
 def answers_key(root: Path, settings: Settings) -> str:

@@ -1,0 +1,115 @@
+"""What some methods need beyond what all are given (`Method.needs`), as steps, as part of a key, and loaded.
+
+A method that needs none of it has a step without it, so nothing that is added here changes what was written before.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fac.corpus_features import CorpusFeatures
+from fac.data.example_set import load_examples
+from fac.data.schemas import Schema
+from fac.gap import Mining, MissingFeatures
+from fac.store import Step
+from fac.synthesis.method import Need, Pool
+from fac.synthesis.settings import Settings
+from fac.vectors import unit
+
+if TYPE_CHECKING:
+    from fac.encoder import FeatureEncoder
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Where some needs come from."""
+
+    pool: Step | None = None  # a set of examples
+
+
+def steps_for(needs: Iterable[Need], mining: Mining, extras: Extras) -> tuple[Step, ...]:
+    """The inputs that a step has for these needs, in their order."""
+    return tuple(step for need in needs for step in _steps(need, mining, extras))
+
+
+def _steps(need: Need, mining: Mining, extras: Extras) -> tuple[Step, ...]:
+    if need == "missing":
+        return (mining.wanted,)
+    if need == "pool":
+        assert extras.pool is not None, "a method chooses from a pool, and there is none"
+        return (extras.pool, mining.encoder.features(extras.pool))
+    return ()
+
+
+def decided_by(needs: Iterable[Need], mining: Mining, settings: Settings) -> dict[str, Any]:
+    """What decides these needs beside the steps behind them, for a step's parameters; nothing without needs."""
+    told: dict[Need, Any] = dict.fromkeys(needs)
+    if "missing" in told:
+        told["missing"] = settings.ratio
+    if "embeddings" in told:
+        told["embeddings"] = mining.encoder.of_residuals
+    return {"needs": told} if told else {}
+
+
+def loaded(
+    needs: Iterable[Need], mining: Mining, schema: Schema[Any], settings: Settings, folders: Iterable[Path]
+) -> dict[str, Any]:
+    """Fields of `SynthesisInput` for these needs; `folders` are those of `steps_for`. Models load when first used."""
+    held, fields = iter(folders), {}
+    for need in needs:
+        fields |= _fields(need, mining, schema, settings, held)
+    return fields
+
+
+def _fields(
+    need: Need, mining: Mining, schema: Schema[Any], settings: Settings, folders: Iterator[Path]
+) -> Mapping[str, Any]:
+    if need == "missing":
+        return of_missing(MissingFeatures.load(next(folders)), settings)
+    if need == "pool":
+        return {"pool": partial(load_pool, schema, next(folders), next(folders))}
+    return {"embed": partial(embed, mining.encoder, schema)}
+
+
+def of_missing(found: MissingFeatures, settings: Settings) -> dict[str, Any]:
+    """What `SynthesisInput` tells of features."""
+    missing, active = (which.nonzero()[0].tolist() for which in (found.missing(), found.active()))
+    return {
+        "missing": share_of(missing, settings),
+        "relevant": active,
+        "thresholds": found.thresholds,
+        "anchor_max": found.anchor_max,
+    }
+
+
+def load_pool(schema: Schema[Any], examples: Path, features: Path) -> Pool:
+    """The examples of a set with the activations of their chats."""
+    held, measured = load_examples(schema, [examples]), CorpusFeatures.load(features)
+    owners = np.repeat(np.arange(len(held)), [len(schema.chats(example)) for example in held])
+    return Pool(held, owners, measured.pooled, measured.lengths)
+
+
+def embed(encoder: FeatureEncoder, schema: Schema[Any], examples: Sequence[Any]) -> NDArray[np.float32]:
+    """Unit vectors [examples, d]: the mean direction of each example's chats (`FeatureEncoder.embed`)."""
+    chats = [schema.chats(example) for example in examples]
+    owners = np.repeat(np.arange(len(chats)), [len(own) for own in chats])
+    vectors = encoder.embed([chat for own in chats for chat in own])
+    summed = np.zeros((len(chats), vectors.shape[1]), np.float64)
+    np.add.at(summed, owners, vectors)
+    return unit(summed).astype(np.float32)
+
+
+def share_of(features: Sequence[int], settings: Settings) -> list[int]:
+    """The missing features that are written for: a share of them (`synthesis.ratio`, Table 9), drawn by the seed."""
+    if settings.ratio == 1 or not features:
+        return list(features)
+    count = max(round(settings.ratio * len(features)), 1)
+    return sorted(random.Random(settings.seed).sample(list(features), count))
