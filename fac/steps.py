@@ -32,6 +32,8 @@ VERSIONS: Mapping[str, int] = {
     "sampled_diversity": 1,
     # writing
     "synthesis": 1,
+    "candidates": 1,
+    "selection": 1,
     "answers": 3,
     # training and testing
     "classifier": 2,

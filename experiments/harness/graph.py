@@ -31,6 +31,7 @@ from fac.synthesis.covered import coverage
 from fac.synthesis.generate import synthesis
 from fac.synthesis.methods import METHODS
 from fac.synthesis.needs import Extras
+from fac.synthesis.selection import selection
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,12 @@ class Graph:
         written = added = None
         if METHODS[trial.method].adds:
             writer = self.llms(run, run.for_model(trial.writer).model.ref).writer
+            settings = run.synthesis(task.name, seed=trial.generation)
             written = added = self._written(run, trial, task, data, mining, writer)
+            if METHODS[trial.method].prompts:
+                added = selection(written, mining, task.schema, settings, config.budget)
             if task.complete is not None:
-                settings = run.synthesis(task.name, seed=trial.generation)
-                added = task.complete(written, writer, self.prompts(run, task), settings)
+                added = task.complete(added, writer, self.prompts(run, task), settings)
         covered = coverage(mining, task.schema, added, written)
         measured = None if added is None else mining.encoder.features(added)
         steps = TrialSteps(data, mining, written, added, covered, None, None, measured)

@@ -24,7 +24,7 @@ from fac.store import Step
 from fac.synthesis.method import Method, Outcome, SynthesisInput
 from fac.synthesis.needs import Extras, decided_by, loaded, of_missing, steps_for
 from fac.synthesis.samples import Counts, Sample, load_samples, write_samples, written_for
-from fac.synthesis.settings import OF_SOME_METHODS, Settings
+from fac.synthesis.settings import ELSEWHERE, OF_SOME_METHODS, Settings
 from fac.synthesis.writer import SAMPLES, Writer
 
 CHOSEN, COUNTS, FIRST_ROUND = "chosen.jsonl", "counts.json", "first_round.txt"
@@ -120,8 +120,8 @@ def synthesis(
 
 
 def _deciding(settings: Settings, schema: Schema[Any], method: Method) -> dict[str, Any]:
-    """The settings that decide what the method writes; how it is answered is another step's."""
-    others = {"answers", *OF_SOME_METHODS} - {*method.settings}
+    """The settings that decide what the method writes; what is chosen of it and how it is answered are other steps'."""
+    others = {*ELSEWHERE, *OF_SOME_METHODS} - {*method.settings}
     decided = {name: value for name, value in asdict(settings).items() if name not in others}
     return {**decided, "label_scored": _label_scored(settings, schema)}
 

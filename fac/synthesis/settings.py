@@ -8,6 +8,7 @@ from typing import Literal
 from fac.errors import FacError
 
 OF_SOME_METHODS = ("rows", "votes", "novelty", "prefix")  # what decides the rows of those alone that name it
+ELSEWHERE = ("answers", "per_feature", "choose")  # settings that decide other steps than that of writing
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Settings:
     novelty: float = 0.7  # largest ROUGE-L to a seed or an earlier row; 1: no such filter
     prefix: Literal["bare", "template"] = "bare"  # of an open user's turn; template: with its own system turn
     ratio: float = 1.0  # share of the missing features that are written for, drawn by the seed
+    # Which of the written samples are added (`fac.synthesis.selection`):
+    per_feature: int | None = None  # at most so many of each feature, whatever the budget; None: as many as the budget
+    # Each feature's strongest before any second one, or those that cover the missing features best with the weights of
+    # this variant of FAC (Table 11)
+    choose: Literal["strongest", "binary", "frequency", "magnitude"] = "strongest"
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
@@ -45,3 +51,7 @@ class Settings:
             raise FacError("synthesis.rows and synthesis.votes are counts: set them to 1 or more.")
         if not 0 < self.novelty <= 1:
             raise FacError(f"synthesis.novelty={self.novelty} will not do: it is a ROUGE-L, above 0 and at most 1.")
+        if self.per_feature is not None and self.per_feature < 1:
+            raise FacError(f"synthesis.per_feature={self.per_feature} will not do: it is 1 or more, or null.")
+        if self.per_feature is not None and self.choose != "strongest":
+            raise FacError("synthesis.per_feature takes each feature's strongest: leave out it or synthesis.choose.")

@@ -57,6 +57,7 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/synthesis/refusals.py": ("synthesis", "answers"),
     "fac/synthesis/replies.py": ("synthesis", "answers"),
     "fac/synthesis/covered.py": ("coverage",),
+    "fac/synthesis/selection.py": ("candidates", "selection"),
     "fac/data": (*DATA, "synthesis"),
     "fac/lab/world/grammar.py": ("draw", "scores"),  # also the names that an answer must say
     "fac/lab/world/corpora.py": ("draw", "pool"),

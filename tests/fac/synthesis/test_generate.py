@@ -19,7 +19,7 @@ from fac.sae import TrainSettings
 from fac.store import Step
 from fac.synthesis.generate import synthesis
 from fac.synthesis.methods import METHODS
-from fac.synthesis.settings import OF_SOME_METHODS
+from fac.synthesis.settings import ELSEWHERE, OF_SOME_METHODS
 
 OTHER = {  # another value of each setting
     "n": 4,
@@ -41,6 +41,8 @@ OTHER = {  # another value of each setting
     "votes": 3,
     "novelty": 0.9,
     "prefix": "template",
+    "per_feature": 2,
+    "choose": "magnitude",
 }
 
 
@@ -91,8 +93,9 @@ def key(world, tmp_path):
 
 def test_another_setting_or_writer_is_another_step(key):
     assert set(OTHER) == {field.name for field in fields(SETTINGS)}
-    assert key(settings=replace(SETTINGS, answers="drawn")) == key()  # how written instructions are answered is later
-    written = {name: value for name, value in OTHER.items() if name not in ("answers", *OF_SOME_METHODS)}
+    later = [replace(SETTINGS, **{name: OTHER[name]}) for name in ELSEWHERE]  # they decide what becomes of it
+    assert {key(settings=settings) for settings in later} == {key()}
+    written = {name: value for name, value in OTHER.items() if name not in (*ELSEWHERE, *OF_SOME_METHODS)}
     others = [partial(key, settings=replace(SETTINGS, **{name: value})) for name, value in written.items()]
     others += [
         partial(key, "fac_one_step"),
