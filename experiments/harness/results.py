@@ -246,7 +246,7 @@ class Table:
         written = f", written at commit {self.provenance['git_sha']}" if "git_sha" in self.provenance else ""
         earlier = {origin["commit"] for origin in self.provenance.get(STEPS, ())}
         if len(earlier) == 1 and earlier != {self.provenance.get("git_sha")}:  # several: a note says so
-            written += f", its steps computed at {_short(*earlier)}"
+            written += f", its steps computed at {short_commit(*earlier)}"
         last = f"Experiment `{self.experiment}`, configuration `{self.config_hash}`{written}. {with_}."
         return "\n".join([*lines, "", last, ""])
 
@@ -320,7 +320,7 @@ def provenance() -> dict[str, Any]:
 def origin_notes(origins: Sequence[Origin]) -> list[str]:
     """What a reader must know of the steps' origins: code that is in no commit, and a mix of any kind."""
     notes = []
-    commits = _counted((_short(origin.commit), origin.steps) for origin in origins)
+    commits = _counted((short_commit(origin.commit), origin.steps) for origin in origins)
     if len(commits) > 1:
         notes.append(f"Its steps were computed by several versions of the code: {_listed(commits)}.")
     elif any(commit.endswith(DIRTY) for commit in commits):
@@ -347,7 +347,7 @@ def _listed(found: Mapping[str, int]) -> str:
     return ", ".join(f"{name} ({count} step{'s' if count > 1 else ''})" for name, count in found.items())
 
 
-def _short(commit: str | None) -> str:
+def short_commit(commit: str | None) -> str:
     """Seven digits of a commit, and whether there were changes."""
     if commit is None:
         return "no checkout"
