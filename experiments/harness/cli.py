@@ -7,6 +7,7 @@
     fac doctor experiment=main_results scale=paper      what it needs and what of that is missing here
     fac experiment=table9                               the same by the name of what it makes of the paper
     fac experiments                                     which there are; likewise methods, metrics, models, tasks
+    fac report outputs=outputs out=outputs/site         all finished runs as one site: results, claims, features
     fac paper                                           which table or figure of the paper is made by which of them
 
 What an experiment does is its own module's to say (`experiments.harness.listing` finds it).
@@ -75,6 +76,10 @@ def main() -> None:
         command, arguments = (sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
         if command in LISTS:
             print(_listed(command, arguments))
+        elif command == "report":
+            from experiments.harness.site.command import report
+
+            print(report(arguments))
         elif command == "doctor":
             sys.exit(_doctor(arguments))
         else:

@@ -55,6 +55,11 @@ class PaperTable:
         return self.numbers.get((row, column))
 
 
+def names() -> list[str]:
+    """The tables and figures of the paper whose numbers are kept, such as "table1"."""
+    return sorted(path.stem for path in PAPER_TABLES.glob("*.yaml") if path.stem[-1].isdigit())
+
+
 def paper_table(name: str) -> PaperTable:
     """Load `results/paper/<name>.yaml`, such as "table1" or "figure15".
 
@@ -65,8 +70,7 @@ def paper_table(name: str) -> PaperTable:
 
     path = PAPER_TABLES / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in PAPER_TABLES.glob("*.yaml")))
-        raise FacError(f"No numbers of the paper are kept under the name {name!r}; there are {known}.")
+        raise FacError(f"No numbers of the paper are kept under the name {name!r}; there are {', '.join(names())}.")
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     sic = {_split(key): why for key, why in raw.get("sic", {}).items()}
     numbers = {}

@@ -109,7 +109,10 @@ def page(run: RunConfig, fdr: float, say: Callable[[str], None], steps: Steps, r
         tables=[main],
         facts=[("Texts", described), ("A match", f"each other's best, r ≥ {options.at_least}")],
         figures=[figure(pair) for pair in pairs],
-        files={"matches.jsonl": "".join(json.dumps(r) + "\n" for p in pairs for r in records(p, options.at_least))},
+        files={
+            "encoders.json": json.dumps({name: step.key for name, step in steps.features.items()}) + "\n",
+            "matches.jsonl": "".join(json.dumps(r) + "\n" for p in pairs for r in records(p, options.at_least)),
+        },
     )
 
 

@@ -5,6 +5,6 @@ write the file, `kept` keeps what is no table for `fac report`.
 """
 
 from experiments.harness.report.page import Feature, Figure, Page, Sample, Series, Span
-from experiments.harness.report.render import render
+from experiments.harness.report.render import Site, filled, render
 
-__all__ = ["Feature", "Figure", "Page", "Sample", "Series", "Span", "render"]
+__all__ = ["Feature", "Figure", "Page", "Sample", "Series", "Site", "Span", "filled", "render"]

@@ -43,7 +43,7 @@ def missing_features(
                 explanation=about.explanation if about else "",
                 verdict=about.verification if about else "",
                 relevance=about.relevance if about else "",
-                spans=_spans(about, anchor.tops.values[feature]) if about else [],
+                spans=spans_of(about, anchor.tops.values[feature]) if about else [],
                 anchor_count=int(found.anchor_counts[at][feature]),
                 seed_count=int(found.seed_counts[at][feature]),
                 covered_own=bool(covered["own"][feature]) if covered else None,
@@ -53,7 +53,7 @@ def missing_features(
     return cards
 
 
-def _spans(about: Interpretation, values: NDArray[np.float32]) -> list[Span]:
+def spans_of(about: Interpretation, values: NDArray[np.float32]) -> list[Span]:
     """The spans that the annotator read; the activating word is the last."""
     return [
         Span(text, text.rfind(" ") + 1, len(text), float(value))

@@ -1,0 +1,267 @@
+"""The paper's claims, held against finished runs: supported, not supported or undecided, by the interval.
+
+The claims are typed once, in results/paper/claims.yaml, each with the experiments whose tables decide it (those that
+weigh most first) and a rule of `RULES` that reads their cells. What is compared is paired by seed (by world, where a
+table is over worlds) and corrected for all comparisons of the table (Holm).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from eval.statistics import LEVEL, Estimate, holm, verdict
+from experiments.harness.paper_numbers import PAPER_TABLES
+from experiments.harness.results import Cell, Table
+from experiments.harness.site.answers import OURS, difference, judged, spread
+from experiments.harness.site.runs import Run
+from fac.errors import FacError
+
+FILE = PAPER_TABLES / "claims.yaml"
+SUPPORTED, NOT_SUPPORTED, UNDECIDED, NO_RUN = "supported", "not supported", "undecided", "no run yet"
+VERDICTS = (SUPPORTED, NOT_SUPPORTED, UNDECIDED, NO_RUN)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper. `rule` and what it is asked with, `experiments`: whose tables it reads."""
+
+    id: str
+    statement: str
+    where: str
+    paper: str  # its numbers, as the paper has them
+    rule: str
+    experiments: tuple[str, ...]
+    asks: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one table says of a claim, with the numbers."""
+
+    verdict: str
+    told: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A claim with what each run says of it. The verdict is that of the runs that weigh most, where they agree."""
+
+    claim: Claim
+    verdict: str
+    why: str  # where the verdict needs a word more
+    findings: tuple[tuple[Run, Finding], ...]
+
+
+class Absent(Exception):
+    """A table does not hold the cells that a rule reads."""
+
+
+def load() -> list[Claim]:
+    """The claims of FILE. Raises FacError for one that asks for a rule that there is not."""
+    told = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    claims = []
+    for one in told["claims"]:
+        named = {name: one.pop(name) for name in ("id", "statement", "where", "paper", "rule", "experiments")}
+        if named["rule"] not in RULES:
+            raise FacError(
+                f"{FILE.name}: {named['id']} asks for the rule {named['rule']}; there are {', '.join(RULES)}."
+            )
+        claims.append(Claim(**{**named, "experiments": tuple(named["experiments"])}, asks=one))
+    return claims
+
+
+def decide(claims: Sequence[Claim], runs: Sequence[Run]) -> list[Decided]:
+    """What the runs say of every claim; choices made on validation data say nothing."""
+    results = [run for run in runs if not run.chooses]
+    return [_decided(claim, results) for claim in claims]
+
+
+def _decided(claim: Claim, runs: Sequence[Run]) -> Decided:
+    found: list[tuple[Run, Finding]] = []
+    lacking: dict[str, None] = {}
+    for run in sorted(runs, key=lambda run: (_rank(claim, run), bool(run.label), run.name)):
+        if _rank(claim, run) < len(claim.experiments):
+            try:
+                found.append((run, _finding(claim, run)))
+            except Absent as absent:
+                lacking[f"{run.name} does not hold {absent}"] = None
+    if not found:
+        return Decided(claim, NO_RUN, "; ".join(lacking), ())
+    best, _ = found[0]
+    weighing = [f for run, f in found if (_rank(claim, run), run.label) == (_rank(claim, best), best.label)]
+    verdicts = {finding.verdict for finding in weighing}
+    if len(verdicts) > 1:
+        return Decided(claim, UNDECIDED, "the runs differ", tuple(found))
+    return Decided(claim, verdicts.pop(), "", tuple(found))
+
+
+def _rank(claim: Claim, run: Run) -> int:
+    """Of a run among those that decide a claim; as many as there are if it does not."""
+    names = (run.experiment, *run.paper)
+    return min((claim.experiments.index(n) for n in names if n in claim.experiments), default=len(claim.experiments))
+
+
+def _finding(claim: Claim, run: Run) -> Finding:
+    """By the first of the run's tables that holds the cells. Raises Absent if none does."""
+    lacking = Absent("its cells")
+    for table in run.tables:
+        for column in _several(claim.asks.get("column")):
+            try:
+                asks = {**claim.asks, "column": column} if column is not None else claim.asks
+                return RULES[claim.rule](table, **asks)
+            except Absent as absent:
+                lacking = absent
+    raise lacking
+
+
+# Rules ---------------------------------------------------------------------------------------------------------------
+
+
+def best(table: Table, column: str, rows: Sequence[str], ours: str = OURS) -> Finding:
+    """Ours is above every one of the rows. Rows that were not run leave open what those that were would support."""
+    mine = _cell(table, ours, column)
+    others = [cell for row in rows if (cell := table.cell(row, column)) is not None]
+    if not others:
+        raise Absent(f"any other row in {column}")
+    found = _compared(table, [(mine, other) for other in others])
+    lacking = [table.name(row) for row in rows if table.cell(row, column) is None]
+    if not lacking:
+        return found
+    told = f"not run: {', '.join(lacking)}"
+    return Finding(UNDECIDED if found.verdict == SUPPORTED else found.verdict, (*found.told, told))
+
+
+def more(table: Table, column: str, pairs: Sequence[Sequence[str]]) -> Finding:
+    """In every pair of rows, the first is above the second."""
+    return _compared(table, [(_cell(table, one, column), _cell(table, other, column)) for one, other in pairs])
+
+
+def gains(table: Table, columns: Sequence[str], row: str, over: str) -> Finding:
+    """In every column, a row is above another."""
+    return _compared(table, [(_cell(table, row, c), _cell(table, over, c)) for c in columns], by_column=True)
+
+
+def positive(table: Table, column: str, row: str) -> Finding:
+    """A cell that has an interval of its own, such as a correlation, is above nothing."""
+    cell = _cell(table, row, column)
+    told = f"{table.name(row)}, {table.name(column)}: {cell.shown()}"
+    if cell.interval is None:
+        return Finding(UNDECIDED, (f"{told}, without an interval",))
+    low, high = cell.interval
+    return Finding(SUPPORTED if low > 0 else NOT_SUPPORTED if high < 0 else UNDECIDED, (told,))
+
+
+def largest(table: Table, column: str, row: str) -> Finding:
+    """A row's interval is above those of all other rows."""
+    mine = _cell(table, row, column)
+    others = [c for c in table.cells if c.column == column and c.row != row]
+    if not others:
+        raise Absent(f"any other row in {column}")
+    second = max(others, key=lambda cell: cell.mean)
+    told = tuple(f"{table.name(c.row)}: {c.shown()}" for c in (mine, second))
+    if mine.interval is None or any(cell.interval is None for cell in others):
+        return Finding(UNDECIDED, (*told, "without intervals"))
+    if all(mine.interval[0] > cell.interval[1] for cell in others if cell.interval):
+        return Finding(SUPPORTED, told)
+    return Finding(NOT_SUPPORTED if second.interval and second.interval[0] > mine.interval[1] else UNDECIDED, told)
+
+
+def within(table: Table, column: str, row: str, of: Sequence[str], margin: float) -> Finding:
+    """No row of `of` is further below `row` than the margin (in points), its interval included."""
+    differences = [(row_, difference(_cell(table, row_, column), _cell(table, row, column))) for row_ in of]
+    told, verdicts = [], []
+    for name, estimate in differences:
+        if estimate is None:
+            told.append(f"{table.name(name)}: one seed gives no interval")
+            verdicts.append(UNDECIDED)
+            continue
+        low, high = estimate.interval
+        told.append(f"{table.name(name)} less {table.name(row)}: {spread(estimate)}")
+        verdicts.append(SUPPORTED if low >= -margin else NOT_SUPPORTED if high < -margin else UNDECIDED)
+    return Finding(_all(verdicts), (*told, f"margin: {margin:g} points"))
+
+
+def above(table: Table, column: str, row: str, least: float) -> Finding:
+    """A row's number, or the lower end of its interval where it has one, is at least so much."""
+    cell = _cell(table, row, column)
+    low, high = cell.interval or (cell.mean, cell.mean)
+    found = SUPPORTED if low >= least else NOT_SUPPORTED if high < least else UNDECIDED
+    return Finding(found, (f"{table.name(row)}, {table.name(column)}: {cell.shown()}; at least {least:g}",))
+
+
+def rises(table: Table, row: str, over: str, columns: Sequence[str]) -> Finding:
+    """At every column (a threshold), a count of one row is above that of another; such cells vary with no seed."""
+    held = [(table.cell(row, c), table.cell(over, c), c) for c in columns]
+    pairs = [(one, other, column) for one, other, column in held if one is not None and other is not None]
+    if not pairs:
+        raise Absent(f"{row} and {over} at {', '.join(columns)}")
+    told = tuple(
+        f"{table.name(column)}: {table.name(row)} {one.shown()}, {table.name(over)} {other.shown()}"
+        for one, other, column in pairs
+    )
+    if any(one.mean < other.mean for one, other, _ in pairs):
+        return Finding(NOT_SUPPORTED if all(o.mean < p.mean for o, p, _ in pairs) else UNDECIDED, told)
+    return Finding(UNDECIDED, (*told, "of one run, without intervals"))
+
+
+RULES: Mapping[str, Callable[..., Finding]] = {
+    rule.__name__: rule for rule in (best, more, gains, positive, largest, within, above, rises)
+}
+
+
+def _compared(table: Table, pairs: Sequence[tuple[Cell, Cell]], by_column: bool = False) -> Finding:
+    """Whether the first of each pair is above the second, after Holm's correction over the table's comparisons."""
+    found = [(one, other, difference(one, other)) for one, other in pairs]
+    corrected, family = _corrected(table, found)
+    told, verdicts = [], []
+    for one, other, estimate in found:
+        name = f"{table.name(one.row)} less {table.name(other.row)}"
+        name = f"{table.name(one.column)}: {name}" if by_column else name
+        if estimate is None:
+            told.append(f"{name}: {one.mean - other.mean:+z.1f}, without an interval (not over the same seeds, or one)")
+            verdicts.append(UNDECIDED)
+            continue
+        p = corrected[one.column, one.row, other.row]
+        after = f", after Holm over {family} comparisons {p:.3f}" if family > 1 else ""
+        told.append(f"{name}: {spread(estimate)}, p {estimate.p:.3f}{after}")
+        said = verdict(estimate, p, LEVEL)
+        verdicts.append({"more": SUPPORTED, "less": NOT_SUPPORTED}.get(said, UNDECIDED))
+    return Finding(_all(verdicts), tuple(told))
+
+
+def _corrected(
+    table: Table, asked: Sequence[tuple[Cell, Cell, Estimate | None]]
+) -> tuple[dict[tuple[str, str, str], float], int]:
+    """p after Holm by column and two rows, and over how many comparisons: those asked for, and each of their first rows
+    against every other row in all columns by which the table's rows are judged."""
+    p = {(one.column, one.row, other.row): e.p for one, other, e in asked if e is not None}
+    for row in {one.row for one, _, _ in asked}:
+        for column in judged(table):
+            mine = table.cell(row, column)
+            others = [cell for cell in table.cells if mine and cell.column == column and cell.row != row]
+            for cell in others:
+                if mine is not None and (estimate := difference(mine, cell)) is not None:
+                    p.setdefault((column, row, cell.row), estimate.p)
+    return dict(zip(p, holm(list(p.values())), strict=True)), len(p)
+
+
+def _all(verdicts: Sequence[str]) -> str:
+    """Of a claim that says several things: all must hold, one that does not is enough against it."""
+    if NOT_SUPPORTED in verdicts:
+        return NOT_SUPPORTED
+    return SUPPORTED if set(verdicts) == {SUPPORTED} else UNDECIDED
+
+
+def _cell(table: Table, row: str, column: str) -> Cell:
+    cell = table.cell(row, column)
+    if cell is None:
+        raise Absent(f"{row} in {column}")
+    return cell
+
+
+def _several(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else [value]

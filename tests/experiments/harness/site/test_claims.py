@@ -1,0 +1,184 @@
+"""A claim's verdict follows the interval, and is corrected for all comparisons of its table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.run_folders import scores, table_of, write_run
+
+from experiments.harness.results import observed
+from experiments.harness.site import claims
+from experiments.harness.site.claims import (
+    NO_RUN,
+    NOT_SUPPORTED,
+    SUPPORTED,
+    UNDECIDED,
+    Absent,
+    Claim,
+    above,
+    best,
+    decide,
+    gains,
+    largest,
+    load,
+    more,
+    positive,
+    rises,
+    within,
+)
+from experiments.harness.site.runs import find
+from fac.errors import FacError
+
+HIGH, LOW, WIDE = (90, 90.2, 90.4), (70, 70.3, 70.1), (60, 75, 110)
+PAIR = [["fac", "full"]]
+
+
+def table(**rows):
+    return table_of(scores(**rows))
+
+
+def test_more_is_supported_refuted_or_undecided_by_the_interval() -> None:
+    assert more(table(baseline=LOW, fac=HIGH, full=LOW), "toxicity", PAIR).verdict == SUPPORTED
+    assert more(table(baseline=LOW, fac=LOW, full=HIGH), "toxicity", PAIR).verdict == NOT_SUPPORTED
+    found = more(table(baseline=LOW, fac=WIDE, full=LOW), "toxicity", PAIR)
+    assert found.verdict == UNDECIDED
+    assert found.told[0].startswith("FAC, two steps (ours) less Full (human data): +11.5 [-")
+
+
+def test_a_comparison_is_corrected_for_all_others_of_its_row_in_the_table() -> None:
+    close = (80.0, 80.6, 81.6)  # p of about .03 against LOW's like
+    alone = table(baseline=(79, 79, 79), fac=close)
+    assert more(alone, "toxicity", [["fac", "baseline"]]).told[0].endswith("p 0.065")
+    told = more(table(baseline=(79, 79, 79), fac=close, full=WIDE), "toxicity", [["fac", "baseline"]]).told[0]
+    assert told.endswith("p 0.065, after Holm over 2 comparisons 0.131")
+
+
+def test_what_one_comparison_would_support_a_table_of_many_leaves_open() -> None:
+    rows = {f"m{i}": WIDE for i in range(8)}
+    held = {"baseline": (79, 79.2, 79.1), "fac": (80.0, 80.6, 80.4)}
+    pair = [["fac", "baseline"]]
+    assert more(table(**held), "toxicity", pair).verdict == SUPPORTED
+    assert more(table(**held, **rows), "toxicity", pair).verdict == UNDECIDED
+
+
+def test_best_needs_every_row_and_one_that_is_better_is_enough_against_it() -> None:
+    rows = ["baseline", "full"]
+    assert best(table(baseline=LOW, full=LOW, fac=HIGH), "toxicity", rows).verdict == SUPPORTED
+    assert best(table(baseline=LOW, full=HIGH, fac=LOW), "toxicity", rows).verdict == NOT_SUPPORTED
+    partly = best(table(baseline=LOW, fac=HIGH), "toxicity", rows)
+    assert (partly.verdict, partly.told[-1]) == (UNDECIDED, "not run: Full (human data)")
+    with pytest.raises(Absent):
+        best(table(baseline=LOW, fac=HIGH), "toxicity", ["alpaca"])
+
+
+def test_one_seed_decides_nothing() -> None:
+    found = more(table(baseline=[70], fac=[90]), "toxicity", [["fac", "baseline"]])
+    assert (found.verdict, "without an interval" in found.told[0]) == (UNDECIDED, True)
+
+
+def test_gains_must_hold_in_every_column() -> None:
+    cells = [*scores("a", baseline=LOW, fac=HIGH), *scores("b", baseline=LOW, fac=WIDE)]
+    assert gains(table_of(cells), ["a"], "fac", "baseline").verdict == SUPPORTED
+    assert gains(table_of(cells), ["a", "b"], "fac", "baseline").verdict == UNDECIDED
+
+
+def of_fac(value: float, low: float | None = None, high: float = 0.0, row: str = "fac"):
+    cell = observed(row, "r", value, unit="correlation")
+    return cell if low is None else replace(cell, interval=(low, high))
+
+
+def test_a_correlation_is_judged_by_its_own_interval() -> None:
+    verdicts = [
+        positive(table_of([cell]), "r", "fac").verdict
+        for cell in (of_fac(0.9, 0.2, 0.99), of_fac(0.5, -0.2, 0.9), of_fac(-0.5, -0.9, -0.1), of_fac(0.9))
+    ]
+    assert verdicts == [SUPPORTED, UNDECIDED, NOT_SUPPORTED, UNDECIDED]
+
+
+def test_the_largest_is_above_the_intervals_of_all_others() -> None:
+    other = of_fac(0.3, 0.1, 0.5, "distinct")
+    assert largest(table_of([of_fac(0.9, 0.6, 0.99), other]), "r", "fac").verdict == SUPPORTED
+    assert largest(table_of([of_fac(0.9, 0.4, 0.99), other]), "r", "fac").verdict == UNDECIDED
+    assert largest(table_of([of_fac(0.05, 0.0, 0.09), other]), "r", "fac").verdict == NOT_SUPPORTED
+
+
+def test_a_margin_counts_the_interval() -> None:
+    held = table(baseline=(80, 80.1, 80.2), fac=(79, 79.2, 79.1), full=WIDE)
+    assert within(held, "toxicity", "baseline", ["fac"], 3).verdict == SUPPORTED
+    assert within(held, "toxicity", "baseline", ["fac"], 0.5).verdict == NOT_SUPPORTED
+    assert within(held, "toxicity", "baseline", ["full"], 3).verdict == UNDECIDED
+
+
+def test_a_number_is_held_against_the_least_that_is_claimed() -> None:
+    assert above(table_of([of_fac(84.0)]), "r", "fac", 80).verdict == SUPPORTED
+    assert above(table_of([of_fac(84.0, 70, 90)]), "r", "fac", 80).verdict == UNDECIDED
+    assert above(table_of([of_fac(60.0)]), "r", "fac", 80).verdict == NOT_SUPPORTED
+
+
+def test_a_curve_of_one_run_can_be_refuted_but_not_be_sure() -> None:
+    def at(one: float, two: float):
+        cells = [
+            observed(row, column, value) for row, value in (("one", one), ("two", two)) for column in ("0.0", "1.0")
+        ]
+        return rises(table_of(cells), "two", "one", ["0.0", "1.0"]).verdict
+
+    assert (at(60, 70), at(70, 60)) == (UNDECIDED, NOT_SUPPORTED)
+
+
+CLAIM = Claim(
+    "c", "It is more.", "§1", "9 against 8", "more", ("worlds", "table1"), {"column": "toxicity", "pairs": PAIR}
+)
+
+
+def decided(folder: Path) -> claims.Decided:
+    (one,) = decide([CLAIM], find([folder])[0])
+    return one
+
+
+def test_without_a_run_nothing_is_decided(tmp_path: Path) -> None:
+    write_run(tmp_path / "other", [table(baseline=LOW, fac=HIGH, full=LOW)])
+    assert decided(tmp_path).verdict == NO_RUN
+
+
+def test_the_experiment_that_weighs_most_decides_and_the_others_are_shown(tmp_path: Path) -> None:
+    write_run(tmp_path / "t1", [table(baseline=LOW, fac=HIGH, full=LOW)], paper=("table1",))
+    write_run(tmp_path / "w", [table_of(scores(baseline=LOW, fac=LOW, full=HIGH), "worlds")])
+    one = decided(tmp_path)
+    assert one.verdict == NOT_SUPPORTED
+    assert [(run.name, found.verdict) for run, found in one.findings] == [("w", NOT_SUPPORTED), ("t1", SUPPORTED)]
+
+
+def test_runs_of_equal_weight_that_differ_leave_it_open(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", [table(baseline=LOW, fac=HIGH, full=LOW)], paper=("table1",))
+    write_run(tmp_path / "b", [table(baseline=LOW, fac=LOW, full=HIGH)], paper=("table1",))
+    one = decided(tmp_path)
+    assert (one.verdict, one.why) == (UNDECIDED, "the runs differ")
+
+
+def test_choices_on_validation_data_and_tables_without_the_cells_decide_nothing(tmp_path: Path) -> None:
+    held = [table(baseline=LOW, fac=HIGH, full=LOW)]
+    write_run(tmp_path / "choice", held, paper=("table1",), options={"test": "validation"})
+    write_run(tmp_path / "part", [table(baseline=LOW, fac=HIGH)], paper=("table1",))
+    one = decided(tmp_path)
+    assert (one.verdict, one.why) == (NO_RUN, "part does not hold full in toxicity")
+
+
+def test_every_claim_of_the_paper_can_be_asked() -> None:
+    told = load()
+    assert len({claim.id for claim in told}) == len(told)
+    assert {claim.rule for claim in told} <= set(claims.RULES)
+    for claim in told:
+        with pytest.raises(Absent):  # its rule takes what it is asked with
+            claims.RULES[claim.rule](
+                table(baseline=LOW), **{**claim.asks, **({"column": "none"} if "column" in claim.asks else {})}
+            )
+
+
+def test_a_rule_that_there_is_not_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "claims.yaml"
+    file.write_text("claims: [{id: a, statement: s, where: w, paper: p, rule: guess, experiments: []}]")
+    monkeypatch.setattr(claims, "FILE", file)
+    with pytest.raises(FacError, match="rule guess; there are best"):
+        load()
