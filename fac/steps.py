@@ -24,6 +24,8 @@ VERSIONS: Mapping[str, int] = {
     "interpret": 3,
     "relevance": 1,
     "missing": 1,
+    "clusters": 1,
+    "dense_coverage": 1,
     "coverage": 1,
     "matching": 2,
     "sae_quality": 3,

@@ -18,6 +18,7 @@ from experiments.harness.sections import TaskConfig
 from experiments.tasks import TASKS
 from experiments.tasks.base import Task, TaskSteps, scores_step, train_step
 from experiments.tasks.sources import pool_step, task_steps
+from fac.clusters import clusters_step, dense_coverage
 from fac.encoder import FeatureEncoder
 from fac.errors import FacError
 from fac.gap import Mining, mine
@@ -181,7 +182,28 @@ class Graph:
     def _extras(self, trial: Trial, task: Task, data: TaskSteps, config: TaskConfig) -> Extras:
         """What the trial's method needs beyond what all are given; nothing else is read or laid out."""
         needs = METHODS[trial.method].needs
-        return Extras(pool=pool_step(task, config, trial.data_seed, data) if "pool" in needs else None)
+        return Extras(
+            pool=pool_step(task, config, trial.data_seed, data) if "pool" in needs else None,
+            clusters=self.clusters(trial) if "clusters" in needs else None,
+        )
+
+    def clusters(self, trial: Trial) -> Step:
+        """The clusters of embeddings that stand beside the features of a trial (App. G, Table 12)."""
+        run, task = self.config_of(trial).for_model(trial.features_of), TASKS[trial.task]
+        mining = self.mining(run, task, self.data(run, task.name, trial.data_seed, trial.test))
+        annotators, prompts = self.llms(run, run.model.ref).annotators, self.prompts(run, task)
+        share = run.synthesis(task.name, seed=trial.generation).clusters
+        return clusters_step(mining, annotators, prompts, run.interpret, share, trial.data_seed)
+
+    def dense_coverage(self, trial: Trial) -> Step:
+        """How far clusters tell which features the rows of a trial's method activate (`load_dense_coverage`).
+
+        Raises ValueError for a method that adds nothing.
+        """
+        steps = self.steps(trial)
+        if steps.mining is None or steps.added is None:
+            raise ValueError(f"{trial.method} adds nothing")
+        return dense_coverage(self.clusters(trial), steps.mining, steps.added)
 
     def _tested(self, run: RunConfig, trial: Trial, task: Task, data: TaskSteps, steps: TrialSteps) -> TrialSteps:
         """The steps with the test of what was trained, or of the model as it is."""

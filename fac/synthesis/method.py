@@ -22,9 +22,9 @@ from fac.synthesis.samples import CUT_OFF, REFUSAL, UNREADABLE, Counts, Sample, 
 from fac.synthesis.settings import Settings
 from fac.synthesis.writer import Prompt, Writer, Written
 
-Need = Literal["missing", "pool", "embeddings"]
+Need = Literal["missing", "pool", "embeddings", "clusters"]
 """What a method may need beyond what all are given, by the field of `SynthesisInput` that holds it: F_miss, F(P) and
-thresholds, which methods that nobody writes for do without; `pool`; `embed`."""
+thresholds, which methods that nobody writes for do without; `pool`; `embed`; `clusters`."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,19 @@ class Pool:
     owners: NDArray[np.int64]  # [chats]: index of the example that each chat belongs to, increasing
     activations: Pooled  # [chats, n_features]
     lengths: NDArray[np.int32]  # [chats]: content tokens that were measured
+
+
+@dataclass(frozen=True)
+class MissingClusters:
+    """What clusters of embeddings say the seed data miss (`fac.clusters`)."""
+
+    missing: Sequence[int]
+    relevant: Sequence[int]
+    interpretations: Mapping[int, Interpretation]  # by cluster
+    scorer: Any  # scores texts for clusters, as a `fac.features.Extractor` does for features
+    cut: float  # a text that scores above it is in the cluster
+    most: float  # the highest score
+    count: int  # clusters
 
 
 def undeclared(*_: Any) -> Any:
@@ -57,6 +70,7 @@ class SynthesisInput:
     settings: Settings
     held_out: HeldOut = field(default_factory=HeldOut)  # what is tested on: nothing of it is kept, nor can it be read
     pool: Callable[[], Pool] = undeclared  # with need "pool"
+    clusters: Callable[[], MissingClusters] = undeclared  # with need "clusters"
     # With need "embeddings": unit vectors [examples, d], mean residuals of the content tokens at the SAE's layer.
     embed: Callable[[Sequence[Any]], NDArray[np.float32]] = undeclared
 

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fac.clusters import MOST, NEAREST, Clusters, ClusterScorer
 from fac.corpus_features import CorpusFeatures
 from fac.data.example_set import load_examples
 from fac.data.schemas import Schema
 from fac.gap import Mining, MissingFeatures
+from fac.interpret import load_interpretations
 from fac.store import Step
-from fac.synthesis.method import Need, Pool
+from fac.synthesis.method import MissingClusters, Need, Pool
 from fac.synthesis.settings import Settings
 from fac.vectors import unit
 
@@ -33,6 +35,7 @@ class Extras:
     """Where some needs come from."""
 
     pool: Step | None = None  # a set of examples
+    clusters: Step | None = None  # `fac.clusters.clusters_step`
 
 
 def steps_for(needs: Iterable[Need], mining: Mining, extras: Extras) -> tuple[Step, ...]:
@@ -46,6 +49,9 @@ def _steps(need: Need, mining: Mining, extras: Extras) -> tuple[Step, ...]:
     if need == "pool":
         assert extras.pool is not None, "a method chooses from a pool, and there is none"
         return (extras.pool, mining.encoder.features(extras.pool))
+    if need == "clusters":
+        assert extras.clusters is not None, "a method writes for clusters, and there are none"
+        return (extras.clusters,)
     return ()
 
 
@@ -76,6 +82,8 @@ def _fields(
         return of_missing(MissingFeatures.load(next(folders)), settings)
     if need == "pool":
         return {"pool": partial(load_pool, schema, next(folders), next(folders))}
+    if need == "clusters":
+        return {"clusters": partial(load_clusters, mining.encoder, settings, next(folders))}
     return {"embed": partial(embed, mining.encoder, schema)}
 
 
@@ -95,6 +103,15 @@ def load_pool(schema: Schema[Any], examples: Path, features: Path) -> Pool:
     held, measured = load_examples(schema, [examples]), CorpusFeatures.load(features)
     owners = np.repeat(np.arange(len(held)), [len(schema.chats(example)) for example in held])
     return Pool(held, owners, measured.pooled, measured.lengths)
+
+
+def load_clusters(encoder: FeatureEncoder, settings: Settings, folder: Path) -> MissingClusters:
+    """What a step of clusters found, with a scorer that embeds by this encoder."""
+    found = Clusters.load(folder)
+    missing, relevant = (which.nonzero()[0].tolist() for which in (found.missing, found.relevant))
+    told = load_interpretations(folder)
+    scorer = ClusterScorer(encoder, found)
+    return MissingClusters(share_of(missing, settings), relevant, told, scorer, NEAREST, MOST, found.count)
 
 
 def embed(encoder: FeatureEncoder, schema: Schema[Any], examples: Sequence[Any]) -> NDArray[np.float32]:

@@ -44,6 +44,7 @@ class Sample:
     relative_activation: float | None = 0.0  # g_i / anchor maximum of feature i
     span: str = ""  # content tokens up to and with the activating one
     text: str = ""  # the chat of the example that activates its feature most (for no feature: the first), as text
+    cluster: int | None = None  # of embeddings that it was written for, in the place of a feature
     chats: int = 1  # of the example: as many rows of the activation matrix
     kept: bool = False
     rejected_because: str = ""  # one of REASONS, unless it was kept

@@ -8,7 +8,7 @@ from typing import Literal
 from fac.errors import FacError
 
 OF_SOME_METHODS = ("rows", "votes", "novelty", "prefix")  # what decides the rows of those alone that name it
-ELSEWHERE = ("answers", "per_feature", "choose")  # settings that decide other steps than that of writing
+ELSEWHERE = ("answers", "per_feature", "choose", "clusters")  # settings that decide other steps than that of writing
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Settings:
     votes: int = 8  # answers or votes by which a method sees whether the writer agrees with itself
     novelty: float = 0.7  # largest ROUGE-L to a seed or an earlier row; 1: no such filter
     prefix: Literal["bare", "template"] = "bare"  # of an open user's turn; template: with its own system turn
+    clusters: float = 1.0  # of embeddings, for each relevant feature that is active on the anchor (Table 12)
     ratio: float = 1.0  # share of the missing features that are written for, drawn by the seed
     # Which of the written samples are added (`fac.synthesis.selection`):
     per_feature: int | None = None  # at most so many of each feature, whatever the budget; None: as many as the budget
@@ -49,6 +50,8 @@ class Settings:
             raise FacError(f"synthesis.top_up={self.top_up} will not do: it is a number of rounds, 0 or more.")
         if self.rows < 1 or self.votes < 1:
             raise FacError("synthesis.rows and synthesis.votes are counts: set them to 1 or more.")
+        if self.clusters <= 0:
+            raise FacError(f"synthesis.clusters={self.clusters} will not do: it is a number of clusters above 0.")
         if not 0 < self.novelty <= 1:
             raise FacError(f"synthesis.novelty={self.novelty} will not do: it is a ROUGE-L, above 0 and at most 1.")
         if self.per_feature is not None and self.per_feature < 1:

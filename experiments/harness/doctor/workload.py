@@ -18,6 +18,7 @@ from experiments.harness.doctor.walk import CHATS, Steps, arguments, found_in
 from experiments.tasks import TASKS
 from experiments.tasks.base import Training
 from experiments.tasks.instruction import Evaluation
+from fac.clusters import LEAST_TEXTS
 from fac.data.files import data_files
 from fac.data.hub import hub_name
 from fac.data.mixture import Part
@@ -186,6 +187,25 @@ class Workload:
             self._ask(f"interpret: {role}", engine_of(annotator), asked, settings.max_new_tokens)
         return True
 
+    def _clusters(self, step: Step) -> bool:
+        """Texts are measured without the SAE; one cluster for so many of them is explained and judged."""
+        given = arguments(step)
+        if step.name not in ("clusters", "dense_coverage") or "encoder" not in given:
+            return False
+        texts = (
+            [self.texts(part) for part in step.inputs[:2]] if step.name == "clusters" else [self.texts(step.inputs[3])]
+        )
+        shape = self.facts.shape(given["encoder"].model)
+        if shape and (known := self.facts.encoder(given["encoder"])):
+            passes = sum(part.count * part.tokens for part in texts)
+            self.work.append(Work("measure", shape, 2.0 * passes * shape.up_to(known.layer)))
+        for role, annotator in given.get("annotators", {}).items():
+            settings = given["settings"]
+            shown = settings.spans * texts[0].tokens if role != "judge" else 0
+            asked = needs.asked(texts[0].count // LEAST_TEXTS, settings.max_new_tokens, shown)
+            self._ask(f"interpret: {role}", engine_of(annotator), asked, settings.max_new_tokens)
+        return True
+
     def _synthesis(self, step: Step) -> bool:
         given = arguments(step)
         if step.name != "synthesis" or "method" not in given:
@@ -289,6 +309,7 @@ KINDS: tuple[Callable[[Workload, Step], bool], ...] = (
     Workload._sae,
     Workload._features,
     Workload._interpretations,
+    Workload._clusters,
     Workload._synthesis,
     Workload._answers,
     Workload._training,

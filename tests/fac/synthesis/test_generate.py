@@ -43,6 +43,7 @@ OTHER = {  # another value of each setting
     "prefix": "template",
     "per_feature": 2,
     "choose": "magnitude",
+    "clusters": 2.0,
 }
 
 
