@@ -42,6 +42,7 @@ VERSIONS: Mapping[str, int] = {
     "reward": 2,
     "sft": 2,
     "vector": 2,
+    "steering_choice": 1,
     "reference": 2,
     "evaluation": 2,
     "scores": 2,

@@ -47,6 +47,7 @@ class TrialSteps:
     trained: Step | None
     scores: Step | None
     added_features: Step | None = None  # of what is trained on
+    chosen: Step | None = None  # settings of the training that held-out examples decide
 
     @property
     def targets(self) -> list[Step]:
@@ -60,7 +61,7 @@ class TrialSteps:
             yield "features", self.mining.anchor_features
             yield "interpretations", self.mining.interpretations
             yield "missing", self.mining.missing
-        for name in ("synthesis", "added", "coverage", "trained", "scores"):
+        for name in ("synthesis", "added", "coverage", "chosen", "trained", "scores"):
             if (step := getattr(self, name)) is not None:
                 yield name, step
 
@@ -165,8 +166,10 @@ class Graph:
         if trial.seed is None:
             return steps
         fixed, alone = data.fixed, added is not None and config.protocol == "alone"
-        trained = train_step(task, model, config.train, trial.seed, fixed, None if alone else data.seed_examples, added)
-        return self._tested(run, trial, task, data, replace(steps, trained=trained))
+        chosen = None if task.choose is None else task.choose(data, model, config.train)
+        seed_examples = None if alone else data.seed_examples
+        trained = train_step(task, model, config.train, trial.seed, fixed, seed_examples, added, chosen)
+        return self._tested(run, trial, task, data, replace(steps, trained=trained, chosen=chosen))
 
     def _written(
         self, run: RunConfig, trial: Trial, task: Task, data: TaskSteps, mining: Mining, writer: ChatModel

@@ -11,7 +11,7 @@ from typing import Any
 from experiments.harness.experiment import Record, Trial
 from experiments.harness.graph import TrialSteps
 from experiments.tasks import TASKS
-from experiments.tasks.base import load_metrics, load_replicates
+from experiments.tasks.base import CHOSEN, load_metrics, load_replicates
 from experiments.tasks.sources import load_notes
 from fac.encoder import CorpusFeatures
 from fac.gap import MissingFeatures
@@ -45,6 +45,8 @@ def record_of(trial: Trial, steps: TrialSteps, store: Store, run_id: str = "") -
     if (measured := steps.added_features) is not None:
         lengths = CorpusFeatures.load(store.root / measured.name / measured.key).lengths
         counts |= {"added_texts": len(lengths), "added_tokens": int(lengths.sum())}
+    if (chosen := folder("chosen")) is not None:
+        notes.append(json.loads((chosen / CHOSEN).read_text(encoding="utf-8"))["note"])
     scores, coverage = folder("scores"), folder("coverage")
     return Record(
         trial,

@@ -27,6 +27,7 @@ from fac.store import Step
 from fac.synthesis.settings import Settings
 
 METRICS, REPLICATES = "metrics.json", "replicates.npz"
+CHOSEN = "chosen.json"  # of `Task.choose`: the settings, and a "note" for tables
 ROLES = ("anchor", "seed", "human", "test")
 
 Protocol = Literal["added", "alone"]
@@ -48,6 +49,7 @@ class Training:
     fixed: tuple[Path, ...] = ()  # what every method trains on, such as toxicity's safe texts
     seed_examples: Path | None = None  # the seed's own examples; None where they are not trained on
     added: Path | None = None  # what the method adds; None where it adds nothing
+    chosen: Path | None = None  # settings that were chosen on held-out examples (`Task.choose`)
 
     @property
     def parts(self) -> tuple[Path, ...]:
@@ -86,6 +88,7 @@ class TaskSteps:
     human: Step  # what people wrote about everything
     test: Step
     labelled: Step | None = None  # for the statistical judge
+    validation: Step | None = None  # for settings that are chosen on held-out examples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +124,8 @@ class Task:
     may_have: tuple[str, ...] = ("validation",)  # those that it can do without
     # Written examples as they are trained on, where they need more than was written: a step like that of synthesis.
     complete: Callable[[Step, ChatModel, Prompts, Settings], Step] | None = None
+    # Settings that are to be chosen on held-out examples, as a step; None where all are given.
+    choose: Callable[[TaskSteps, ModelRef, Any], Step | None] | None = None
     # What the test needs beside its examples, from (data, evaluation); with a "reference" a judge is asked, too.
     references: Callable[[TaskSteps, Any], dict[str, Step]] | None = None
     evaluation: type | None = None  # dataclass of how it is tested on data sets, where there is a choice
@@ -134,12 +139,14 @@ def train_step(
     fixed: Sequence[Step],
     seed_examples: Step | None,
     added: Step | None,
+    chosen: Step | None = None,
 ) -> Step:
-    """Train a task's model on examples."""
+    """Train a task's model on examples; `chosen` is what `Task.choose` gave."""
     parts = {"seed_examples": seed_examples, "added": added}
     named = {name: step for name, step in parts.items() if step is not None}
     decided = settings.identity() if hasattr(settings, "identity") else asdict(settings)
     params = {"task": task.name, "model": model, "seed": seed, "trained_on": list(named), **decided}
+    named |= {} if chosen is None else {"chosen": chosen}
     build = partial(_train, task.name, Training(model, settings, seed), len(fixed), tuple(named))
     return Step(task.stage, build, params, (*fixed, *named.values()), resumable=True, parallel=True)
 

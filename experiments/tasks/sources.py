@@ -81,6 +81,7 @@ def task_steps(task: Task, config: DataConfig, data_seed: int, test: str = "test
         human=of("human"),
         test=of(test),
         labelled=of("labelled") if "labelled" in roles else None,
+        validation=of("validation") if "validation" in roles else None,
     )
 
 

@@ -16,7 +16,7 @@ RECORDED = Path(__file__).with_name("step_code.json")
 
 MEASURING = ("features", "synthesis", "diversity", "embeddings", "sae_quality", "sae")
 TRAINING = ("classifier", "reward", "sft")
-STEERING = ("steering_questions", "steering_vector", "equal_vectors", "steering_answers")
+STEERING = ("steering_choice", "steering_questions", "steering_vector", "equal_vectors", "steering_answers")
 DATA = ("corpus", "draw", "examples", "pool", "pairs", "kept_pairs", "mixture", "mixture_split", "steering_questions")
 ASKING = ("interpret", "synthesis", "answers", "reference", "scores", "judged")
 LOADING = (*MEASURING, *TRAINING, "vector", "steering_vector", "answers", "scores")

@@ -18,6 +18,7 @@ from experiments.harness.doctor.walk import CHATS, Steps, arguments, found_in
 from experiments.tasks import TASKS
 from experiments.tasks.base import Training
 from experiments.tasks.instruction import Evaluation
+from experiments.tasks.steering import NORMS, layers_tried
 from fac.clusters import LEAST_TEXTS
 from fac.data.files import data_files
 from fac.data.hub import hub_name
@@ -250,7 +251,8 @@ class Workload:
         """A training step in numbers."""
         task, settings = TASKS[str(step.params["task"])], training.settings
         given, rows = arguments(step), 0
-        for name, part in zip(["fixed"] * given["fixed"] + list(given["names"]), step.inputs, strict=True):
+        parts = zip(["fixed"] * given["fixed"] + list(given["names"]), step.inputs, strict=True)
+        for name, part in ((name, part) for name, part in parts if name != "chosen"):
             drawn = getattr(settings, "pairs", None) if name == "seed_examples" else None
             rows += min(self.texts(part).count, drawn) if drawn else self.texts(part).count
 
@@ -272,6 +274,17 @@ class Workload:
             head_only=getattr(settings, "mode", None) == "head",
             next_token=task.from_base,
         )
+
+    def _choice(self, step: Step) -> bool:
+        """Settings of a vector: every layer and norm at two multipliers, on all held-out questions in both orders."""
+        given = arguments(step)
+        if step.name != "steering_choice":
+            return False
+        if shape := self.facts.shape(given["model"]):
+            held, tried = self.texts(step.inputs[1]), len(layers_tried(shape.layers)) * len(NORMS)
+            flop = needs.testing_flop(shape, held.count * held.tokens * 4 * tried)
+            self.work.append(Work("test", shape, flop))
+        return True
 
     def _scores(self, step: Step) -> bool:
         given = arguments(step)
@@ -313,6 +326,7 @@ KINDS: tuple[Callable[[Workload, Step], bool], ...] = (
     Workload._synthesis,
     Workload._answers,
     Workload._training,
+    Workload._choice,
     Workload._scores,
 )
 

@@ -1,25 +1,30 @@
 """experiments.tasks.steering: which pairs a vector is read from and how long it is, against the vector of those."""
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from support.caa import caa_rows
+from support.example_sets import examples_step
 from support.models import tiny_model
 
 from eval import steering as steering_eval
 from experiments.harness.config import read_config
 from experiments.tasks import TASKS, base
-from experiments.tasks.steering import SteeringSettings, train
+from experiments.tasks.steering import SteeringSettings, choose, layers_tried, train
 from fac.backbone import Backbone, ModelRef, load_causal_lm
 from fac.chat import as_chat
 from fac.data.choices import Choice, to_choice
 from fac.data.example_set import save_examples
 from fac.data.schemas import CHOICE
 from fac.errors import FacError
+from fac.store import Store
 from fac.train.steering import Positions, SteeringVector, caa_vector, prompt_vector, residual_norm
 
 SETTINGS = SteeringSettings(layer=2, pairs=3, norm=None)
@@ -33,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
 
 @pytest.fixture(scope="module")
 def backbone(model: ModelRef) -> Backbone:
-    return Backbone(model, SETTINGS.layer)
+    return Backbone(model, 2)
 
 
 def choices(count: int, about: str) -> list[Choice]:
@@ -166,6 +171,69 @@ def test_the_scores_are_of_the_test_s_questions_at_every_multiplier(
     with np.load(tmp_path / base.REPLICATES) as draws:
         assert draws["matching_range"].mean() == pytest.approx(found["matching_range"], abs=0.01)
         assert draws["scr"].mean() == pytest.approx(found["scr"], abs=0.03)
+
+
+HELD = replace(SETTINGS, layer="held_out", norm="held_out")
+
+
+def chosen(model: ModelRef, folder: Path, settings: SteeringSettings = HELD) -> dict:
+    seed, validation = (examples_step(CHOICE, held) for held in (SEED, choices(12, "the night")))
+    data = cast(base.TaskSteps, SimpleNamespace(seed_examples=seed, validation=validation))
+    step = choose("survival", data, model, settings)
+    assert step is not None
+    return json.loads((Store(folder / "store").get(step) / base.CHOSEN).read_text())
+
+
+def test_layer_and_norm_are_those_that_move_held_out_questions_most(
+    model: ModelRef, backbone: Backbone, tmp_path: Path
+):
+    """All layers but the last, at three lengths; one of them checked against the library."""
+    found = chosen(model, tmp_path)
+    network, tokenizer = load_causal_lm(model)
+    depth = network.config.num_hidden_layers
+    assert [(one["layer"], one["norm"]) for one in found["tried"]] == [
+        (layer, norm) for layer in range(1, depth) for norm in (0.25, 0.5, 1.0)
+    ]
+    best = max(found["tried"], key=lambda one: (one["scr"], one["matching_range"]))
+    assert (found["layer"], found["norm"]) == (best["layer"], best["norm"])
+    assert f"layer {best['layer']} of {depth} and norm {best['norm']:g} were chosen" in found["note"]
+    one = next(one for one in found["tried"] if (one["layer"], one["norm"]) == (SETTINGS.layer, 1.0))
+    made = caa_vector(backbone, SEED, "survival").with_norm(residual_norm(backbone))
+    low, high = (
+        steering_eval.score(steering_eval.evaluate(network, tokenizer, choices(12, "the night"), made, m))
+        for m in (-1.0, 1.0)
+    )
+    assert one["matching_range"] == pytest.approx(high.p_matching - low.p_matching, abs=1e-5)
+    assert one["scr"] == high.robust - low.robust
+
+
+def test_only_what_is_to_be_chosen_is_chosen(model: ModelRef, tmp_path: Path):
+    tried = chosen(model, tmp_path, replace(HELD, layer=2))["tried"]
+    assert [(one["layer"], one["norm"]) for one in tried] == [(2, 0.25), (2, 0.5), (2, 1.0)]
+    assert choose("survival", cast(Any, None), model, SETTINGS) is None
+
+
+def test_the_vector_is_made_as_was_chosen(model: ModelRef, tmp_path: Path):
+    (tmp_path / base.CHOSEN).write_text(json.dumps({"layer": 1, "norm": 0.5}))
+    job = base.Training(model, HELD, 42, seed_examples=kept(tmp_path / "seed", SEED), chosen=tmp_path)
+    train("survival", job, tmp_path / "trained")
+    made = SteeringVector.load(tmp_path / "trained")
+    assert made.layer == 1
+    assert made.norm == pytest.approx(0.5 * residual_norm(Backbone(model, 1)), rel=1e-5)
+
+
+def test_without_held_out_questions_nothing_can_be_chosen(model: ModelRef):
+    data = cast(base.TaskSteps, SimpleNamespace(seed_examples=None, validation=None))
+    with pytest.raises(FacError, match=r"set tasks\.survival\.data\.validation\.path, or tasks\.survival\.train"):
+        choose("survival", data, model, HELD)
+
+
+@pytest.mark.parametrize("depth", [1, 4, 8, 28, 32])
+def test_layers_are_tried_over_the_whole_depth(depth: int):
+    tried = layers_tried(depth)
+    assert tried == sorted(set(tried))
+    assert 1 <= tried[0] <= max(depth // 4, 1)
+    assert tried[-1] in (depth - 1, round(depth * 7 / 8)) or depth == 1
 
 
 @pytest.mark.parametrize(("settings", "said"), [({"norm": 0.0}, "norm=0.0"), ({"pairs": 0}, "pairs=0")])
