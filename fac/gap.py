@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # it loads models; what was found is read without
     from fac.encoder import FeatureEncoder
 
 ARRAYS, RECORD, RELEVANT = "gap.npz", "gap.json", "relevant.npy"
+TOKENS = "tokens.json"
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,20 @@ def _interpret(
         alive = sorted({*alive} & {*only})
     found = encoder.spans(Corpus.load(corpus), measured.tops, alive, settings.spans, settings.span_tokens)
     spans = {feature: [" ".join(span.text.split()) for span in strongest] for feature, strongest in found.items()}
+    tokens = {f: [len(" ".join(s.text[s.start :].split())) for s in strongest] for f, strongest in found.items()}
+    (folder / TOKENS).write_text(json.dumps(tokens), encoding="utf-8")
     interpret_features(annotators, prompts, spans, sampling, settings.seed, folder)
+
+
+def load_tokens(folder: Path) -> dict[int, list[int]]:
+    """How many characters at the end of each span of `interpretations` are the activating token, for those who show it.
+
+    Nothing of steps that were made before this was kept.
+    """
+    if not (folder / TOKENS).is_file():
+        return {}
+    told = json.loads((folder / TOKENS).read_text(encoding="utf-8"))
+    return {int(feature): lengths for feature, lengths in told.items()}
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,23 @@ from support.models import tiny_model
 from fac.backbone import ModelRef
 from fac.chat import as_chat
 from fac.coverage import Threshold, threshold_grid
-from fac.data.corpus import write_examples
+from fac.data.corpus import Corpus, write_examples
 from fac.data.example_set import load_examples, save_examples
 from fac.data.examples import Example
 from fac.data.held_out import HeldOut
 from fac.data.schemas import QUERY, Query
 from fac.encoder import CorpusFeatures, FeatureEncoder
 from fac.features import FeatureSettings
-from fac.gap import InterpretSettings, Mining, MissingFeatures, Thresholds, load_relevant, mine, relevant_by_labels
+from fac.gap import (
+    InterpretSettings,
+    Mining,
+    MissingFeatures,
+    Thresholds,
+    load_relevant,
+    load_tokens,
+    mine,
+    relevant_by_labels,
+)
 from fac.interpret import ROLES, load_interpretations
 from fac.llm.base import Completion
 from fac.prompts import Prompts
@@ -225,6 +234,23 @@ def test_a_share_of_the_missing_features_is_written_for(world):
     assert len(written_for(Settings(n=1, m=1, max_new_tokens=8, ratio=1e-6))) == 1
     half = [written_for(Settings(n=1, m=1, max_new_tokens=8, ratio=0.5, seed=seed)) for seed in (42, 1)]
     assert half[0] != half[1]
+
+
+def test_the_activating_token_of_every_span_is_kept_for_those_who_show_it(world):
+    mining = mined(world, InterpretSettings(spans=2))
+    folder = world.store.get(mining.interpretations)
+    told, tokens, measured = (
+        load_interpretations(folder),
+        load_tokens(folder),
+        features_of(world, mining.anchor_features),
+    )
+    assert tokens.keys() == told.keys()
+    texts = Corpus.load(world.store.get(mining.anchor))
+    for feature, about in told.items():
+        exact = mining.encoder.spans(texts, measured.tops, [feature], 2, 32)[feature]
+        ends = [text[len(text) - n :] for text, n in zip(about.spans, tokens[feature], strict=True)]
+        assert ends == [" ".join(span.text[span.start :].split()) for span in exact]
+    assert load_tokens(folder.parent) == {}  # of a step that kept none
 
 
 def test_the_writer_may_be_told_the_judge_s_analysis(world):

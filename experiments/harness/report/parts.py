@@ -53,12 +53,16 @@ def missing_features(
     return cards
 
 
-def spans_of(about: Interpretation, values: NDArray[np.float32]) -> list[Span]:
-    """The spans that the annotator read; the activating word is the last."""
-    return [
-        Span(text, text.rfind(" ") + 1, len(text), float(value))
-        for text, value in zip(about.spans, values, strict=False)
-    ]
+def spans_of(about: Interpretation, values: NDArray[np.float32], tokens: Sequence[int] = ()) -> list[Span]:
+    """The spans that the annotator read, with the activating token: so many characters at their end, or the last word.
+
+    `tokens` are of `fac.gap.load_tokens`: none of a step that did not keep them.
+    """
+    found = []
+    for i, (text, value) in enumerate(zip(about.spans, values, strict=False)):
+        start = len(text) - tokens[i] if tokens else text.rfind(" ") + 1
+        found.append(Span(text, start, len(text), float(value)))
+    return found
 
 
 def samples(written: Generated | None) -> list[Sample]:

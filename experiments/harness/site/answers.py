@@ -26,6 +26,7 @@ class Standing:
     ours: Cell | None
     gain: Estimate | None  # of ours over the baseline
     names: Mapping[str, str]  # how rows are printed
+    over: str = "seeds"  # what the cells' numbers were had again over
 
     def __str__(self) -> str:
         first = f"{self.names[self.first.row]} is first with {_number(self.first, self.first.mean)}"
@@ -35,7 +36,9 @@ class Standing:
         if self.lead is None:
             return f"{self.column}: {first}, before {second}; one seed gives no interval."
         told = "" if self.lead.interval.low > 0 else ": not told apart"
-        found = f"{self.column}: {first}, before {second} by {spread(self.lead)} over {self.lead.worlds} seeds{told}"
+        found = (
+            f"{self.column}: {first}, before {second} by {spread(self.lead)} over {self.lead.worlds} {self.over}{told}"
+        )
         if self.gain is None or self.second.row == BASELINE:
             return f"{found}."
         return f"{found}. {self.names[OURS]} less {self.names[BASELINE]}: {spread(self.gain)}."
@@ -47,7 +50,7 @@ def spread(estimate: Estimate) -> str:
     return f"{estimate.mean:+z.1f} [{low:+z.1f}, {high:+z.1f}]"
 
 
-def standings(table: Table) -> list[Standing]:
+def standings(table: Table, over: str = "seeds") -> list[Standing]:
     """Of each column that rows are judged by (`judged`), in the table's order."""
     found = []
     for column in judged(table):
@@ -58,7 +61,7 @@ def standings(table: Table) -> list[Standing]:
         ours, base = (next((cell for cell in cells if cell.row == row), None) for row in (OURS, BASELINE))
         gain = difference(ours, base) if ours and base else None
         names = {cell.row: table.name(cell.row) for cell in cells}
-        found.append(Standing(table.name(column), ranked[0], second, lead, ours, gain, names))
+        found.append(Standing(table.name(column), ranked[0], second, lead, ours, gain, names, over))
     return found
 
 

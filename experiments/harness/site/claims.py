@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from eval.statistics import LEVEL, Estimate, holm, verdict
+from experiments.harness.experiment import BASE
 from experiments.harness.paper_numbers import PAPER_TABLES
 from experiments.harness.results import Cell, Table
 from experiments.harness.site.answers import OURS, difference, judged, spread
@@ -22,6 +23,7 @@ from fac.errors import FacError
 
 FILE = PAPER_TABLES / "claims.yaml"
 SUPPORTED, NOT_SUPPORTED, UNDECIDED, NO_RUN = "supported", "not supported", "undecided", "no run yet"
+Names = str | Sequence[str]  # of a row: several are what it is called in different tables
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, UNDECIDED, NO_RUN)
 
 
@@ -35,6 +37,7 @@ class Claim:
     paper: str  # its numbers, as the paper has them
     rule: str
     experiments: tuple[str, ...]
+    paper_scale: bool = False  # nothing of the lab, or of one's own, has any bearing on it
     asks: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -70,7 +73,8 @@ def load() -> list[Claim]:
             raise FacError(
                 f"{FILE.name}: {named['id']} asks for the rule {named['rule']}; there are {', '.join(RULES)}."
             )
-        claims.append(Claim(**{**named, "experiments": tuple(named["experiments"])}, asks=one))
+        named |= {"experiments": tuple(named["experiments"]), "paper_scale": one.pop("paper_scale", False)}
+        claims.append(Claim(**named, asks=one))
     return claims
 
 
@@ -85,6 +89,9 @@ def _decided(claim: Claim, runs: Sequence[Run]) -> Decided:
     lacking: dict[str, None] = {}
     for run in sorted(runs, key=lambda run: (_rank(claim, run), bool(run.label), run.name)):
         if _rank(claim, run) < len(claim.experiments):
+            if claim.paper_scale and run.label:
+                lacking["it takes runs at the paper's scale"] = None
+                continue
             try:
                 found.append((run, _finding(claim, run)))
             except Absent as absent:
@@ -135,82 +142,90 @@ def best(table: Table, column: str, rows: Sequence[str], ours: str = OURS) -> Fi
     return Finding(UNDECIDED if found.verdict == SUPPORTED else found.verdict, (*found.told, told))
 
 
-def more(table: Table, column: str, pairs: Sequence[Sequence[str]]) -> Finding:
+def more(table: Table, column: str, pairs: Sequence[Sequence[Names]]) -> Finding:
     """In every pair of rows, the first is above the second."""
-    return _compared(table, [(_cell(table, one, column), _cell(table, other, column)) for one, other in pairs])
+    rows = [(_row(table, one), _row(table, other)) for one, other in pairs]
+    return _compared(table, [(_cell(table, one, column), _cell(table, other, column)) for one, other in rows])
 
 
-def gains(table: Table, columns: Sequence[str], row: str, over: str) -> Finding:
-    """In every column, a row is above another."""
-    return _compared(table, [(_cell(table, row, c), _cell(table, over, c)) for c in columns], by_column=True)
+def gains(table: Table, row: Names, over: Names) -> Finding:
+    """In every column by which rows are judged (in a table without such: of shares), one row is above another."""
+    columns = judged(table) or [c.column for c in table.cells if c.row == _row(table, row) and c.unit == "percent"]
+    held = [(table.cell(_row(table, row), c), table.cell(_row(table, over), c)) for c in columns]
+    pairs = [(one, other) for one, other in held if one is not None and other is not None]
+    if not pairs:
+        raise Absent(f"{_row(table, row)} and {_row(table, over)} in one column")
+    return _compared(table, pairs, by_column=True)
 
 
-def positive(table: Table, column: str, row: str) -> Finding:
-    """A cell that has an interval of its own, such as a correlation, is above nothing."""
-    cell = _cell(table, row, column)
-    told = f"{table.name(row)}, {table.name(column)}: {cell.shown()}"
-    if cell.interval is None:
-        return Finding(UNDECIDED, (f"{told}, without an interval",))
-    low, high = cell.interval
-    return Finding(SUPPORTED if low > 0 else NOT_SUPPORTED if high < 0 else UNDECIDED, (told,))
+def positive(table: Table, column: str, rows: Sequence[str]) -> Finding:
+    """Cells that have an interval of their own, such as correlations, are above nothing."""
+    return _each(table, column, rows, 0.0)
 
 
-def largest(table: Table, column: str, row: str) -> Finding:
-    """A row's interval is above those of all other rows."""
+def above(table: Table, column: str, rows: Sequence[str], least: float) -> Finding:
+    """Every row's number, with its interval where it has one, is at least so much."""
+    found = _each(table, column, rows, least, alone=True)
+    return Finding(found.verdict, (*found.told, f"at least {least:g}"))
+
+
+def largest(table: Table, column: str, row: str, but: Sequence[str]) -> Finding:
+    """A correlation is larger in size than those of all other rows `but` some, their intervals included."""
     mine = _cell(table, row, column)
-    others = [c for c in table.cells if c.column == column and c.row != row]
+    others = [c for c in table.cells if c.column == column and c.row != row and c.row not in but]
     if not others:
         raise Absent(f"any other row in {column}")
-    second = max(others, key=lambda cell: cell.mean)
+    second = max(others, key=lambda cell: abs(cell.mean))
     told = tuple(f"{table.name(c.row)}: {c.shown()}" for c in (mine, second))
     if mine.interval is None or any(cell.interval is None for cell in others):
         return Finding(UNDECIDED, (*told, "without intervals"))
-    if all(mine.interval[0] > cell.interval[1] for cell in others if cell.interval):
+    sizes = [sorted(map(abs, cell.interval)) for cell in others if cell.interval]  # ends by size
+    if all(mine.interval[0] > high for _, high in sizes):
         return Finding(SUPPORTED, told)
-    return Finding(NOT_SUPPORTED if second.interval and second.interval[0] > mine.interval[1] else UNDECIDED, told)
+    beaten = any(
+        low * high > 0 and min(abs(low), abs(high)) > max(map(abs, mine.interval))
+        for low, high in (cell.interval for cell in others if cell.interval)
+    )
+    return Finding(NOT_SUPPORTED if beaten else UNDECIDED, told)
 
 
-def within(table: Table, column: str, row: str, of: Sequence[str], margin: float) -> Finding:
-    """No row of `of` is further below `row` than the margin (in points), its interval included."""
-    differences = [(row_, difference(_cell(table, row_, column), _cell(table, row, column))) for row_ in of]
+def within(table: Table, column: str, row: Names, margin: float) -> Finding:
+    """No other row is further below this one than the margin (in points), its interval included."""
+    mine = _cell(table, _row(table, row), column)
+    others = [c for c in table.cells if c.column == column and c.row not in (mine.row, BASE)]
+    if not others:
+        raise Absent(f"any other row in {column}")
     told, verdicts = [], []
-    for name, estimate in differences:
+    for other in others:
+        estimate = difference(other, mine)
         if estimate is None:
-            told.append(f"{table.name(name)}: one seed gives no interval")
+            told.append(f"{table.name(other.row)}: {other.mean - mine.mean:+z.1f}, without an interval")
             verdicts.append(UNDECIDED)
             continue
         low, high = estimate.interval
-        told.append(f"{table.name(name)} less {table.name(row)}: {spread(estimate)}")
+        told.append(f"{table.name(other.row)} less {table.name(mine.row)}: {spread(estimate)}")
         verdicts.append(SUPPORTED if low >= -margin else NOT_SUPPORTED if high < -margin else UNDECIDED)
     return Finding(_all(verdicts), (*told, f"margin: {margin:g} points"))
 
 
-def above(table: Table, column: str, row: str, least: float) -> Finding:
-    """A row's number, or the lower end of its interval where it has one, is at least so much."""
-    cell = _cell(table, row, column)
-    low, high = cell.interval or (cell.mean, cell.mean)
-    found = SUPPORTED if low >= least else NOT_SUPPORTED if high < least else UNDECIDED
-    return Finding(found, (f"{table.name(row)}, {table.name(column)}: {cell.shown()}; at least {least:g}",))
-
-
-def rises(table: Table, row: str, over: str, columns: Sequence[str]) -> Finding:
-    """At every column (a threshold), a count of one row is above that of another; such cells vary with no seed."""
-    held = [(table.cell(row, c), table.cell(over, c), c) for c in columns]
-    pairs = [(one, other, column) for one, other, column in held if one is not None and other is not None]
-    if not pairs:
-        raise Absent(f"{row} and {over} at {', '.join(columns)}")
-    told = tuple(
-        f"{table.name(column)}: {table.name(row)} {one.shown()}, {table.name(over)} {other.shown()}"
-        for one, other, column in pairs
-    )
-    if any(one.mean < other.mean for one, other, _ in pairs):
-        return Finding(NOT_SUPPORTED if all(o.mean < p.mean for o, p, _ in pairs) else UNDECIDED, told)
-    return Finding(UNDECIDED, (*told, "of one run, without intervals"))
-
-
 RULES: Mapping[str, Callable[..., Finding]] = {
-    rule.__name__: rule for rule in (best, more, gains, positive, largest, within, above, rises)
+    rule.__name__: rule for rule in (best, more, gains, positive, above, largest, within)
 }
+
+
+def _each(table: Table, column: str, rows: Sequence[str], least: float, alone: bool = False) -> Finding:
+    """Every row's interval lies above `least`; `alone`: a number without one is taken as it is."""
+    told, verdicts = [], []
+    for row in rows:
+        cell = _cell(table, row, column)
+        held = cell.interval or ((cell.mean, cell.mean) if alone else None)
+        told.append(f"{table.name(row)}, {table.name(column)}: {cell.shown()}{'' if held else ', without an interval'}")
+        if held is None:
+            verdicts.append(UNDECIDED)
+            continue
+        low, high = held
+        verdicts.append(SUPPORTED if low >= least else NOT_SUPPORTED if high < least else UNDECIDED)
+    return Finding(_all(verdicts), tuple(told))
 
 
 def _compared(table: Table, pairs: Sequence[tuple[Cell, Cell]], by_column: bool = False) -> Finding:
@@ -254,6 +269,14 @@ def _all(verdicts: Sequence[str]) -> str:
     if NOT_SUPPORTED in verdicts:
         return NOT_SUPPORTED
     return SUPPORTED if set(verdicts) == {SUPPORTED} else UNDECIDED
+
+
+def _row(table: Table, names: Names) -> str:
+    """The first of several names that the table has. Raises Absent if it has none."""
+    for name in _several(names):
+        if name in table.rows:
+            return name
+    raise Absent(f"{' or '.join(_several(names))}")
 
 
 def _cell(table: Table, row: str, column: str) -> Cell:

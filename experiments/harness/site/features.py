@@ -20,7 +20,7 @@ from experiments.harness.report.parts import spans_of
 from experiments.harness.site.runs import Run
 from fac.corpus_features import CorpusFeatures
 from fac.coverage import counts, own_counts
-from fac.gap import MissingFeatures
+from fac.gap import MissingFeatures, load_tokens
 from fac.interpret import Interpretation, load_interpretations
 from fac.store import RECORD
 from fac.synthesis.generate import CHOSEN
@@ -60,6 +60,7 @@ class FeatureSet:
     found: MissingFeatures
     told: Mapping[int, Interpretation]
     anchor: CorpusFeatures
+    tokens: Mapping[int, Sequence[int]]  # `fac.gap.load_tokens`
     marked: bool  # whether spans end with the activating token
     written: tuple[Written, ...]
     note: str = ""  # what sets it apart from others of its title
@@ -142,6 +143,7 @@ def _read(key: str, held: Sequence[tuple[Run, Record]]) -> FeatureSet:
         found=found,
         told=load_interpretations(steps.folder("interpret", told)),
         anchor=CorpusFeatures.load(steps.folder("features", measured)),
+        tokens=load_tokens(steps.folder("interpret", told)),
         marked=steps.record("interpret", told)["params"].get("span_end", "at") == "at",
         written=tuple(_written(found, held)),
     )
@@ -245,7 +247,7 @@ def row(of: FeatureSet, feature: int) -> list[Any]:
 
 def detail(of: FeatureSet, feature: int) -> dict[str, Any]:
     """What is shown of a feature when it is opened."""
-    spans = spans_of(of.told[feature], of.anchor.tops.values[feature])
+    spans = spans_of(of.told[feature], of.anchor.tops.values[feature], of.tokens.get(feature, ()))
     return {
         "spans": [[s.text, s.start if of.marked else len(s.text), round(s.value, 3)] for s in spans],
         "samples": [[_sample(s) for s in written.samples.get(feature, ())] for written in of.written],

@@ -17,7 +17,7 @@ from experiments.harness.experiment import Record
 from experiments.harness.listing import is_of_paper, paper_order
 from experiments.harness.report import kept
 from experiments.harness.report.kept import PAGE, Kept
-from experiments.harness.results import STEPS, Table, short_commit
+from experiments.harness.results import LAB_LABEL, STEPS, Table, short_commit
 from fac.errors import FacError
 
 TABLE, CONFIG, RECORDS, REPORT = "table.json", "config.yaml", "records.json", "report.html"
@@ -72,6 +72,17 @@ class Run:
         made = self.tables[0].provenance
         found = [origin["commit"] for origin in made.get(STEPS, ())] or [made.get("git_sha")]
         return tuple(dict.fromkeys(short_commit(commit) for commit in found))
+
+    @cached_property
+    def over(self) -> str:
+        """What its numbers were had again over: the highest of worlds, generations and training seeds."""
+        world = "world" if self.label == LAB_LABEL else "draw of the data"
+        trials = [record.trial for record in self.records]
+        if len({trial.data_seed for trial in trials}) > 1:
+            return "worlds" if world == "world" else "draws of the data"
+        if len({trial.generation for trial in trials}) > 1:
+            return f"generations of one {world}"
+        return f"training seeds of one {world}" if trials else "seeds"
 
     @property
     def chooses(self) -> bool:

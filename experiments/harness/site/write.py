@@ -107,7 +107,7 @@ def _run(run: Run, out: Path) -> dict[str, str]:
     if run.kept.warnings is None and (run.folder / REPORT).is_file():
         report = f"{run.slug}-report.html"
         files[report] = (run.folder / REPORT).read_text(encoding="utf-8")
-    told = [run.kept.answer] if run.kept.answer else [str(standing) for standing in standings(run.tables[0])]
+    told = [run.kept.answer] if run.kept.answer else [str(standing) for standing in standings(run.tables[0], run.over)]
     site = Site(f"runs/{run.slug}.html", PAGES)
     page = run.kept.page(run.tables)
     return {**files, f"{run.slug}.html": render(page, site, told, run.lacks, report)}
@@ -144,7 +144,7 @@ def _index(runs: Sequence[Run], decided: Sequence[Decided], sets: int, left_out:
 
 def _row(run: Run, paper: str = "") -> Row:
     table = run.tables[0]
-    found = standings(table)
+    found = standings(table, run.over)
     name = title_of_paper(paper) if paper else run.kept.title or table.title
     order = f"{paper_order(paper)[0]:d}{paper_order(paper)[1]:03d}" if paper else name
     tags = [*([run.label.partition(":")[0]] if run.label else []), run.model]

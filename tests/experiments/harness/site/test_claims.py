@@ -25,7 +25,6 @@ from experiments.harness.site.claims import (
     load,
     more,
     positive,
-    rises,
     within,
 )
 from experiments.harness.site.runs import find
@@ -78,58 +77,63 @@ def test_one_seed_decides_nothing() -> None:
     assert (found.verdict, "without an interval" in found.told[0]) == (UNDECIDED, True)
 
 
-def test_gains_must_hold_in_every_column() -> None:
-    cells = [*scores("a", baseline=LOW, fac=HIGH), *scores("b", baseline=LOW, fac=WIDE)]
-    assert gains(table_of(cells), ["a"], "fac", "baseline").verdict == SUPPORTED
-    assert gains(table_of(cells), ["a", "b"], "fac", "baseline").verdict == UNDECIDED
+def test_gains_must_hold_in_every_column_by_which_rows_are_judged() -> None:
+    cells = [*scores("a", baseline=LOW, fac=HIGH), *scores("b", baseline=LOW, fac=HIGH), observed("fac", "rows", 1.0)]
+    assert gains(table_of(cells), ["ours", "fac"], "baseline").verdict == SUPPORTED
+    mixed = [*scores("a", baseline=LOW, fac=HIGH), *scores("b", baseline=LOW, fac=WIDE)]
+    assert gains(table_of(mixed), "fac", "baseline").verdict == UNDECIDED
+    with pytest.raises(Absent, match="ours or mine"):
+        gains(table_of(cells), ["ours", "mine"], "baseline")
 
 
-def of_fac(value: float, low: float | None = None, high: float = 0.0, row: str = "fac"):
+def test_shares_of_one_run_are_compared_without_an_interval() -> None:
+    cells = [observed(row, column, 60.0) for row in ("one", "two") for column in ("0.0", "1.0")]
+    found = gains(table_of(cells), "two", "one")
+    assert found.verdict == UNDECIDED
+    assert len(found.told) == 2
+
+
+def of(value: float, low: float | None = None, high: float = 0.0, row: str = "fac"):
     cell = observed(row, "r", value, unit="correlation")
     return cell if low is None else replace(cell, interval=(low, high))
 
 
 def test_a_correlation_is_judged_by_its_own_interval() -> None:
     verdicts = [
-        positive(table_of([cell]), "r", "fac").verdict
-        for cell in (of_fac(0.9, 0.2, 0.99), of_fac(0.5, -0.2, 0.9), of_fac(-0.5, -0.9, -0.1), of_fac(0.9))
+        positive(table_of([cell]), "r", ["fac"]).verdict
+        for cell in (of(0.9, 0.2, 0.99), of(0.5, -0.2, 0.9), of(-0.5, -0.9, -0.1), of(0.9))
     ]
     assert verdicts == [SUPPORTED, UNDECIDED, NOT_SUPPORTED, UNDECIDED]
+    both = [of(0.9, 0.2, 0.99), of(0.5, -0.2, 0.9, "rho")]
+    assert positive(table_of(both), "r", ["fac", "rho"]).verdict == UNDECIDED
 
 
-def test_the_largest_is_above_the_intervals_of_all_others() -> None:
-    other = of_fac(0.3, 0.1, 0.5, "distinct")
-    assert largest(table_of([of_fac(0.9, 0.6, 0.99), other]), "r", "fac").verdict == SUPPORTED
-    assert largest(table_of([of_fac(0.9, 0.4, 0.99), other]), "r", "fac").verdict == UNDECIDED
-    assert largest(table_of([of_fac(0.05, 0.0, 0.09), other]), "r", "fac").verdict == NOT_SUPPORTED
+def test_the_largest_is_above_the_intervals_of_all_others_in_size() -> None:
+    def against(other, mine=(0.9, 0.6, 0.99)):
+        return largest(table_of([of(*mine), other, of(0.95, 0.9, 0.99, "variant")]), "r", "fac", ["variant"]).verdict
+
+    assert against(of(0.3, 0.1, 0.5, "distinct")) == SUPPORTED
+    assert against(of(-0.3, -0.7, 0.1, "distinct")) == UNDECIDED
+    assert against(of(-0.9, -0.95, -0.8, "distinct"), (0.2, 0.1, 0.3)) == NOT_SUPPORTED
+    assert against(of(0.0, -0.9, 0.9, "distinct"), (0.2, 0.1, 0.3)) == UNDECIDED
 
 
 def test_a_margin_counts_the_interval() -> None:
-    held = table(baseline=(80, 80.1, 80.2), fac=(79, 79.2, 79.1), full=WIDE)
-    assert within(held, "toxicity", "baseline", ["fac"], 3).verdict == SUPPORTED
-    assert within(held, "toxicity", "baseline", ["fac"], 0.5).verdict == NOT_SUPPORTED
-    assert within(held, "toxicity", "baseline", ["full"], 3).verdict == UNDECIDED
+    def held(margin: float, **rows):
+        return within(table(baseline=(80, 80.1, 80.2), **rows), "toxicity", "baseline", margin).verdict
+
+    assert held(3, fac=(79, 79.2, 79.1)) == SUPPORTED
+    assert held(0.5, fac=(79, 79.2, 79.1)) == NOT_SUPPORTED
+    assert held(3, fac=(79, 79.2, 79.1), full=WIDE) == UNDECIDED
 
 
 def test_a_number_is_held_against_the_least_that_is_claimed() -> None:
-    assert above(table_of([of_fac(84.0)]), "r", "fac", 80).verdict == SUPPORTED
-    assert above(table_of([of_fac(84.0, 70, 90)]), "r", "fac", 80).verdict == UNDECIDED
-    assert above(table_of([of_fac(60.0)]), "r", "fac", 80).verdict == NOT_SUPPORTED
+    verdicts = [above(table_of([cell]), "r", ["fac"], 80).verdict for cell in (of(84.0), of(84.0, 70, 90), of(60.0))]
+    assert verdicts == [SUPPORTED, UNDECIDED, NOT_SUPPORTED]
 
 
-def test_a_curve_of_one_run_can_be_refuted_but_not_be_sure() -> None:
-    def at(one: float, two: float):
-        cells = [
-            observed(row, column, value) for row, value in (("one", one), ("two", two)) for column in ("0.0", "1.0")
-        ]
-        return rises(table_of(cells), "two", "one", ["0.0", "1.0"]).verdict
-
-    assert (at(60, 70), at(70, 60)) == (UNDECIDED, NOT_SUPPORTED)
-
-
-CLAIM = Claim(
-    "c", "It is more.", "§1", "9 against 8", "more", ("worlds", "table1"), {"column": "toxicity", "pairs": PAIR}
-)
+ASKS = {"column": "toxicity", "pairs": PAIR}
+CLAIM = Claim("c", "It is more.", "§1", "9 against 8", "more", ("worlds", "table1"), asks=ASKS)
 
 
 def decided(folder: Path) -> claims.Decided:
@@ -163,6 +167,12 @@ def test_choices_on_validation_data_and_tables_without_the_cells_decide_nothing(
     write_run(tmp_path / "part", [table(baseline=LOW, fac=HIGH)], paper=("table1",))
     one = decided(tmp_path)
     assert (one.verdict, one.why) == (NO_RUN, "part does not hold full in toxicity")
+
+
+def test_what_only_the_papers_scale_can_decide_no_run_of_the_lab_does(tmp_path: Path) -> None:
+    write_run(tmp_path / "lab", [table(baseline=LOW, fac=HIGH, full=LOW)], paper=("table1",))
+    (one,) = decide([replace(CLAIM, paper_scale=True)], find([tmp_path])[0])
+    assert (one.verdict, one.why) == (NO_RUN, "it takes runs at the paper's scale")
 
 
 def test_every_claim_of_the_paper_can_be_asked() -> None:

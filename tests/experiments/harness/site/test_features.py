@@ -54,6 +54,14 @@ def test_counts_spans_and_verdicts_of_a_feature_are_those_of_the_steps(mined: Mi
     ]
 
 
+def test_the_token_is_marked_as_the_step_kept_it_and_else_the_last_word(mined: Mined) -> None:
+    run_of(mined, mined.write("fac", [], active(0)))
+    (mined.root / "interpret/told1/tokens.json").write_text(json.dumps({0: [3, 5]}))
+    (one,), _ = read(mined.root.parent)
+    assert [start for _, start, _ in features.detail(one, 0)["spans"]] == [len("how do i pick a l"), len("other ")]
+    assert [start for _, start, _ in features.detail(one, 1)["spans"]] == [len("how do i pick a "), len("other ")]
+
+
 def test_the_token_is_not_marked_where_spans_end_before_it(tmp_path: Path) -> None:
     mined = Mined(tmp_path / "store", N, span_end="before")
     run_of(mined, mined.write("fac", [], active(0)))

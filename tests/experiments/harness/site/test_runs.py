@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.run_folders import Mined, scores, table_of, write_run
+from support.run_folders import Mined, scores, table_of, trial, write_run
 
+from experiments.harness.experiment import Record
 from experiments.harness.paper_numbers import paper_table
 from experiments.harness.site.runs import find
 from fac.errors import FacError
@@ -91,6 +92,20 @@ def test_a_store_that_moved_with_its_runs_is_found_and_a_missing_one_is_said(tmp
     assert near.lacks == ()
     assert far.store is None
     assert "/nowhere/store is not here" in far.lacks[0]
+
+
+@pytest.mark.parametrize(
+    ("trials", "told"),
+    [
+        ([{}, {"data_seed": 1}], "worlds"),
+        ([{}, {"generation": 43}], "generations of one world"),
+        ([{}, {"seed": 43}], "training seeds of one world"),
+    ],
+)
+def test_a_run_says_what_its_numbers_were_had_again_over(tmp_path: Path, trials: list[dict], told: str) -> None:
+    held = [Record(trial("fac", **more), {}, {}, {}, {}) for more in trials]
+    write_run(tmp_path / "run", [table()], None, held)
+    assert find([tmp_path])[0][0].over == told
 
 
 def test_two_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
