@@ -166,7 +166,7 @@ def test_choices_on_validation_data_and_tables_without_the_cells_decide_nothing(
     write_run(tmp_path / "choice", held, paper=("table1",), options={"test": "validation"})
     write_run(tmp_path / "part", [table(baseline=LOW, fac=HIGH)], paper=("table1",))
     one = decided(tmp_path)
-    assert (one.verdict, one.why) == (NO_RUN, "part does not hold full in toxicity")
+    assert (one.verdict, one.why) == (NO_RUN, "part does not hold full")
 
 
 def test_what_only_the_papers_scale_can_decide_no_run_of_the_lab_does(tmp_path: Path) -> None:
