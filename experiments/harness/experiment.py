@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fac.errors import FacError, closest
 from fac.store import Step
@@ -122,6 +122,21 @@ class Experiment:
     data: Sequence[str] | Mapping[str, Mapping[str, Any]] = ()  # roles of data sets of one's own that it reads
     settings: Mapping[str, Any] = field(default_factory=dict)  # other keys that it sets, over its scale's
     defaults: Sequence[Mapping[str, str]] = ()  # entries for its defaults list in Hydra
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeated:
+    """Options of every table of trials: what it is scored on, and over what it is repeated (none: as the run says)."""
+
+    test: Literal["test", "validation"] = "test"  # choices are made on validation, with another seeds.data
+    worlds: tuple[int, ...] = ()  # the lab's worlds; of data sets: draws
+    generations: tuple[int, ...] = ()  # seeds of writing
+
+    @property
+    def axes(self) -> dict[str, Any]:
+        """For `grid`."""
+        named = {"data_seed": self.worlds, "generation": self.generations}
+        return {"test": self.test, **{axis: values for axis, values in named.items() if values}}
 
 
 def grid(run: RunConfig, **axes: Any) -> list[Trial]:

@@ -86,18 +86,26 @@ def of_task(name: str) -> Callable[[Trial], bool]:
 
 
 def task_columns(
-    task: Task, holds: Callable[[Trial], bool], title: str, paper: Callable[[str], PaperNumber | None], prefix: str
+    task: Task,
+    holds: Callable[[Trial], bool],
+    title: str,
+    paper: Callable[[str], PaperNumber | None],
+    prefix: str,
+    gain: Callable[[str], PaperNumber | None] = lambda row: None,
 ) -> list[Column]:
     """A task's number, its difference from the baseline, its further metrics, and what was added and covered.
 
-    `prefix` begins the columns' names; the first is called `prefix` itself.
+    `prefix` begins the columns' names; the first is called `prefix` itself. `paper` and `gain` are the paper's numbers
+    of a row, and its differences from the baseline.
     """
     plain = {name: metric(name, PLAIN.get(name, "percent")) for name in task.also}
+
+    def trained(trial: Trial) -> bool:
+        return holds(trial) and trial.method != BASE
+
     return [
         Column(prefix, title, number(task), holds, paper=paper),
-        Column(
-            f"{prefix}_gain", "minus Baseline", number(task), lambda t: holds(t) and t.method != BASE, less=BASELINE
-        ),
+        Column(f"{prefix}_gain", "minus Baseline", number(task), trained, less=BASELINE, paper=gain),
         *(Column(f"{prefix}_{name}", told, plain[name], holds) for name, told in task.also.items()),
         *coverage_columns(holds, prefix),
     ]
@@ -178,17 +186,23 @@ def paper_column(run: RunConfig, task: Task, test: str, kind: labels.Kind) -> Ca
 
 
 def task_notes(
-    run: RunConfig, records: Sequence[Record], tasks: Iterable[str], protocols: Iterable[str] = ()
+    run: RunConfig,
+    records: Sequence[Record],
+    tasks: Iterable[str],
+    protocols: Iterable[str] = (),
+    budgets: bool = True,
 ) -> list[str]:
     """What a table over tasks must say: protocols, budgets that were not reached, who wrote, what was left out.
 
-    `protocols` are those of the tasks where none are named; else the tasks' own are not read.
+    `protocols` are those of the tasks where none are named; else the tasks' own are not read. Not `budgets`: the rows
+    that are added are what the table varies.
     """
     tasks, own = list(tasks), not protocols
     protocols = list(protocols) or dict.fromkeys(run.tasks[name].protocol for name in tasks)
     notes = ["; ".join(PROTOCOLS[protocol] for protocol in protocols) + ". Differences are paired by seed."]
     notes.append(COVERAGE_NOTE)
-    notes += filter(None, (budget_note(run, records, name) for name in tasks))
+    notes += filter(None, (budget_note(run, records, name) for name in tasks if budgets))
+    notes += method_notes(records)
     notes.append(run.llms.note(run.model.ref))
     notes += losses(records)
     for name in tasks:
@@ -198,6 +212,12 @@ def task_notes(
             told = f"{told} The writer's answers are {answers_of(run, name)}."
         notes += [f"{task.title}: {told}"] if told else []
     return [*notes, *parity.notes(run, tasks, with_protocols=own)]
+
+
+def method_notes(records: Iterable[Record]) -> list[str]:
+    """What the methods of the records say of themselves: their sources, and what is simplified."""
+    methods = dict.fromkeys(record.trial.method for record in records if record.trial.method in METHODS)
+    return [f"{METHODS[name].title}: {METHODS[name].note}" for name in methods if METHODS[name].note]
 
 
 def answers_of(run: RunConfig, task: str) -> str:

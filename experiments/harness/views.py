@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.harness.experiment import Record, Trial
+from experiments.harness.nested import Place, cell_of, is_nested
 from experiments.harness.paper_numbers import PaperNumber
 from experiments.harness.report import Figure, Series
 from experiments.harness.results import Cell, Table, measured, observed, paired
@@ -100,20 +101,50 @@ def pivot(
     cells = []
     for column in columns:
         held = [record for record in records if column.holds(record.trial)]
-        by_row = {name: _cell([r for r in held if row(r.trial) == name], name, column) for name in rows}
+        by_row = {name: [r for r in held if row(r.trial) == name] for name in rows}
         one = column.less or column.lead
-        other = by_row.get(one) if one else None
-        for name, cell in by_row.items():
-            if cell is None or (one and (other is None or name == one)):
+        for name, found in by_row.items():
+            if not one:
+                cell = _cell(found, name, column)
+            elif name == one:
                 continue
-            if other is not None:
-                both = (cell, other) if column.less else (other, cell)
-                cell = replace(paired(*both, name, paper=column.paper(name)), column=column.name)
-            cells.append(cell)
+            else:
+                both = (found, by_row.get(one, [])) if column.less else (by_row.get(one, []), found)
+                cell = _difference(*both, name, column)
+            cells += [] if cell is None else [cell]
     return cells
 
 
+def _difference(ours: Sequence[Record], other: Sequence[Record], row: str, column: Column) -> Cell | None:
+    """One row less another, pair by pair; None where either has no number."""
+    if is_nested(record.trial for record in [*ours, *other]):
+        mine, theirs = _by_place(ours, column.value), _by_place(other, column.value)
+        differences = {place: mine[place] - theirs[place] for place in mine if place in theirs}
+        unit = "points" if column.value.unit == "percent" else column.value.unit
+        return cell_of(row, column.name, differences, unit, paper=column.paper(row)) if differences else None
+    cells = _cell(ours, row, column), _cell(other, row, column)
+    if cells[0] is None or cells[1] is None:
+        return None
+    return replace(paired(cells[0], cells[1], row, paper=column.paper(row)), column=column.name)
+
+
+def _by_place(records: Sequence[Record], value: Value) -> dict[Place, float]:
+    """The numbers by world, generation and training seed; one that no training seed has a part in, by the first two."""
+    found: dict[Place, float] = {}
+    for record in records:
+        if (number := value.of(record)) is not None:
+            trial = record.trial
+            trained = trial.seed if value.seed(trial) == trial.seed else None
+            found[trial.data_seed, trial.generation, trained or 0] = number
+    return found
+
+
 def _cell(records: Sequence[Record], row: str, column: Column) -> Cell | None:
+    if is_nested(record.trial for record in records):
+        paper = None if column.less or column.lead else column.paper(row)
+        tracked = tuple(dict.fromkeys(record.run_id for record in records if record.run_id))
+        found = _by_place(records, column.value)
+        return cell_of(row, column.name, found, column.value.unit, paper=paper, run_ids=tracked) if found else None
     value, by_seed = column.value, {}
     draws: dict[int | None, NDArray[np.float64]] = {}
     runs: dict[str, None] = {}

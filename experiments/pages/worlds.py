@@ -35,8 +35,8 @@ def page(run: RunConfig, results: Results) -> Page:
     return Page(
         title=main.title,
         subtitle="Every method over worlds, generations and training seeds.",
-        tables=[main, claims_table(run, compared, o.ours, kinds)],
-        facts=[(f"{c.task}: {TITLES[o.ours]} and {TITLES[c.other]}", sentence(c, o.ours)) for c in compared],
+        tables=[main, claims_table(run, compared, f"{TITLES[o.ours]} against every other row", kinds)],
+        facts=[(f"{c.task}: {TITLES[o.ours]} and {TITLES[c.other]}", sentence(c)) for c in compared],
     )
 
 
@@ -73,7 +73,7 @@ def _main(
             f"A world's mean is over generations {generations} and training seeds {seeds}.",
             f"Scored on the {o.test} set of each.",
             *task_notes(run, records, o.tasks),
-            *(f"{c.task}, against {TITLES[c.other]}: {sentence(c, o.ours)}." for c in compared),
+            *(f"{c.task}, against {TITLES[c.other]}: {sentence(c)}." for c in compared),
         ],
         kinds,
         aid=f"Mean ± sample standard deviation over the means of {place(run, o.tasks)}s {worlds}; in brackets its "

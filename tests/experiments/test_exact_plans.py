@@ -69,6 +69,11 @@ def texts(file: Path, count: int) -> None:
     file.write_text("".join(f"{text}\n" for text in sentences(count, 1)))
 
 
+def toxicity(*options: str) -> Callable[[Path], list[str]]:
+    """A table of trials, reduced to toxicity."""
+    return lambda _: [*(f"experiment.{option}" for option in options), *reduced("toxicity")]
+
+
 SETTINGS: dict[str, Callable[[Path], list[str]]] = {
     "alpaca_eval": alpaca_eval,
     "coverage": coverage,
@@ -77,11 +82,21 @@ SETTINGS: dict[str, Callable[[Path], list[str]]] = {
         *reduced("toxicity"),
     ],
     "lab": lambda _: ["experiment.methods=[baseline,full,fac]", *reduced("toxicity")],
-    "main_results": lambda _: reduced("toxicity", "reward", "sycophancy", "survival", "instruction"),
+    "main_results": lambda _: [
+        "experiment.methods=[base,baseline,full,random_features,fac]",
+        *reduced("toxicity", "reward", "sycophancy", "survival", "instruction"),
+    ],
     "matching": matching,
     "reward": reward,
     "sae": sae,
+    "heads": toxicity("tasks=[toxicity]", "methods=[baseline,fac]"),
+    "representations": toxicity("methods=[baseline,random_features,fac]"),
+    "samples": toxicity("samples=[1,2]", "pool=30"),
+    "sections": lambda _: ["experiment.methods=[baseline,fac]", *reduced("reward")],
+    "shares": toxicity("tasks=[toxicity]", "shares=[0.5,1.0]"),
     "steering": steering,
+    "thresholds": toxicity("thresholds=[0.3max,0.5max]"),
+    "variants": toxicity("variants=[strongest,binary,magnitude]"),
     "worlds": lambda _: [
         "experiment.worlds=[0,1]", "experiment.generations=[42]", "experiment.methods=[baseline,fac]",
         *reduced("toxicity"),

@@ -13,6 +13,7 @@ from experiments.tasks import TASKS
 SMALL = "{anchor: 20, seed: 16, human: 10, validation: 10, test: 16, known: 3}"
 REDUCED = [
     "experiment=main_results",
+    "experiment.methods=[base,baseline,full,random_features,fac]",
     "tasks.toxicity.sizes={anchor: 30, safe: 30, seed: 16, human: 10, labelled: 20, validation: 9, test: 60, known: 6}",
     *(f"tasks.{task}.sizes={SMALL}" for task in ("reward", "sycophancy", "survival", "instruction")),
     *(f"tasks.{task}.budget=8" for task in TASKS),

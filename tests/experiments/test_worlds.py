@@ -39,8 +39,8 @@ def test_every_other_row_is_compared_and_all_comparisons_are_corrected_together(
     assert to_baseline.estimate.mean == pytest.approx(10.0)
     assert to_baseline.corrected == pytest.approx(2 * to_baseline.estimate.p)  # the smaller of two
     assert to_full.corrected == pytest.approx(to_full.estimate.p)
-    assert sentence(to_baseline, "fac").startswith("FAC, two steps (ours) more than Baseline (seed data): +10.0 [+9.")
-    assert sentence(to_full, "fac").startswith("not told apart: +0.0 [")
+    assert sentence(to_baseline).startswith("FAC, two steps (ours) more than Baseline (seed data): +10.0 [+9.")
+    assert sentence(to_full).startswith("FAC, two steps (ours) and Full (human data) not told apart: +0.0 [")
 
 
 def test_one_world_is_refused_before_anything_is_made(tmp_path: Path):
@@ -72,7 +72,7 @@ def test_worlds_and_generations_are_all_run_and_come_back_from_the_store(tmp_pat
     assert "LAB RESULT" in written
     assert "Student's t with the world as the unit" in written
     claims = Table.from_json((tmp_path / "out" / "claims.json").read_text())
-    difference = claims.cell("toxicity/baseline", "difference")
+    difference = claims.cell("toxicity/fac/baseline", "difference")
     assert difference is not None
     assert difference.mean == pytest.approx(less.mean, abs=1e-5)
 
