@@ -7,6 +7,7 @@ turns preferences into win rates. `eval.judging` makes annotations with a judge 
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -317,13 +318,22 @@ def _predict(rows: pd.DataFrame, name: str, training: pd.DataFrame) -> NDArray[n
 
 def _alpaca_eval(module: str) -> Any:
     """A module of alpaca_eval.metrics. Raises FacError if the package is not there."""
+    return package(f"metrics.{module}")
+
+
+def package(module: str) -> Any:
+    """A module of alpaca_eval, which sets the log level of the whole process when it comes. Raises FacError if it is
+    not there."""
     import importlib
 
+    level = logging.root.level
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return importlib.import_module(f"alpaca_eval.metrics.{module}")
+            return importlib.import_module(f"alpaca_eval.{module}")
     except ModuleNotFoundError as error:
         raise FacError(
             f"The package {error.name} is missing: run `pip install alpaca_eval==0.6.6 'setuptools<81'`."
         ) from None
+    finally:
+        logging.root.setLevel(level)

@@ -80,16 +80,18 @@ class Answers:
     """How many answers a judge gave, and how many of them are no verdict."""
 
     total: int
-    unreadable: int  # without a verdict; they count as draws
+    unreadable: int  # without a verdict
     cut: int  # of those: cut off at the limit of tokens
     refused: int  # of those: refused by the server
+    left_out: bool = False  # what is without a verdict has no annotation; else it counts as a draw
 
     @property
     def note(self) -> str:
         """For a table."""
         why = [f"{count} {reason}" for count, reason in ((self.cut, "cut off"), (self.refused, "refused")) if count]
         told = f" ({', '.join(why)})" if why else ""
-        return f"{self.unreadable} of {self.total} answers held no verdict{told} and count as draws"
+        become = "are left out, as alpaca_eval leaves them out" if self.left_out else "count as draws"
+        return f"{self.unreadable} of {self.total} answers held no verdict{told} and {become}"
 
 
 @dataclass(frozen=True)

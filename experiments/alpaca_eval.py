@@ -4,9 +4,11 @@
     fac experiment=alpaca_eval experiment.outputs=FILE experiment.reference=FILE \\
         annotator=openai annotator.model=gpt-4-1106-preview
 
-With annotations no model runs; with outputs the annotator of the role `compare` judges them, by a prompt of this
-project. LC is fitted to AlpacaEval's own annotator, so it is given for that one's preferences only, and only they stand
-beside the paper's numbers; other columns carry their judge's name.
+With annotations no model runs. With outputs the annotator of the role `compare` judges them: as AlpacaEval 2's own does
+(its prompt, each preference weighted by log-probabilities, through the alpaca_eval package), on any server that tells
+log-probabilities; or, with experiment.judging.annotator=compare, any LLM by its verdict on a prompt of this project. LC
+is fitted to AlpacaEval's own annotator, so it is given for that one's preferences only, and only they stand beside the
+paper's numbers; other columns carry their judge's name.
 """
 
 from __future__ import annotations

@@ -215,6 +215,8 @@ class Graph:
         if task.references is not None:
             references = task.references(data, config.evaluation)
             judge = Judge(run.llms, run.for_model(trial.trained).model.ref) if "reference" in references else None
+            if judge is not None and config.evaluation is not None:
+                config.evaluation.check(judge)
         scores = scores_step(task, model, config.train, steps.trained, data.test, references, judge)
         return replace(steps, scores=scores)
 

@@ -10,7 +10,7 @@ from experiments.harness import labels, parity
 from experiments.harness.config import RunConfig
 from experiments.harness.experiment import BASE, Record, Trial
 from experiments.harness.outputs import config_hash
-from experiments.harness.paper_numbers import PaperNumber, footnotes
+from experiments.harness.paper_numbers import PaperNumber, footnotes, paper_table
 from experiments.harness.records import losses
 from experiments.harness.results import Cell, Table, provenance, versions
 from experiments.harness.views import Column, Value, count, coverage, length, metric, pivot
@@ -122,13 +122,16 @@ def coverage_columns(holds: Callable[[Trial], bool], prefix: str) -> list[Column
 
 
 def task_title(run: RunConfig, name: str) -> str:
-    """Of a task's number, with its protocol; a judge's is called by the judge and what it is asked with."""
+    """Of a task's number, with its protocol; a judge's is called by the judge and what it is asked with.
+
+    The benchmark's own annotator goes without saying.
+    """
     task, config = run.task(name), run.tasks[name]
     title = f"{task.title} {task.metric_title}, {config.protocol}"
     if config.evaluation is None:
         return title
-    judge = Judge(run.llms, run.model.ref).identity()
-    return f"{title}, judged by {judge} with {config.evaluation.prompts}/compare.jinja"
+    by = config.evaluation.judged_by(Judge(run.llms, run.model.ref))
+    return f"{title}, judged by {by}" if by else title
 
 
 def every_metric(
@@ -182,6 +185,9 @@ def paper_column(run: RunConfig, task: Task, test: str, kind: labels.Kind) -> Ca
     """The paper's number of each method for this task, where it may stand beside the run's."""
     if not labels.stands_beside(kind, run.model.name, test):
         return lambda method: None
+    how = run.tasks[task.name].evaluation
+    if how is not None and not how.judged_by(Judge(run.llms, run.model.ref)):
+        return lambda method: paper_table("table1").get(method, how.paper)
     return lambda method: labels.table_1(task, method, run.tasks[task.name].train)
 
 

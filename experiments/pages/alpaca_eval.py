@@ -53,10 +53,10 @@ def page(run: RunConfig, step: Step, results: Results) -> Page:
     if options.annotations is not None:
         name, files = options.file("annotations").name, {}
     else:
-        orders = "in both orders" if options.judging.both_orders else "in an order drawn by the seed"
-        by_judge = [f"Judged by {_judges(annotations)}, {orders}; {load_answers(file.parent).note}."]
-        prompts = options.judging.prompts
-        asked = f", asked with {prompts}/compare.jinja {Prompts(prompts).digest('compare')}"
+        by_judge = [f"Judged by {_judges(annotations)}, {_order(options)}; {load_answers(file.parent).note}."]
+        if options.judging.annotator == "compare":
+            prompts = options.judging.prompts
+            asked = f", asked with {prompts}/compare.jinja {Prompts(prompts).digest('compare')}"
     controlled, notes = _length_control(annotations, options)
     rate = win_rate(annotations)
     return Page(
@@ -66,6 +66,12 @@ def page(run: RunConfig, step: Step, results: Results) -> Page:
         facts=_facts(annotations, rate, name),
         files=files,
     )
+
+
+def _order(options: Options) -> str:
+    if options.judging.annotator == "weighted":
+        return "in an order drawn by alpaca_eval, each preference weighted by the log-probabilities of its answer"
+    return "in both orders" if options.judging.both_orders else "in an order drawn by the seed"
 
 
 def _length_control(annotations: Sequence[Annotation], options: Options) -> tuple[dict[str, float], list[str]]:

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from eval.judging import Answers, annotate
+import numpy as np
+
+from eval import alpaca
+from eval.alpaca_annotator import ONE_TOKEN, annotate_weighted, annotator_identity, name_of
+from eval.judging import Answers, Judged, annotate
 from eval.statistics import Replicates, resampled, resampled_means
 from experiments.tasks.base import Labelled, Task, TaskSteps, Testing, Training, keep_replicates
 from fac.backbone import load_tokenizer
@@ -29,6 +34,8 @@ from fac.errors import FacError
 from fac.lab.world.grammar import names_in
 from fac.lab.world.tasks import TaskSizes, draw_examples
 from fac.llm.base import ChatModel, Completion, Request, Sampling, ask, request_seed
+from fac.llm.engines import Judge
+from fac.llm.openai import OpenAISettings
 from fac.llm.transformers import TransformersChat
 from fac.model_ref import ModelRef
 from fac.prompts import Prompts
@@ -49,6 +56,10 @@ EVALUATION, IFEVAL = "evaluation.json", "ifeval.jsonl"
 class Evaluation:
     """How a fine-tuned model is tested. The defaults are the lab's."""
 
+    paper: ClassVar[str] = "wr"  # column of Table 1 that stands beside what AlpacaEval's own annotator says
+    # Who compares: an LLM by its verdict on compare.jinja | AlpacaEval 2's own annotator: its prompt, and how likely
+    # the judge names either answer; the next, judge_tokens and both_orders are then not read.
+    annotator: Literal["compare", "weighted"] = "compare"
     prompts: str = "lab/instruction"  # where compare.jinja lies
     answer_tokens: int = 60
     judge_tokens: int = 12
@@ -64,7 +75,44 @@ class Evaluation:
     @property
     def judging(self) -> Sampling:
         """How the judge answers."""
+        if self.annotator == "weighted":
+            return ONE_TOKEN
         return Sampling(temperature=0.0, max_new_tokens=self.judge_tokens)
+
+    @property
+    def asked(self) -> int:
+        """How often the judge is asked about one pair."""
+        return 2 if self.both_orders and self.annotator == "compare" else 1
+
+    def judged_by(self, judge: Judge) -> str:
+        """Who compares, and with which prompt, for a column's title; "" for AlpacaEval 2's own annotator."""
+        if self.annotator == "compare":
+            return f"{judge.identity()} with {self.prompts}/compare.jinja"
+        name = name_of(_server(judge))
+        return "" if name == alpaca.ANNOTATOR else name
+
+    def check(self, judge: Judge) -> None:
+        """Raise FacError if this judge cannot compare so."""
+        if self.annotator == "weighted":
+            _server(judge)
+
+    def identity(self) -> dict[str, Any]:
+        """For store keys; who compares stands in them where it is not an LLM's verdict."""
+        kept = {name: value for name, value in asdict(self).items() if (name, value) != ("annotator", "compare")}
+        prompt = Prompts(self.prompts).digest("compare") if self.annotator == "compare" else annotator_identity()
+        return {**kept, "prompts": prompt, "judging": self.judging}
+
+
+def _server(judge: Judge) -> OpenAISettings:
+    """Of the judge. Raises FacError for an engine that is no server, and so tells no log-probabilities."""
+    settings = judge.engine.settings
+    if not isinstance(settings, OpenAISettings):
+        raise FacError(
+            f"AlpacaEval's annotator needs log-probabilities, which {judge.identity()} does not tell: set "
+            f"tasks.instruction.evaluation.annotator=compare, or name a server, "
+            f"llm@annotator.roles.compare=openai."
+        )
+    return settings
 
 
 def train(job: Training, folder: Path) -> None:
@@ -103,10 +151,9 @@ def _judged(
 ) -> tuple[dict[str, float], Replicates]:
     """The win rate over the reference answers, and its replicates over resampled instructions.
 
-    No LC: that is fitted to AlpacaEval's own annotator. There is the minimal length control.
+    LC is there where AlpacaEval's own annotator judged its own instructions and its calibration is at hand, else the
+    minimal length control.
     """
-    from eval.alpaca import minimal_length_control, win_rate
-
     assert job.judge is not None
     reference = json.loads((job.references["reference"] / ANSWERS).read_text())
     compared = [
@@ -115,16 +162,38 @@ def _judged(
         for example, theirs, ours in zip(tested, reference, answers, strict=True)
     ]  # fmt: skip
     with job.judge.open() as judge:
-        judged = annotate(
-            judge, compared, Prompts(settings.prompts), seed=JUDGE_SEED, log=folder / "judge.jsonl",
-            sampling=settings.judging, both_orders=settings.both_orders, limit=JUDGE_TOKENS,
-        )  # fmt: skip
-    won = win_rate(judged.annotations)
+        judged = _preferences(judge, compared, settings, folder / "judge.jsonl")
+    won = alpaca.win_rate(judged.annotations)
     found = {"win_rate": won.rate / 100, **_shares(judged.answers), "standard_error": won.standard_error / 100}
     preferences = [annotation["preference"] - 1 for annotation in judged.annotations]
+    annotated = {annotation["instruction"] for annotation in judged.annotations}
+    kept = [place for place, example in enumerate(tested) if example.instruction in annotated]
+    counts = resampled([0] * len(tested))[:, kept]
+    drawn = resampled_means(preferences, counts)  # of few instructions a draw may hold none that was judged
+    replicates = {"win_rate": np.where(np.isfinite(drawn), drawn, np.mean(preferences))}
+    return found | _length_controlled(judged), replicates
+
+
+def _preferences(judge: ChatModel, pairs: Sequence[Mapping[str, str]], how: Evaluation, log: Path) -> Judged:
+    if how.annotator == "weighted":
+        return annotate_weighted(judge, pairs, log)
+    return annotate(
+        judge, pairs, Prompts(how.prompts), seed=JUDGE_SEED, log=log,
+        sampling=how.judging, both_orders=how.both_orders, limit=JUDGE_TOKENS,
+    )  # fmt: skip
+
+
+def _length_controlled(judged: Judged) -> dict[str, float]:
+    rows = judged.annotations
+    with suppress(FacError):  # no calibration at hand
+        if alpaca.annotators(rows) == [alpaca.ANNOTATOR] and all(
+            alpaca.is_in_alpaca_eval(row["instruction"]) for row in rows
+        ):
+            found = alpaca.length_controlled(rows, alpaca.hub_calibration())
+            return {"lc": found.rate / 100, "lc_error": found.standard_error / 100}
     with suppress(FacError):  # too few answers, or all as much longer than the reference
-        found["minimal_length_control"] = minimal_length_control(judged.annotations) / 100
-    return found, {"win_rate": resampled_means(preferences, resampled([0] * len(tested)))}
+        return {"minimal_length_control": alpaca.minimal_length_control(rows) / 100}
+    return {}
 
 
 def _model(job: Testing) -> ModelRef:
@@ -237,9 +306,7 @@ def _kept(evaluation: Evaluation) -> Step:
     """How answers are tested, with the file that it takes. The key holds all that decides a verdict but the judge."""
     ifeval = Path(evaluation.ifeval).expanduser() if evaluation.ifeval else None
     params = {
-        **asdict(evaluation),
-        "prompts": Prompts(evaluation.prompts).digest("compare"),
-        "judging": evaluation.judging,
+        **evaluation.identity(),
         "seed": JUDGE_SEED,
         "ifeval": partial(content_digest, ifeval) if ifeval else None,
     }
@@ -277,9 +344,11 @@ TASK = Task(
     test=test,
     read=read,
     drawn_in_lab=drawn_in_lab,
-    note="win rate over the reference answers that stand in the test set, SD its standard error. The judge is "
-    "asked with a prompt of this project, not AlpacaEval's: there is no LC, and the paper's LC and WR are not shown.",
+    note="win rate over the reference answers that stand in the test set, SD its standard error. LC is there where "
+    "AlpacaEval's own annotator judged its own instructions and df_gamed.csv is at hand; the paper's WR stands beside "
+    "that annotator's alone.",
     also={
+        "lc": "LC",
         "minimal_length_control": "minimal length control (not LC)",
         "standard_error": "SD",
         "unreadable": "judgements without a verdict",

@@ -133,9 +133,14 @@ class Judge:
     llms: LLMConfig
     model: ModelRef  # of the run
 
+    @property
+    def engine(self) -> Engine:
+        """Who is asked."""
+        return self.llms.annotators[COMPARE].on(self.model)
+
     def identity(self) -> str:
         """For store keys; nothing is opened."""
-        return self.llms.annotators[COMPARE].on(self.model).identity()
+        return self.engine.identity()
 
     @contextmanager
     def open(self) -> Iterator[ChatModel]:

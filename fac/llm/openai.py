@@ -131,8 +131,8 @@ class OpenAIChat:
         """`file` holds the paid replies; engines and processes may share it."""
         self.settings = settings
         self.identity = settings.identity
-        self._say = say or logging.getLogger(__name__).info
-        self._file = file
+        self.say = say or logging.getLogger(__name__).info
+        self.file = file
         self._lock = threading.Lock()
         self._reserved = 0.0  # USD that requests under way may cost at most
         self._limit = LIMITS[0]  # the name of the limit that the server takes, once it has refused the other
@@ -174,13 +174,13 @@ class OpenAIChat:
         settings, bodies = self.settings, list(bodies)
         told = f"{settings.model} at {settings.base}: {len(bodies)} requests"
         if reused:
-            told += f", {reused} replies reused from {self._file}"
+            told += f", {reused} replies reused from {self.file}"
         if bodies and settings.model in settings.prices:
             told += f", at most about {sum(map(self._bound, bodies)):.2f} USD (an estimate: prompts by their length, "
             told += f"replies as long as allowed); {self._replies.spent():.2f} USD spent so far"
             told += "" if settings.budget_usd is None else f" of {settings.budget_usd:.2f}"
         if bodies or reused:
-            self._say(told)
+            self.say(told)
 
     def _bound(self, body: Mapping[str, Any]) -> float:
         return self.settings.cost(estimated_tokens(body["messages"]), body["max_tokens"])
@@ -193,7 +193,7 @@ class OpenAIChat:
             if isinstance(error, Exception):  # what is under way is paid for: it is waited for
                 return self.settings.timeout
             if under_way:
-                self._say(f"stopping: up to {GRACE:g} seconds for {under_way} replies under way")
+                self.say(f"stopping: up to {GRACE:g} seconds for {under_way} replies under way")
             return GRACE
 
         found: dict[str, Completion] = {}
@@ -265,8 +265,13 @@ class OpenAIChat:
             return Problem("connection", self._without_key(" ".join(str(error.__cause__ or error).split())))
         except openai.APIStatusError as error:
             response = error.response
-        text = self._without_key(response.text)
-        return read_answer(response.status_code, response.headers, text, estimated_tokens(body["messages"]))
+        return self._read(response.status_code, response.headers, self._without_key(response.text), body)
+
+    def _read(
+        self, status: int, headers: Mapping[str, str], text: str, body: Mapping[str, Any]
+    ) -> Completion | Problem:
+        """What an answer holds."""
+        return read_answer(status, headers, text, estimated_tokens(body["messages"]))
 
     def _tell(self, problem: Problem, sentence: str) -> None:
         """Say once for each kind of failure that requests are tried again: a long silence looks like a hang."""
@@ -276,7 +281,7 @@ class OpenAIChat:
                 return
             self._told.add(name)
         what = sentence.rpartition(": ")[0]
-        self._say(f"{self.settings.base} {what}: asked again, up to {self.settings.retries} times")
+        self.say(f"{self.settings.base} {what}: asked again, up to {self.settings.retries} times")
 
     def _without_key(self, text: str) -> str:
         """A server may say the key back. What is shorter than any key (none, EMPTY) is no secret."""
@@ -295,7 +300,7 @@ class OpenAIChat:
 
     @cached_property
     def _replies(self) -> PaidReplies:
-        return PaidReplies(self._file)
+        return PaidReplies(self.file)
 
 
 def _is_name(problem: Problem) -> bool:

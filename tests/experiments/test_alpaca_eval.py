@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.cli import COMMAND, environment, fac_here
-from support.openai_server import Answer, FaultyServer, completion
+from support.openai_server import Answer, FaultyServer, completion, logprobs
 
 from eval.alpaca import HUB_FILE, length_controlled, minimal_length_control, read_annotations
 from experiments.harness.results import LAB_LABEL, Table
@@ -19,7 +19,9 @@ from fac.data.files import content_digest
 from fac.prompts import Prompts
 
 UNTRACKED = "tracking.enabled=false"
-COMPARED = ("experiment=alpaca_eval", "experiment.outputs=outputs.json", "experiment.reference=reference.json")
+WEIGHTED = ("experiment=alpaca_eval", "experiment.outputs=outputs.json", "experiment.reference=reference.json")
+COMPARED = (*WEIGHTED, "experiment.judging.annotator=compare")
+OWN_PROMPT = "experiment.judging.annotator=compare"
 
 
 @pytest.fixture
@@ -122,9 +124,16 @@ def test_other_instructions_are_the_labs_and_need_a_word(offline, tmp_path: Path
         (["experiment.outputs=x.json"], "Set experiment.annotations=FILE to what a judge said, or "),
         (
             ["experiment.outputs=x.json", "experiment.reference=y.json"],
+            "tells no log-probabilities: name a server that does",
+        ),
+        (
+            ["experiment.outputs=x.json", "experiment.reference=y.json", OWN_PROMPT],
             "There is no file x.json: set experiment.outputs=FILE",
         ),
-        (["experiment.outputs=x.json", "experiment.reference=y.json", "experiment.judging.prompts=nowhere"], "nowhere"),
+        (
+            ["experiment.outputs=x.json", "experiment.reference=y.json", OWN_PROMPT, "experiment.judging.prompts=no"],
+            "There is no prompt folder no",
+        ),
         (
             [
                 "experiment.outputs=ours.json",
@@ -305,3 +314,52 @@ def test_an_interrupt_while_a_server_hangs_ends_the_command_within_seconds(tmp_p
     assert "stopping: up to 5 seconds for 6 replies under way" in said
     assert "stopped; run the same command again and it continues where it stopped" in said
     assert len(server.times) == 6
+
+
+def likely(body: dict) -> dict:
+    """A judge who names the answer that says b with a probability of .8 and something else with .1."""
+    prompt = body["messages"][-1]["content"]
+    first = prompt.index("reply-b") < prompt.index("reply-a")
+    return logprobs(body, {"m": 0.8 if first else 0.1, "M": 0.1 if first else 0.8, "Both": 0.1})
+
+
+def test_alpaca_eval_s_own_annotator_weighs_its_answers_and_asks_for_each_once(tmp_path: Path):
+    write_outputs(tmp_path)
+    with FaultyServer(likely, faults={2: "500"}) as server:
+        command = [*WEIGHTED, UNTRACKED, "experiment.instructions=any", "annotator=openai",
+                   f"annotator.url={server.url}", "annotator.key_env=null"]  # fmt: skip
+        spent = []
+        for out in ("one", "two"):
+            done = fac_here(*command, f"out={out}", cwd=tmp_path)
+            assert done.code == 0, done.err
+            spent.append(len(server.times))
+        bodies = [json.loads(name) for name in server.asked]
+    assert spent == [13, 13]  # twelve, and the one that failed
+    assert {json.dumps({k: v for k, v in body.items() if k != "messages"}, sort_keys=True) for body in bodies} == {
+        '{"logprobs": true, "max_tokens": 1, "model": "gpt-4o-mini-2024-07-18", "temperature": 1, "top_logprobs": 5}'
+    }
+    assert [m["role"] for m in bodies[0]["messages"]] == ["system", "user"]
+    table = Table.from_json((tmp_path / "two" / "table.json").read_text())
+    assert only(table, "wr") == pytest.approx(100 * 0.8 / 0.9)
+    assert table.names["wr"] == (
+        f"WR by openai:gpt-4o-mini-2024-07-18@{server.url} with the prompt of weighted_alpaca_eval_gpt4_turbo"
+    )
+    assert not {"lc", "lc_error"} & {*table.columns}
+    assert "0 of 12 answers held no verdict and are left out" in (tmp_path / "two" / "table.md").read_text()
+
+
+def test_a_server_without_log_probabilities_is_named(tmp_path: Path):
+    write_outputs(tmp_path)
+    with FaultyServer(lambda _: "m") as server:
+        done = fac_here(
+            *WEIGHTED, UNTRACKED, "out=out", "experiment.instructions=any", "annotator=openai",
+            f"annotator.url={server.url}", "annotator.key_env=null", cwd=tmp_path,
+        )  # fmt: skip
+    assert f"{server.url} sends no log-probabilities of gpt-4o-mini-2024-07-18" in done.failure
+    assert "set annotator.url and annotator.model" in done.failure
+
+
+def write_outputs(folder: Path) -> None:
+    for name, answer in (("outputs", "b"), ("reference", "a")):
+        rows = [{"instruction": f"task {n}", "output": f"reply-{answer}", "generator": name} for n in range(12)]
+        (folder / f"{name}.json").write_text(json.dumps(rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import socket
 import threading
@@ -157,6 +158,15 @@ def completion(body: Body, text: str, finish: str | None = "stop") -> Body:
         "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}],
         "usage": {"prompt_tokens": prompt, "completion_tokens": len(text.split()), "total_tokens": 0},
     }
+
+
+def logprobs(body: Body, names: Mapping[str, float]) -> Body:
+    """A reply of one token, the likeliest of `names`, with the probabilities of all as a server tells them."""
+    told = [{"token": name, "bytes": None, "logprob": math.log(share)} for name, share in names.items()]
+    told.sort(key=lambda entry: -entry["logprob"])
+    reply = completion(body, told[0]["token"], finish="length")
+    reply["choices"][0]["logprobs"] = {"content": [{**told[0], "top_logprobs": told}], "refusal": None}
+    return reply
 
 
 def by_rule(body: Body) -> str:

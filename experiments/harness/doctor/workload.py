@@ -299,10 +299,10 @@ class Workload:
                 self.work.append(Work("test", shape, flop))
             return True
         self._answer(given["model"], "test: answers", tested.count, how.answer_tokens)
-        judged = needs.asked(tested.count * (1 + how.both_orders), how.judge_tokens)
+        judged = needs.asked(tested.count * how.asked, how.judging.max_new_tokens)
         judge = next((engine for role, engine in engines_of(step) if role == COMPARE), None)
         if judge is not None:
-            self._ask("test: judge", judge, judged, how.judge_tokens)
+            self._ask("test: judge", judge, judged, how.judging.max_new_tokens)
         elif (judging := self.facts.shape(given["judge"])) is not None:
             self.work.append(Work("test: judge", judging, asked=judged, engine=IN_WORKER))
         return True

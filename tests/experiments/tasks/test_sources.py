@@ -430,6 +430,7 @@ def test_how_answers_are_judged_is_part_of_the_score_s_key(tmp_path: Path):
         "answers": {"answer_tokens": 9},
         "judgements": {"judge_tokens": 9},
         "orders": {"both_orders": False},
+        "annotator": {"annotator": "weighted"},
         "benchmark": {"benchmarks": ["gsm8k"]},
         "ifeval": {"ifeval": str(rules)},
     }
@@ -455,5 +456,6 @@ def test_how_the_lab_s_answers_are_drawn_is_in_the_score_s_key(tmp_path: Path):
     model = ModelRef(str(shipped("llama")))
     needed = references(data.steps, None)
     assert needed["evaluation"].params["answer_tokens"] == 60
+    assert "annotator" not in needed["evaluation"].params  # as before there was a choice: what was stored is found
     tested = scores_step(TASKS["instruction"], model, SftSettings(), None, data.steps.test, needed, None)
     assert needed["evaluation"].key in [step.key for step in tested.inputs]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from support.example_sets import examples_folder
 from support.models import tiny_model
-from support.openai_server import FaultyServer
+from support.openai_server import FaultyServer, logprobs
 
 from eval import classification
 from eval import reward as reward_eval
@@ -211,11 +211,17 @@ def test_what_is_left_out_is_what_the_template_of_training_leaves_no_room_for(mo
 
 
 def judged(
-    cell: Cell, folder: Path, prefers: Callable[[str], bool], asked: list[dict] | None = None, both_orders: bool = False
+    cell: Cell,
+    folder: Path,
+    prefers: Callable[[str], bool],
+    asked: list[dict] | None = None,
+    both_orders: bool = False,
+    likely: Callable[[dict], dict] | None = None,
 ) -> dict[str, float]:
     """Test the untrained model against reference answers that say REFERENCE, before a judge with a rule.
 
-    `prefers(prompt)`: whether the judge prefers the reference. What it is asked goes to `asked`.
+    `prefers(prompt)`: whether the judge prefers the reference; `likely(body)`: what AlpacaEval's own annotator is told
+    in its place. What it is asked goes to `asked`.
     """
 
     def verdict(body: dict) -> str:
@@ -230,13 +236,19 @@ def judged(
     tested = load_examples(INSTRUCTION, [cell.test])
     reference, evaluation = (
         folder.with_name("reference"),
-        Evaluation(prompts="paper/instruction", answer_tokens=8, judge_tokens=16, both_orders=both_orders),
+        Evaluation(
+            "weighted" if likely else "compare",
+            "paper/instruction",
+            answer_tokens=8,
+            judge_tokens=16,
+            both_orders=both_orders,
+        ),
     )
     given = examples_folder(folder.with_name("given"), INSTRUCTION, [replace(e, output="REFERENCE") for e in tested])
     reference.mkdir()
     _given(reference, given)
     held = {"reference": reference, "evaluation": Store(folder.with_name("store")).get(_kept(evaluation))}
-    with FaultyServer(verdict) as server:
+    with FaultyServer(likely or verdict) as server:
         engine = Engine(OpenAISettings("m", server.url, key_env=None, budget_usd=None))
         llms = LLMConfig(engine, dict.fromkeys(("compare", *ROLES), engine), folder / "r")
         folder.mkdir()
@@ -277,6 +289,23 @@ def test_what_stands_beside_the_win_rate(told: tuple[Cell, list[Instruction]], t
     found = judged(cell, tmp_path / "draws" / "scores", lambda prompt: False)
     assert (found["win_rate"], found["unreadable"]) == (0.875, 0.25)
     assert (found["judgements_cut"], found["judgements_refused"]) == (0.0, 0.0)
+
+
+def test_alpaca_eval_s_own_annotator_weighs_every_answer_it_gives(told: tuple[Cell, list[Instruction]], tmp_path: Path):
+    """The answer of the model is named with .9 of what both names have, but for one pair of which neither is named."""
+
+    def likely(body: dict) -> dict:
+        prompt = body["messages"][-1]["content"]
+        first, _ = prompt.split('"model_identifier": "M"')
+        names = {"m": 0.09, "M": 0.81} if "REFERENCE" in first else {"m": 0.81, "M": 0.09}
+        return logprobs(body, {"Both": 1.0} if "see 3" in prompt else {**names, "The": 0.1})
+
+    found = judged(told[0], tmp_path / "scores", lambda prompt: False, likely=likely)
+    assert found["win_rate"] == pytest.approx(0.9)
+    assert found["unreadable"] == 0.25
+    assert "lc" not in found  # of another judge, and other instructions
+    with np.load(tmp_path / "scores" / REPLICATES) as kept:
+        assert kept["win_rate"] == pytest.approx(0.9)
 
 
 def test_the_minimal_length_control_is_a_fraction_too(told: tuple[Cell, list[Instruction]], tmp_path: Path):
