@@ -149,7 +149,9 @@ class Mined:
         g = None if feature is None else 2.5
         why = "" if kept_ else "does not activate"
         span = text.split()[-1] if feature is not None else ""
-        return Sample(feature, 2, attempt, Query(text), text, "p", "m", 0, g, g, span, text, 1, kept_, why)
+        made = {"example": Query(text), "reply": text, "prompt": "p", "model": "m", "seed": 0, "text": text}
+        made |= {"activation": g, "relative_activation": g, "kept": kept_, "rejected_because": why, "span": span}
+        return Sample(feature=feature, step=2, attempt=attempt, **made)
 
     def _step(
         self, name: str, key: str, inputs: Sequence[tuple[str, str]], params: Mapping[str, Any] | None = None

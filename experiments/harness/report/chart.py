@@ -50,6 +50,7 @@ class Shape:
     band: str
     dashed: bool
     marks: tuple[Mark, ...]
+    bars: tuple[tuple[float, float, float], ...] = ()  # of points: x, and the ends of what would be a line's band
     mark: str = MARKS[0]  # the path of each
     dash: str = DASHES[0]  # as stroke-dasharray
 
@@ -128,8 +129,12 @@ def _shape(
         drawn = not series.line or bool(label) or i % apart == color % apart
         marks.append(Mark(x, y, tip, label, *_label_place(x, y, label, taken), drawn))
     line = " ".join(f"{x},{y}" for x, y in zip(xs, ys, strict=True)) if series.line else ""
-    band, mark, dash = " ".join(upper + lower[::-1]), MARKS[color % len(MARKS)], DASHES[color % len(DASHES)]
-    return Shape(series.name, color, line, band, series.dashed, tuple(marks), mark, dash)
+    bars = [(x, to_y(a), to_y(b)) for x, a, b in zip(xs, series.low, series.high, strict=banded)]
+    band = " ".join(upper + lower[::-1]) if series.line else ""
+    mark, dash = MARKS[color % len(MARKS)], DASHES[color % len(DASHES)]
+    return Shape(
+        series.name, color, line, band, series.dashed, tuple(marks), () if series.line else tuple(bars), mark, dash
+    )
 
 
 def _label_place(x: float, y: float, label: str, taken: list[tuple[float, float, float]]) -> tuple[float, float]:

@@ -85,8 +85,9 @@ function update() {
   if (!list) return;
   const wanted = $("search").value.trim().toLowerCase(), key = KEYS[$("sort").value];
   const [relevance, verdict, status, covered] = ["relevance", "verdict", "status", "covered"].map((id) => $(id).value);
+  const named = (row, i) => (/^#\d+$/.test(wanted) ? row[ID] === Number(wanted.slice(1)) : list.texts[i].includes(wanted));
   found = list.rows.filter((row, i) =>
-    list.texts[i].includes(wanted) &&
+    named(row, i) &&
     (relevance === "all" || row[RELEVANCE] === relevance) &&
     (verdict === "all" || row[VERDICT] === verdict) &&
     (status === "" || row[STATUS] === Number(status)) &&
@@ -188,7 +189,7 @@ function follow() { // #SET/FEATURE
   choose(i, () => {
     const row = feature === undefined ? undefined : lists[i].rows.find((one) => one[ID] === feature);
     if (!row) return;
-    $("search").value = String(feature);
+    $("search").value = `#${feature}`;
     $("status").value = "";
     update();
     const made = $(`feature-${feature}`);

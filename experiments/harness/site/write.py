@@ -114,9 +114,10 @@ def _run(run: Run, out: Path) -> dict[str, str]:
 
 
 def _claims(decided: Sequence[Decided]) -> str:
+    ordered = sorted(decided, key=lambda one: one.verdict == NO_RUN)
     labels = any(run.label for one in decided for run, _ in one.findings)
     return filled(
-        "claims.html.jinja", Site("claims.html", PAGES), title="The paper's claims", decided=decided, signs=SIGNS,
+        "claims.html.jinja", Site("claims.html", PAGES), title="The paper's claims", decided=ordered, signs=SIGNS,
         verdicts=VERDICTS, counts=_counts(decided), labels=labels,
     )  # fmt: skip
 

@@ -251,6 +251,16 @@ def test_a_line_of_many_points_keeps_room_between_its_marks_and_every_tooltip() 
     assert all(mark.drawn for mark in draw(Figure("f", "x", "y", [cloud])).shapes[0].marks)
 
 
+def test_points_have_bars_where_a_line_has_a_band() -> None:
+    points = Series("m", [0, 1], [50, 60], [40, 55], [60, 65], line=False)
+    (shape,) = draw(Figure("f", "x", "y", [points])).shapes
+    assert shape.band == ""
+    assert [(x, low > high) for x, low, high in shape.bars] == [(LEFT, True), (RIGHT, True)]  # y grows downward
+    assert [m.y < bar[1] and m.y > bar[2] for m, bar in zip(shape.marks, shape.bars, strict=True)] == [True, True]
+    (line,) = draw(Figure("f", "x", "y", [replace(points, line=True)])).shapes
+    assert (bool(line.band), line.bars) == (True, ())
+
+
 def test_a_page_is_kept_with_all_that_is_no_table() -> None:
     page = replace(full_page(), answer="It won.", paper=("table1",), warnings={"toxicity": "Careful."})
     told = kept.load(kept.dump(page))

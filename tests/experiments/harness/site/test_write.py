@@ -181,8 +181,10 @@ def test_features_are_searched_sorted_and_filtered_and_open_with_what_is_known(p
 
 def test_an_address_leads_to_a_feature_of_a_later_file(page: Any, site: Path) -> None:
     page.goto((site / "features.html").as_uri() + "#0/1100")
-    page.wait_for_selector(".detail")
-    assert page.locator(".entry").first.get_attribute("data-feature") == "1100"
+    page.wait_for_selector("#feature-1100 .detail")
+    page.goto((site / "features.html").as_uri() + "#0/11")
+    page.wait_for_selector("#feature-11 .detail")
+    assert page.locator("#count").inner_text().startswith("1 of 1,200")
 
 
 def test_a_site_is_a_function_of_its_runs_and_replaces_an_earlier_one(outputs: Path, tmp_path: Path) -> None:
