@@ -22,9 +22,10 @@ from fac.synthesis.samples import CUT_OFF, REFUSAL, UNREADABLE, Counts, Sample, 
 from fac.synthesis.settings import Settings
 from fac.synthesis.writer import Prompt, Writer, Written
 
-Need = Literal["missing", "pool", "embeddings", "clusters"]
+Need = Literal["missing", "pool", "embeddings", "clusters", "gradients"]
 """What a method may need beyond what all are given, by the field of `SynthesisInput` that holds it: F_miss, F(P) and
-thresholds, which methods that nobody writes for do without; `pool`; `embed`; `clusters`."""
+thresholds, which methods that nobody writes for do without; `pool`; `embed`; `clusters`;
+`gradients`."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class SynthesisInput:
     settings: Settings
     held_out: HeldOut = field(default_factory=HeldOut)  # what is tested on: nothing of it is kept, nor can it be read
     pool: Callable[[], Pool] = undeclared  # with need "pool"
+    # With need "gradients": unit vectors [examples, 1024], sketches of a proxy's gradients (`fac.gradients`).
+    gradients: Callable[[Sequence[Any]], NDArray[np.float32]] = undeclared
     clusters: Callable[[], MissingClusters] = undeclared  # with need "clusters"
     # With need "embeddings": unit vectors [examples, d], mean residuals of the content tokens at the SAE's layer.
     embed: Callable[[Sequence[Any]], NDArray[np.float32]] = undeclared

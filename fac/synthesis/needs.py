@@ -20,6 +20,7 @@ from fac.corpus_features import CorpusFeatures
 from fac.data.example_set import load_examples
 from fac.data.schemas import Schema
 from fac.gap import Mining, MissingFeatures
+from fac.gradients import GradientProxy
 from fac.interpret import load_interpretations
 from fac.store import Step
 from fac.synthesis.method import MissingClusters, Need, Pool
@@ -62,6 +63,8 @@ def decided_by(needs: Iterable[Need], mining: Mining, settings: Settings) -> dic
         told["missing"] = settings.ratio
     if "embeddings" in told:
         told["embeddings"] = mining.encoder.of_residuals
+    if "gradients" in told:
+        told["gradients"] = proxy_of(mining, settings)
     return {"needs": told} if told else {}
 
 
@@ -82,9 +85,18 @@ def _fields(
         return of_missing(MissingFeatures.load(next(folders)), settings)
     if need == "pool":
         return {"pool": partial(load_pool, schema, next(folders), next(folders))}
+    if need == "gradients":
+        return {"gradients": partial(proxy_of(mining, settings), schema)}
     if need == "clusters":
         return {"clusters": partial(load_clusters, mining.encoder, settings, next(folders))}
     return {"embed": partial(embed, mining.encoder, schema)}
+
+
+def proxy_of(mining: Mining, settings: Settings) -> GradientProxy:
+    """The model whose gradients are taken: `synthesis.proxy`, or the one whose features are read."""
+    from fac.model_ref import ModelRef
+
+    return GradientProxy(mining.encoder.model if settings.proxy is None else ModelRef(settings.proxy))
 
 
 def of_missing(found: MissingFeatures, settings: Settings) -> dict[str, Any]:

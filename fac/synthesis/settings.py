@@ -8,7 +8,13 @@ from typing import Literal
 from fac.errors import FacError
 
 OF_SOME_METHODS = ("rows", "votes", "novelty", "prefix")  # what decides the rows of those alone that name it
-ELSEWHERE = ("answers", "per_feature", "choose", "clusters")  # settings that decide other steps than that of writing
+ELSEWHERE = (
+    "answers",
+    "per_feature",
+    "choose",
+    "clusters",
+    "proxy",
+)  # settings that decide other steps than that of writing
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Settings:
     votes: int = 8  # answers or votes by which a method sees whether the writer agrees with itself
     novelty: float = 0.7  # largest ROUGE-L to a seed or an earlier row; 1: no such filter
     prefix: Literal["bare", "template"] = "bare"  # of an open user's turn; template: with its own system turn
+    proxy: str | None = None  # hub id or folder of the model whose gradients are taken; None: the run's own
     clusters: float = 1.0  # of embeddings, for each relevant feature that is active on the anchor (Table 12)
     ratio: float = 1.0  # share of the missing features that are written for, drawn by the seed
     # Which of the written samples are added (`fac.synthesis.selection`):

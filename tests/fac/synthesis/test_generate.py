@@ -44,6 +44,7 @@ OTHER = {  # another value of each setting
     "per_feature": 2,
     "choose": "magnitude",
     "clusters": 2.0,
+    "proxy": "another",
 }
 
 
