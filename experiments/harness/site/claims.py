@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from eval.statistics import LEVEL, Estimate, holm, verdict
+from eval.statistics import LEVEL, Estimate, Interval, holm, verdict
 from experiments.harness.experiment import BASE
 from experiments.harness.paper_numbers import PAPER_TABLES
 from experiments.harness.results import Cell, Table
@@ -23,6 +23,7 @@ from fac.errors import FacError
 
 FILE = PAPER_TABLES / "claims.yaml"
 SUPPORTED, NOT_SUPPORTED, UNDECIDED, NO_RUN = "supported", "not supported", "undecided", "no run yet"
+STATED = "claims"  # a run's own table of comparisons (`experiments.harness.comparisons.claims_table`)
 Names = str | Sequence[str]  # of a row: several are what it is called in different tables
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, UNDECIDED, NO_RUN)
 
@@ -115,11 +116,12 @@ def _rank(claim: Claim, run: Run) -> int:
 def _finding(claim: Claim, run: Run) -> Finding:
     """By the first of the run's tables that holds the cells. Raises Absent if none does."""
     lacking = Absent("its cells")
+    stated = next((table for table in run.tables if table.experiment == STATED), None)
     for table in run.tables:
         for column in _several(claim.asks.get("column")):
             try:
                 asks = {**claim.asks, "column": column} if column is not None else claim.asks
-                return RULES[claim.rule](table, **asks)
+                return RULES[claim.rule](table, **asks, stated=stated)
             except Absent as absent:
                 lacking = absent
     raise lacking
@@ -128,13 +130,13 @@ def _finding(claim: Claim, run: Run) -> Finding:
 # Rules ---------------------------------------------------------------------------------------------------------------
 
 
-def best(table: Table, column: str, rows: Sequence[str], ours: str = OURS) -> Finding:
+def best(table: Table, column: str, rows: Sequence[str], ours: str = OURS, stated: Table | None = None) -> Finding:
     """Ours is above every one of the rows. Rows that were not run leave open what those that were would support."""
     mine = _cell(table, ours, column)
     others = [cell for row in rows if (cell := table.cell(row, column)) is not None]
     if not others:
         raise Absent(f"any other row in {column}")
-    found = _compared(table, [(mine, other) for other in others])
+    found = _compared(table, [(mine, other) for other in others], stated)
     lacking = [table.name(row) for row in rows if table.cell(row, column) is None]
     if not lacking:
         return found
@@ -142,34 +144,34 @@ def best(table: Table, column: str, rows: Sequence[str], ours: str = OURS) -> Fi
     return Finding(UNDECIDED if found.verdict == SUPPORTED else found.verdict, (*found.told, told))
 
 
-def more(table: Table, column: str, pairs: Sequence[Sequence[Names]]) -> Finding:
+def more(table: Table, column: str, pairs: Sequence[Sequence[Names]], stated: Table | None = None) -> Finding:
     """In every pair of rows, the first is above the second."""
     rows = [(_row(table, one), _row(table, other)) for one, other in pairs]
-    return _compared(table, [(_cell(table, one, column), _cell(table, other, column)) for one, other in rows])
+    return _compared(table, [(_cell(table, one, column), _cell(table, other, column)) for one, other in rows], stated)
 
 
-def gains(table: Table, row: Names, over: Names) -> Finding:
+def gains(table: Table, row: Names, over: Names, stated: Table | None = None) -> Finding:
     """In every column by which rows are judged (in a table without such: of shares), one row is above another."""
     columns = judged(table) or [c.column for c in table.cells if c.row == _row(table, row) and c.unit == "percent"]
     held = [(table.cell(_row(table, row), c), table.cell(_row(table, over), c)) for c in columns]
     pairs = [(one, other) for one, other in held if one is not None and other is not None]
     if not pairs:
         raise Absent(f"{_row(table, row)} and {_row(table, over)} in one column")
-    return _compared(table, pairs, by_column=True)
+    return _compared(table, pairs, stated, by_column=True)
 
 
-def positive(table: Table, column: str, rows: Sequence[str]) -> Finding:
+def positive(table: Table, column: str, rows: Sequence[str], **_: Any) -> Finding:
     """Cells that have an interval of their own, such as correlations, are above nothing."""
     return _each(table, column, rows, 0.0)
 
 
-def above(table: Table, column: str, rows: Sequence[str], least: float) -> Finding:
+def above(table: Table, column: str, rows: Sequence[str], least: float, **_: Any) -> Finding:
     """Every row's number, with its interval where it has one, is at least so much."""
     found = _each(table, column, rows, least, alone=True)
     return Finding(found.verdict, (*found.told, f"at least {least:g}"))
 
 
-def largest(table: Table, column: str, row: str, but: Sequence[str]) -> Finding:
+def largest(table: Table, column: str, row: str, but: Sequence[str], **_: Any) -> Finding:
     """A correlation is larger in size than those of all other rows `but` some, their intervals included."""
     mine = _cell(table, row, column)
     others = [c for c in table.cells if c.column == column and c.row != row and c.row not in but]
@@ -189,10 +191,12 @@ def largest(table: Table, column: str, row: str, but: Sequence[str]) -> Finding:
     return Finding(NOT_SUPPORTED if beaten else UNDECIDED, told)
 
 
-def within(table: Table, column: str, row: Names, margin: float) -> Finding:
-    """No other row is further below this one than the margin (in points), its interval included."""
+def within(table: Table, column: str, row: Names, margin: float, of: Sequence[str] | None = None, **_: Any) -> Finding:
+    """No other row (of some, or of all) is further below this one than the margin, in points, its interval included."""
     mine = _cell(table, _row(table, row), column)
-    others = [c for c in table.cells if c.column == column and c.row not in (mine.row, BASE)]
+    others = [
+        c for c in table.cells if c.column == column and c.row not in (mine.row, BASE) and (of is None or c.row in of)
+    ]
     if not others:
         raise Absent(f"any other row in {column}")
     told, verdicts = [], []
@@ -208,8 +212,13 @@ def within(table: Table, column: str, row: Names, margin: float) -> Finding:
     return Finding(_all(verdicts), (*told, f"margin: {margin:g} points"))
 
 
+def unprinted(table: Table, **_: Any) -> Finding:
+    """The paper prints no number to hold it against."""
+    return Finding(UNDECIDED, ("the paper prints no number to hold it against: see the figures of the run",))
+
+
 RULES: Mapping[str, Callable[..., Finding]] = {
-    rule.__name__: rule for rule in (best, more, gains, positive, above, largest, within)
+    rule.__name__: rule for rule in (best, more, gains, positive, above, largest, within, unprinted)
 }
 
 
@@ -228,24 +237,42 @@ def _each(table: Table, column: str, rows: Sequence[str], least: float, alone: b
     return Finding(_all(verdicts), tuple(told))
 
 
-def _compared(table: Table, pairs: Sequence[tuple[Cell, Cell]], by_column: bool = False) -> Finding:
-    """Whether the first of each pair is above the second, after Holm's correction over the table's comparisons."""
+def _compared(
+    table: Table, pairs: Sequence[tuple[Cell, Cell]], stated: Table | None, by_column: bool = False
+) -> Finding:
+    """Whether the first of each pair is above the second, after Holm's correction over the table's comparisons.
+
+    As the run itself `stated` it, where it compared them; else by the cells (`_corrected`).
+    """
     found = [(one, other, difference(one, other)) for one, other in pairs]
     corrected, family = _corrected(table, found)
     told, verdicts = [], []
     for one, other, estimate in found:
         name = f"{table.name(one.row)} less {table.name(other.row)}"
         name = f"{table.name(one.column)}: {name}" if by_column else name
-        if estimate is None:
+        if (own := _stated(stated, one, other)) is not None:
+            estimate, p, over = *own, "its comparisons"
+        elif estimate is not None:
+            p, over = corrected[one.column, one.row, other.row], f"{family} comparisons"
+        else:
             told.append(f"{name}: {one.mean - other.mean:+z.1f}, without an interval (not over the same seeds, or one)")
             verdicts.append(UNDECIDED)
             continue
-        p = corrected[one.column, one.row, other.row]
-        after = f", after Holm over {family} comparisons {p:.3f}" if family > 1 else ""
+        after = f", after Holm over {over} {p:.3f}" if own is not None or family > 1 else ""
         told.append(f"{name}: {spread(estimate)}, p {estimate.p:.3f}{after}")
         said = verdict(estimate, p, LEVEL)
         verdicts.append({"more": SUPPORTED, "less": NOT_SUPPORTED}.get(said, UNDECIDED))
     return Finding(_all(verdicts), tuple(told))
+
+
+def _stated(stated: Table | None, one: Cell, other: Cell) -> tuple[Estimate, float] | None:
+    """A comparison as the run's own table has it, with p after Holm."""
+    row = f"{one.column}/{one.row}/{other.row}"
+    cells = [stated.cell(row, column) if stated else None for column in ("difference", "p", "holm")]
+    difference_, p, after = cells
+    if difference_ is None or difference_.interval is None or p is None or after is None:
+        return None
+    return Estimate(difference_.mean, Interval(*difference_.interval), p.mean, 0, {}), after.mean
 
 
 def _corrected(

@@ -25,6 +25,7 @@ from experiments.harness.site.claims import (
     load,
     more,
     positive,
+    unprinted,
     within,
 )
 from experiments.harness.site.runs import find
@@ -60,6 +61,19 @@ def test_what_one_comparison_would_support_a_table_of_many_leaves_open() -> None
     pair = [["fac", "baseline"]]
     assert more(table(**held), "toxicity", pair).verdict == SUPPORTED
     assert more(table(**held, **rows), "toxicity", pair).verdict == UNDECIDED
+
+
+def test_a_comparison_that_the_run_itself_made_is_told_as_the_run_has_it(tmp_path: Path) -> None:
+    row = "toxicity/fac/full"
+    told = {"difference": (20.0, "points"), "p": (0.01, "p"), "holm": (0.2, "p")}
+    cells = [observed(row, column, value, unit=unit) for column, (value, unit) in told.items()]
+    cells[0] = replace(cells[0], interval=(1.0, 39.0))
+    held = table(baseline=LOW, fac=HIGH, full=LOW)
+    assert more(held, "toxicity", PAIR).verdict == SUPPORTED
+    write_run(tmp_path / "w", [held, table_of(cells, "claims")], paper=("table1",))
+    ((_, found),) = decided(tmp_path).findings
+    assert found.verdict == UNDECIDED
+    assert found.told[0].endswith("+20.0 [+1.0, +39.0], p 0.010, after Holm over its comparisons 0.200")
 
 
 def test_best_needs_every_row_and_one_that_is_better_is_enough_against_it() -> None:
@@ -180,6 +194,9 @@ def test_every_claim_of_the_paper_can_be_asked() -> None:
     assert len({claim.id for claim in told}) == len(told)
     assert {claim.rule for claim in told} <= set(claims.RULES)
     for claim in told:
+        if claim.rule == "unprinted":
+            assert unprinted(table(baseline=LOW)).verdict == UNDECIDED
+            continue
         with pytest.raises(Absent):  # its rule takes what it is asked with
             claims.RULES[claim.rule](
                 table(baseline=LOW), **{**claim.asks, **({"column": "none"} if "column" in claim.asks else {})}
