@@ -9,9 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fac.chat import Message
+from fac.errors import FacError
 from fac.jsonl import AppendLog
 
 
@@ -29,6 +32,15 @@ Opens = Literal["assistant", "user", "bare user"]
 the user's without what the template says before a first turn (`fac.chat.open_user_turn`)."""
 
 
+@dataclass(frozen=True, eq=False)
+class Shift:
+    """A direction that is added to the residual stream while a reply is written."""
+
+    name: str  # tells it from others, in store keys
+    layer: int  # as the paper counts: the output of model.layers[layer - 1]
+    direction: NDArray[np.float32]  # [d_model]; its length counts
+
+
 @dataclass(frozen=True)
 class Request:
     """One chat to continue. `seed` belongs to the request, so a reply does not depend on batch size or order."""
@@ -37,6 +49,7 @@ class Request:
     messages: list[Message]
     seed: int
     opens: Opens = "assistant"
+    shift: Shift | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +137,12 @@ class ChatModel(Protocol):
     def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Reply to every request, in order; all open the same turn. Raises FacError if it cannot open that."""
         ...
+
+
+def check_unshifted(requests: Sequence[Request], engine: str) -> None:
+    """Raise FacError if a request has a shift, of an engine that cannot reach into a model."""
+    if any(request.shift is not None for request in requests):
+        raise FacError(f"The {engine} engine cannot add directions to a model that writes: use llm=transformers.")
 
 
 def request_seed(*parts: object) -> int:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from fac.errors import FacError
 from fac.llm.answers import LIMITS, Problem, estimated_tokens, read_answer
-from fac.llm.base import Completion, Request, Sampling
+from fac.llm.base import Completion, Request, Sampling, check_unshifted
 from fac.llm.refusals import way_out
 from fac.llm.replies import PaidReplies
 from fac.llm.threads import in_threads
@@ -139,6 +139,7 @@ class OpenAIChat:
         self._told: set[str] = set()  # what befell requests that are tried again
 
     def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        check_unshifted(requests, "openai")
         bodies = [self._body(request, sampling) for request in requests]
         keys = [_digest(self.settings.base, body) for body in bodies]
         found = self._replies.find(keys)

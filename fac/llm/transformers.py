@@ -5,7 +5,8 @@ Random numbers are drawn per request. Chats become ids in `fac.chat`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -18,8 +19,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from fac.backbone import ModelRef, default_device, end_tokens, load_causal_lm, room_for_replies
-from fac.llm.base import Completion, Request, Sampling
+from fac.backbone import ModelRef, decoder_layers, default_device, end_tokens, load_causal_lm, room_for_replies
+from fac.errors import FacError
+from fac.llm.base import Completion, Request, Sampling, Shift
 from fac.llm.local import completion, openings
 
 
@@ -62,17 +64,18 @@ class TransformersChat:
                     _SeededChoice([r.seed for r in requests], width, sampling.max_new_tokens),
                 ]
             )
-        out = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            logits_processor=processors,
-            do_sample=False,  # the seeded choice has already been made
-            temperature=None,
-            top_p=None,
-            max_new_tokens=min(sampling.max_new_tokens, room - shortest),
-            eos_token_id=sorted(stops),
-            pad_token_id=pad,
-        )
+        with _shifted(model, [request.shift for request in requests], self.ref.path):
+            out = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                logits_processor=processors,
+                do_sample=False,  # the seeded choice has already been made
+                temperature=None,
+                top_p=None,
+                max_new_tokens=min(sampling.max_new_tokens, room - shortest),
+                eos_token_id=sorted(stops),
+                pad_token_id=pad,
+            )
         rows = [row[: room - len(prompt)] for row, prompt in zip(out[:, width:].tolist(), prompts, strict=True)]
         return [completion(tokenizer, o.ids, row, stops, o.mark) for o, row in zip(opened, rows, strict=True)]
 
@@ -83,6 +86,43 @@ class TransformersChat:
         if self._loaded is None:
             self._loaded = load_causal_lm(self.ref)
         return self._loaded
+
+
+@contextmanager
+def _shifted(model: Any, shifts: Sequence[Shift | None], name: str) -> Iterator[None]:
+    """Within the context, each row's shift is added where its next token is predicted: the last position of every pass.
+
+    So the prompt is read as it is, but for its last token. Raises FacError for a layer or width that the model has not;
+    ValueError if shifts are for different layers.
+    """
+    asked = [shift for shift in shifts if shift is not None]
+    if not asked:
+        yield
+        return
+    text = model.config.get_text_config()
+    depth, width, layers = text.num_hidden_layers, text.hidden_size, {shift.layer for shift in asked}
+    if len(layers) > 1:
+        raise ValueError("requests that are continued together are shifted at one layer")
+    (layer,) = layers
+    if not 1 <= layer <= depth or any(shift.direction.shape != (width,) for shift in asked):
+        raise FacError(
+            f"A direction of width {len(asked[0].direction)} for layer {layer} does not fit {name}, which has {depth} "
+            f"layers of width {width}: write with the model whose features are read."
+        )
+    nothing = np.zeros(width, np.float32)
+    rows = np.stack([nothing if shift is None else shift.direction for shift in shifts])
+    added = torch.as_tensor(rows, device=model.device)
+
+    def add(_module: Any, _args: Any, out: Any) -> Any:
+        hidden = (out[0] if isinstance(out, tuple) else out).clone()
+        hidden[:, -1] += added.to(hidden)
+        return (hidden, *out[1:]) if isinstance(out, tuple) else hidden
+
+    hook = decoder_layers(model, depth, name)[layer - 1].register_forward_hook(add)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class _SeededChoice(LogitsProcessor):

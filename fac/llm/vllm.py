@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from fac.backbone import ModelRef, end_tokens, load_config, load_tokenizer, room_for_replies
 from fac.errors import FacError
-from fac.llm.base import Completion, Request, Sampling
+from fac.llm.base import Completion, Request, Sampling, check_unshifted
 from fac.llm.local import completion, openings
 from fac.model_weights import check_weights, load_pretrained
 from fac.processes import die_with
@@ -87,6 +87,7 @@ class VllmChat:
         return f"vllm:{self.ref.identity()}/{self.settings.max_model_len} tokens"
 
     def chat(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        check_unshifted(requests, "vllm")
         tokenizer, (stops, penalty) = self._tokenizer, self._generation
         opened = openings(tokenizer, requests)
         prompts, stops = [opening.ids for opening in opened], stops.union(*(o.stops for o in opened))

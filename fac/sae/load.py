@@ -65,6 +65,19 @@ class Sae:
         return self._module.encode(residual.to(self._module.W_enc.dtype)).float()
 
     @torch.inference_mode()
+    def directions(self, features: Sequence[int]) -> torch.Tensor:
+        """What one unit of each feature's activation adds to the reconstruction: [features, d_in], float32."""
+        dtype, device = self._module.W_enc.dtype, self._module.W_enc.device
+        parts = [torch.zeros(0, self.d_in)]
+        for start in range(0, len(features), 256):  # as many rows of the SAE's width are held
+            part = features[start : start + 256]
+            alone = torch.zeros(len(part) + 1, self.width, dtype=dtype, device=device)
+            alone[torch.arange(len(part)), torch.as_tensor(part)] = 1
+            decoded = self._module.decode(alone).float()
+            parts.append((decoded[:-1] - decoded[-1]).cpu())
+        return torch.cat(parts)
+
+    @torch.inference_mode()
     def reconstruct(self, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(activations [tokens, width], reconstruction [tokens, d_in]), float32."""
         activations = self._module.encode(residual.to(self._module.W_enc.dtype))

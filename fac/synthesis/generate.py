@@ -101,6 +101,11 @@ def synthesis(
             f"The engine that writes cannot do what {method.name} asks for: choose "
             f"{' or '.join(f'llm={engine}' for engine in method.engines)}, or leave {method.name} out of the methods."
         )
+    if "directions" in method.needs and getattr(model, "ref", None) != mining.encoder.model:
+        raise FacError(
+            f"{method.name} adds directions of the features of {mining.encoder.model.path} to the model that writes, "
+            f"so that is the one to write with: leave llm.model and the writer as they are, or leave {method.name} out."
+        )
     params = {
         "method": method.name,
         "schema": schema.name,

@@ -22,10 +22,10 @@ from fac.synthesis.samples import CUT_OFF, REFUSAL, UNREADABLE, Counts, Sample, 
 from fac.synthesis.settings import Settings
 from fac.synthesis.writer import Prompt, Writer, Written
 
-Need = Literal["missing", "pool", "embeddings", "clusters", "gradients"]
+Need = Literal["missing", "pool", "embeddings", "clusters", "gradients", "directions"]
 """What a method may need beyond what all are given, by the field of `SynthesisInput` that holds it: F_miss, F(P) and
 thresholds, which methods that nobody writes for do without; `pool`; `embed`; `clusters`;
-`gradients`."""
+`gradients`; `directions`."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,14 @@ class MissingClusters:
     count: int  # clusters
 
 
+@dataclass(frozen=True)
+class Directions:
+    """What features add to the residual stream, in the SAE's reconstruction."""
+
+    layer: int  # where the SAE reads, as the paper counts
+    vectors: NDArray[np.float32]  # [features, d_model], for one unit of activation
+
+
 def undeclared(*_: Any) -> Any:
     """What stands in the place of a need that a method has not named. Raises ValueError."""
     raise ValueError("a method names in Method.needs what it uses beyond what all are given")
@@ -71,6 +79,7 @@ class SynthesisInput:
     settings: Settings
     held_out: HeldOut = field(default_factory=HeldOut)  # what is tested on: nothing of it is kept, nor can it be read
     pool: Callable[[], Pool] = undeclared  # with need "pool"
+    directions: Callable[[Sequence[int]], Directions] = undeclared  # with need "directions"
     # With need "gradients": unit vectors [examples, 1024], sketches of a proxy's gradients (`fac.gradients`).
     gradients: Callable[[Sequence[Any]], NDArray[np.float32]] = undeclared
     clusters: Callable[[], MissingClusters] = undeclared  # with need "clusters"

@@ -23,7 +23,7 @@ from fac.gap import Mining, MissingFeatures
 from fac.gradients import GradientProxy
 from fac.interpret import load_interpretations
 from fac.store import Step
-from fac.synthesis.method import MissingClusters, Need, Pool
+from fac.synthesis.method import Directions, MissingClusters, Need, Pool
 from fac.synthesis.settings import Settings
 from fac.vectors import unit
 
@@ -50,6 +50,8 @@ def _steps(need: Need, mining: Mining, extras: Extras) -> tuple[Step, ...]:
     if need == "pool":
         assert extras.pool is not None, "a method chooses from a pool, and there is none"
         return (extras.pool, mining.encoder.features(extras.pool))
+    if need == "directions":
+        return (mining.encoder.sae_step,)
     if need == "clusters":
         assert extras.clusters is not None, "a method writes for clusters, and there are none"
         return (extras.clusters,)
@@ -85,6 +87,8 @@ def _fields(
         return of_missing(MissingFeatures.load(next(folders)), settings)
     if need == "pool":
         return {"pool": partial(load_pool, schema, next(folders), next(folders))}
+    if need == "directions":
+        return {"directions": partial(load_directions, mining.encoder, next(folders))}
     if need == "gradients":
         return {"gradients": partial(proxy_of(mining, settings), schema)}
     if need == "clusters":
@@ -115,6 +119,11 @@ def load_pool(schema: Schema[Any], examples: Path, features: Path) -> Pool:
     held, measured = load_examples(schema, [examples]), CorpusFeatures.load(features)
     owners = np.repeat(np.arange(len(held)), [len(schema.chats(example)) for example in held])
     return Pool(held, owners, measured.pooled, measured.lengths)
+
+
+def load_directions(encoder: FeatureEncoder, sae: Path, features: Sequence[int]) -> Directions:
+    """The decoder's directions of these features."""
+    return Directions(encoder.layer, encoder.extractor(sae).sae.directions(features).numpy())
 
 
 def load_clusters(encoder: FeatureEncoder, settings: Settings, folder: Path) -> MissingClusters:

@@ -7,7 +7,13 @@ from typing import Literal
 
 from fac.errors import FacError
 
-OF_SOME_METHODS = ("rows", "votes", "novelty", "prefix")  # what decides the rows of those alone that name it
+OF_SOME_METHODS = (
+    "rows",
+    "votes",
+    "novelty",
+    "prefix",
+    "strengths",
+)  # what decides the rows of those alone that name it
 ELSEWHERE = (
     "answers",
     "per_feature",
@@ -41,6 +47,7 @@ class Settings:
     votes: int = 8  # answers or votes by which a method sees whether the writer agrees with itself
     novelty: float = 0.7  # largest ROUGE-L to a seed or an earlier row; 1: no such filter
     prefix: Literal["bare", "template"] = "bare"  # of an open user's turn; template: with its own system turn
+    strengths: tuple[float, ...] = (0.25, 0.5, 1.0)  # of steering, as shares of a feature's maximum on the anchor
     proxy: str | None = None  # hub id or folder of the model whose gradients are taken; None: the run's own
     clusters: float = 1.0  # of embeddings, for each relevant feature that is active on the anchor (Table 12)
     ratio: float = 1.0  # share of the missing features that are written for, drawn by the seed
@@ -57,6 +64,10 @@ class Settings:
             raise FacError(f"synthesis.top_up={self.top_up} will not do: it is a number of rounds, 0 or more.")
         if self.rows < 1 or self.votes < 1:
             raise FacError("synthesis.rows and synthesis.votes are counts: set them to 1 or more.")
+        if not self.strengths or min(self.strengths) <= 0:
+            raise FacError(
+                "synthesis.strengths are shares of a feature's maximum on the anchor: one at least, above 0."
+            )
         if self.clusters <= 0:
             raise FacError(f"synthesis.clusters={self.clusters} will not do: it is a number of clusters above 0.")
         if not 0 < self.novelty <= 1:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fac.chat import Message, as_chat
 from fac.data.schemas import Schema
-from fac.llm.base import ChatModel, Completion, Opens, Request, Sampling, ask, request_seed
+from fac.llm.base import ChatModel, Completion, Opens, Request, Sampling, Shift, ask, request_seed
 from fac.pooled import Pooled
 from fac.prompts import Prompts
 from fac.synthesis.refusals import refusals_of
@@ -42,6 +42,7 @@ class Prompt:
     attempt: int
     step: int = 1
     opens: Opens = "assistant"
+    shift: Shift | None = None  # added to the model's residual stream while it writes
 
     @property
     def id(self) -> str:
@@ -129,7 +130,7 @@ class Writer:
             self._request(p, request_seed(self.seed, p.feature, p.step, p.attempt), text)
             for p, text in zip(prompts, self._rendered(prompts), strict=True)
         ]
-        folder = self._folder([[request.id, request.messages, request.seed] for request in requests])
+        folder = self._folder([[r.id, r.messages, r.seed, *_shifts(r)] for r in requests])
         done = folder / SAMPLES
         if not done.exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +158,7 @@ class Writer:
             replace(self._request(p, request_seed(self.seed, p.role, p.feature, p.step, p.attempt), text), id=name)
             for name, p, text in zip(ids, prompts, self._rendered(prompts), strict=True)
         ]
-        folder = self._folder([asdict(sampling), *([r.id, r.messages, r.seed, r.opens] for r in requests)])
+        folder = self._folder([asdict(sampling), *([r.id, r.messages, r.seed, r.opens, *_shifts(r)] for r in requests)])
         folder.mkdir(parents=True, exist_ok=True)
         completions = ask(self.model, requests, sampling, folder / REPLIES, what)
         declines = refusals_of(self.prompts.rules).declines
@@ -193,7 +194,7 @@ class Writer:
         return [self.prompts.render(prompt.role, **prompt.values) for prompt in prompts]
 
     def _request(self, prompt: Prompt, seed: int, text: str) -> Request:
-        return Request(prompt.id, prompt.messages(text), seed, prompt.opens)
+        return Request(prompt.id, prompt.messages(text), seed, prompt.opens, prompt.shift)
 
     def _folder(self, asked: object) -> Path:
         """Where the replies to these requests are kept; they count as spent."""
@@ -249,6 +250,10 @@ class Writer:
     def _text(self, chat: Sequence[Message]) -> str:
         """What a chat says, without the label."""
         return " ".join(message["content"] for message in chat).removesuffix(self.label)
+
+
+def _shifts(request: Request) -> list[str]:
+    return [] if request.shift is None else [request.shift.name]
 
 
 def _digest(request: Request) -> str:

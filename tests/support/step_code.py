@@ -55,6 +55,7 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/synthesis/methods/dense_clusters.py": ("synthesis",),
     "fac/synthesis/methods/synalign.py": ("synthesis",),
     "fac/synthesis/methods/prismatic.py": ("synthesis",),
+    "fac/synthesis/methods/steered.py": ("synthesis",),
     "fac/synthesis/likeness.py": ("synthesis",),
     "fac/gradients.py": ("synthesis",),
     "fac/synthesis/methods/fac.py": ("synthesis",),

@@ -45,6 +45,7 @@ OTHER = {  # another value of each setting
     "choose": "magnitude",
     "clusters": 2.0,
     "proxy": "another",
+    "strengths": (0.1,),
 }
 
 

@@ -14,6 +14,7 @@ from fac.data.example_set import save_examples
 from fac.data.pairs import Pair
 from fac.data.schemas import PAIR, QUERY, Query, Schema
 from fac.encoder import FeatureEncoder
+from fac.errors import FacError
 from fac.features import FeatureSettings, content_means
 from fac.gap import InterpretSettings, Thresholds, mine
 from fac.interpret import ROLES
@@ -52,7 +53,7 @@ def nothing(*_):
     raise AssertionError("this is not to be built")
 
 
-def step_of(encoder, method, schema: Schema = QUERY, pool=TEXTS, settings=None, **more):
+def step_of(encoder, method, schema: Schema = QUERY, pool=TEXTS, settings=None, model=None, **more):
     """The step of a method whose pool are queries with these texts, or the examples `pool` themselves."""
     mining = mine(
         encoder, Step("anchor", nothing), Step("seed", nothing), {role: Echo() for role in ROLES},
@@ -61,7 +62,7 @@ def step_of(encoder, method, schema: Schema = QUERY, pool=TEXTS, settings=None, 
     examples = [Query(text) for text in pool] if schema is QUERY else pool
     known = examples_step(examples[:3], schema)
     return synthesis(
-        method, mining, Echo(), Prompts("lab/toxicity"), schema, settings or Settings(), 5, known, known,
+        method, mining, model or Echo(), Prompts("lab/toxicity"), schema, settings or Settings(), 5, known, known,
         Step("draw", nothing), Extras(pool=examples_step(examples, schema), **more),
     )  # fmt: skip
 
@@ -88,6 +89,24 @@ def test_what_a_need_hangs_on_is_in_the_key(encoder):
     step = step_of(encoder, needing)
     assert [part.name for part in step.inputs[6:]] == ["examples", "features"]
     assert step.key != step_of(encoder, replace(needing, needs=())).key
+
+
+def test_directions_of_one_model_are_not_added_to_another_that_writes(encoder):
+    writer = Echo()
+    writer.engine, writer.ref = "transformers", encoder.model  # type: ignore[attr-defined]
+    assert step_of(encoder, METHODS["steered"], model=writer).inputs[6:] == (encoder.sae_step,)
+    writer.ref = ModelRef("another/model")  # type: ignore[attr-defined]
+    with pytest.raises(FacError, match="is the one to write with: leave llm.model and the writer as they are"):
+        step_of(encoder, METHODS["steered"], model=writer)
+
+
+def test_a_proxy_decides_where_gradients_are_asked_for(encoder):
+    proxied = Settings(proxy=encoder.model.path)
+    assert step_of(encoder, METHODS["prismatic"]).key == step_of(encoder, METHODS["prismatic"], settings=proxied).key
+    other = replace(proxied, proxy=f"{encoder.model.path}/../none")
+    with pytest.raises(FacError, match="There is no model folder"):
+        step_of(encoder, METHODS["prismatic"], settings=other).key  # noqa: B018
+    step_of(encoder, METHODS["fac"], settings=other).key  # noqa: B018 (which reads none)
 
 
 def run_with(encoder, tmp_path, needs, look, schema: Schema = QUERY, **changes):
