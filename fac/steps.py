@@ -52,6 +52,7 @@ VERSIONS: Mapping[str, int] = {
     "steering_vector": 3,
     "equal_vectors": 1,
     "steering_answers": 3,
+    "steering_curve": 1,
     # what people say of features (Table 5)
     "rating_sheet": 1,
     "ratings": 1,

@@ -302,6 +302,18 @@ class RunConfig:
             self._others[name] = self._on_model(name, chosen)
         return self._others[name]
 
+    def for_writer(self, name: str) -> RunConfig:
+        """The run as `name` writes in it: a model of conf/model with the run's engine, or an engine of conf/llm."""
+        if not (CONF / "llm" / f"{name}.yaml").is_file():
+            return self.for_model(name)
+        if ("llm", name) not in self._others:
+            engine = as_written(composed([f"experiment={self.name}", f"llm={name}"]))["llm"]
+            own = {key: setting for key, setting in self._given.items() if not is_within(key, ["llm"])}
+            written, hidden = {**self._written, "llm": engine}, (*self._hidden, "llm")
+            made = type(self)(written, own, self._options, read=self._read, hidden=hidden)
+            self._others["llm", name] = made
+        return self._others["llm", name]
+
     def _on_model(self, name: str, chosen: str) -> RunConfig:
         sae = self._values["sae"]
         if sae["release"] or (sae["path"] and "${" not in str(self._written["sae"]["path"])):

@@ -39,7 +39,7 @@ class Trial:
     data_seed: int  # the lab's world; of data sets, how rows are drawn
     generation: int  # seed of writing
     features_of: str  # names of conf/model: whose features are missing,
-    writer: str  # ... who writes for them,
+    writer: str  # ... who writes for them (or a name of conf/llm),
     trained: str  # ... and who is trained on what was written
     test: str = "test"  # test | validation
     settings: Settings = ()  # what the trial changes of the run's configuration

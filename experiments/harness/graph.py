@@ -153,7 +153,8 @@ class Graph:
         mining = self.mining(mined, task, data)
         written = added = None
         if METHODS[trial.method].adds:
-            writer = self.llms(run, run.for_model(trial.writer).model.ref).writer
+            writing = run.for_writer(trial.writer)
+            writer = self.llms(writing, writing.model.ref).writer
             settings = run.synthesis(task.name, seed=trial.generation)
             written = added = self._written(run, trial, task, data, mining, writer)
             if METHODS[trial.method].prompts:

@@ -89,13 +89,24 @@ SETTINGS: dict[str, Callable[[Path], list[str]]] = {
     "matching": matching,
     "reward": reward,
     "sae": sae,
+    "generators": toxicity("writers=[lab_llama,lab_qwen]", "temperatures=[0.4,0.8]"),
     "heads": toxicity("tasks=[toxicity]", "methods=[baseline,fac]"),
     "representations": toxicity("methods=[baseline,random_features,fac]"),
     "samples": toxicity("samples=[1,2]", "pool=30"),
     "sections": lambda _: ["experiment.methods=[baseline,fac]", *reduced("reward")],
     "shares": toxicity("tasks=[toxicity]", "shares=[0.5,1.0]"),
     "steering": steering,
+    "steering_curves": lambda _: [
+        "experiment.tasks=[sycophancy]", "experiment.methods=[baseline,fac]", *reduced("sycophancy")
+    ],
     "thresholds": toxicity("thresholds=[0.3max,0.5max]"),
+    "two_steps": lambda _: [
+        "experiment.tasks=[toxicity]", *(s for s in reduced("toxicity") if "train" not in s),
+    ],
+    "verdicts": lambda _: [
+        f"experiment.models={MODELS}",
+        *(s for s in reduced("toxicity") if s.startswith(("interpret", "tasks.toxicity.s"))),
+    ],
     "variants": toxicity("variants=[strongest,binary,magnitude]"),
     "worlds": lambda _: [
         "experiment.worlds=[0,1]", "experiment.generations=[42]", "experiment.methods=[baseline,fac]",

@@ -78,13 +78,13 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/train/classifier.py": ("classifier", "scores"),
     "fac/train/reward.py": ("reward", "scores"),
     "fac/train/sft.py": ("sft", "scores"),
-    "fac/train/steering.py": ("vector", "scores", *STEERING),
+    "fac/train/steering.py": ("vector", "scores", "steering_curve", *STEERING),
     "eval/alpaca.py": ("draw", "scores", "judged", "annotations"),
     "eval/judging.py": ("scores", "judged"),
     "eval/classification.py": ("scores",),
     "eval/harness.py": ("scores",),
     "eval/reward.py": ("scores",),
-    "eval/steering.py": ("scores", "steering_answers"),
+    "eval/steering.py": ("scores", "steering_answers", "steering_curve"),
     "eval/statistics.py": ("scores",),
     "experiments/tasks/base.py": (*TRAINING, "vector", "scores"),
     "experiments/tasks/sources.py": ("draw", "examples", "pool"),
@@ -96,6 +96,7 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "experiments/steps/annotation.py": ("rating_sheet", "ratings"),
     "experiments/steps/alpaca_eval.py": ("annotations", "judged"),
     "experiments/steps/steering.py": STEERING,
+    "experiments/steps/steering_curves.py": ("steering_curve",),
     "experiments/steps/steering_questions.py": ("steering_questions",),
 }
 
