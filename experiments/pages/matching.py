@@ -107,6 +107,7 @@ def page(run: RunConfig, fdr: float, say: Callable[[str], None], steps: Steps, r
         title=main.title,
         subtitle="Which features of one model fire on the same texts as a feature of another?",
         tables=[main],
+        answer=answer(main),
         facts=[("Texts", described), ("A match", f"each other's best, r ≥ {options.at_least}")],
         figures=[figure(pair) for pair in pairs],
         files={
@@ -184,6 +185,17 @@ def matching_table(run: RunConfig, pairs: Sequence[Pair], kind: labels.Kind, mor
     names = COLUMNS | {side.key: f"{side.a.name} → {side.b.name}" for side in rows}
     title, keys = "Features matched across models", [side.key for side in rows]
     return table(run, "matching", title, keys, list(COLUMNS), cells, names, [*notes, *more], [kind])
+
+
+def answer(main: Table) -> str:
+    """How many of the first model's features the second one has, beside chance."""
+    row = main.rows[0]
+    shown = {cell.column: cell.shown() for cell in main.cells if cell.row == row}
+    a, b = main.name(row).split(" → ")
+    return (
+        f"{shown['matched']} of {shown['alive']} features of {a} ({shown['share']} %) have a counterpart in {b}; "
+        f"by chance {shown['chance_matched']} would."
+    )
 
 
 def figure(pair: Pair) -> Figure:

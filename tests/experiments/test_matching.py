@@ -112,6 +112,19 @@ def test_the_page_shows_both_directions_and_the_control(strangers: Run):
     assert strangers.done.out.splitlines()[-1] == f"results: {strangers.folder / 'out'}"
 
 
+def test_the_run_tells_a_site_whose_features_were_matched_and_what_was_found(strangers: Run):
+    folder = strangers.folder / "out"
+    encoders = json.loads((folder / "encoders.json").read_text())
+    store = strangers.folder / "outputs" / "store"
+    assert encoders.keys() == {"lab_llama", "local"}
+    assert all((store / "features" / key).is_dir() for key in encoders.values())
+    told = json.loads((folder / "page.json").read_text())["answer"]
+    row = strangers.table.rows[0]
+    assert told.startswith(
+        f"{strangers.number(row, 'matched'):.0f} of {strangers.number(row, 'alive'):.0f} features of"
+    )
+
+
 def test_a_model_has_its_own_features(tmp_path: Path):
     """Matched with itself, on the lab's anchor corpus, whose labels say what is relevant."""
     run = matching(tmp_path, "model.path=lab:llama", "model.sae=lab:llama/sae", ANCHOR)

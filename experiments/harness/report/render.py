@@ -14,6 +14,7 @@ from experiments.harness.report.chart import draw
 from experiments.harness.report.page import Page
 
 HERE = Path(__file__).parent
+SHORT = 28  # letters of a fact that is shown large; longer ones are sentences
 SHOWN_AT_ONCE = 8  # of features and of samples; the rest unfolds
 
 
@@ -48,6 +49,8 @@ def render(
         times.append(("all stages", duration(sum(seconds for _, seconds in page.stage_seconds))))
     return filled(
         "page.html.jinja", site, title=page.title, page=page, charts=charts, times=times, shown=SHOWN_AT_ONCE,
+        figures=[fact for fact in page.facts if len(fact[1]) <= SHORT],
+        sentences=[fact for fact in page.facts if len(fact[1]) > SHORT],
         answers=answers or filter(None, [page.answer]), lacks=lacks, report=report,
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from experiments.harness.results import Cell, Table
 from experiments.harness.site.answers import OURS, difference, judged, spread
 from experiments.harness.site.runs import Run
 from fac.errors import FacError
+from fac.synthesis.methods import METHODS
 
 FILE = PAPER_TABLES / "claims.yaml"
 SUPPORTED, NOT_SUPPORTED, UNDECIDED, NO_RUN = "supported", "not supported", "undecided", "no run yet"
@@ -137,7 +138,7 @@ def best(table: Table, column: str, rows: Sequence[str], ours: str = OURS, state
     if not others:
         raise Absent(f"any other row in {column}")
     found = _compared(table, [(mine, other) for other in others], stated)
-    lacking = [table.name(row) for row in rows if table.cell(row, column) is None]
+    lacking = [_titled(table, row) for row in rows if table.cell(row, column) is None]
     if not lacking:
         return found
     told = f"not run: {', '.join(lacking)}"
@@ -296,6 +297,11 @@ def _all(verdicts: Sequence[str]) -> str:
     if NOT_SUPPORTED in verdicts:
         return NOT_SUPPORTED
     return SUPPORTED if set(verdicts) == {SUPPORTED} else UNDECIDED
+
+
+def _titled(table: Table, row: str) -> str:
+    """How a row is printed, be it in the table or not."""
+    return METHODS[row].title if row not in table.names and row in METHODS else table.name(row)
 
 
 def _row(table: Table, names: Names) -> str:

@@ -130,7 +130,7 @@ def _counts(decided: Sequence[Decided]) -> list[str]:
 def _index(runs: Sequence[Run], decided: Sequence[Decided], sets: int, left_out: Sequence[str]) -> str:
     results = [run for run in runs if not run.chooses]
     papers = sorted({name for run in results for name in run.paper}, key=paper_order)
-    of_paper = [_row(run, name) for name in papers for run in results if name in run.paper]
+    of_paper = sorted((_row(run) for run in results if run.paper), key=lambda row: (row.order, row.run.name))
     others = [_row(run) for run in results if not run.paper]
     weighing = next((run for one in decided for run, _ in one.findings), next(iter(results), runs[0]))
     named = sorted({*names(), *_declared()} - {*papers}, key=paper_order)
@@ -143,11 +143,11 @@ def _index(runs: Sequence[Run], decided: Sequence[Decided], sets: int, left_out:
     )  # fmt: skip
 
 
-def _row(run: Run, paper: str = "") -> Row:
+def _row(run: Run) -> Row:
     table = run.tables[0]
     found = standings(table, run.over)
-    name = title_of_paper(paper) if paper else run.kept.title or table.title
-    order = f"{paper_order(paper)[0]:d}{paper_order(paper)[1]:03d}" if paper else name
+    name = ", ".join(map(title_of_paper, run.paper)) or run.kept.title or table.title
+    order = "{:d}{:03d}".format(*paper_order(run.paper[0])) if run.paper else name
     tags = [*([run.label.partition(":")[0]] if run.label else []), run.model]
     if len(run.commits) > 1 or any(commit.endswith("-dirty") for commit in run.commits):
         tags.append(f"commits {', '.join(run.commits)}")

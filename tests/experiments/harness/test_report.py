@@ -251,6 +251,13 @@ def test_a_line_of_many_points_keeps_room_between_its_marks_and_every_tooltip() 
     assert all(mark.drawn for mark in draw(Figure("f", "x", "y", [cloud])).shapes[0].marks)
 
 
+def test_facts_in_figures_are_shown_large_and_sentences_as_a_list() -> None:
+    told = "more: " * 10
+    outline = Outline(render(Page("T", "", [table()], facts=[("missing", "148"), ("Toxicity", told)])))
+    large, listed, *_ = outline.texts["dl"]
+    assert ("148" in large, told in large, told.strip() in listed) == (True, False, True)
+
+
 def test_points_have_bars_where_a_line_has_a_band() -> None:
     points = Series("m", [0, 1], [50, 60], [40, 55], [60, 65], line=False)
     (shape,) = draw(Figure("f", "x", "y", [points])).shapes

@@ -47,7 +47,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [table],
         mined.root,
         [record],
-        paper=("table1",),
+        paper=("table1", "figure10"),
         figures=[curve()],
         warnings={"toxicity": f"Harmful. {NASTY}"},
     )
@@ -100,7 +100,7 @@ def test_the_index_says_first_what_was_found(page: Any, site: Path) -> None:
     rows = page.locator(".sites tbody tr")
     assert rows.count() == 2
     first = rows.nth(0).inner_text()
-    for told in ("Table 1", "90.2 ± 0.2", "62.60 ± 4.41", "+27.6", "LAB RESULT", "lab_llama"):
+    for told in ("Table 1, Figure 10", "90.2 ± 0.2", "62.60 ± 4.41", "+27.6", "LAB RESULT", "lab_llama"):
         assert told in first
     assert "It lost. <img" in rows.nth(1).inner_text()
     left = page.get_by_text("begun is left out")
