@@ -256,6 +256,8 @@ def test_facts_in_figures_are_shown_large_and_sentences_as_a_list() -> None:
     outline = Outline(render(Page("T", "", [table()], facts=[("missing", "148"), ("Toxicity", told)])))
     large, listed, *_ = outline.texts["dl"]
     assert ("148" in large, told in large, told.strip() in listed) == (True, False, True)
+    many = Outline(render(Page("T", "", [table()], facts=[(str(i), told) for i in range(SHOWN_AT_ONCE)])))
+    assert many.texts["summary"] == ["8 sentences on what was compared and written"]
 
 
 def test_points_have_bars_where_a_line_has_a_band() -> None:
