@@ -95,6 +95,27 @@ def objects_in(reply: str, strict: bool) -> Iterator[Mapping[str, Any]]:
             start = text.find("{", start + length)
 
 
+def several_queries(reply: str) -> list[str]:
+    """The parts of a reply that each begin with a mark (`Query-n:`) on a line of their own; [] where there is none."""
+    parts: list[list[str]] = []
+    for line in reply.splitlines():
+        if MARKER.search(line):
+            parts.append([])
+        if parts:
+            parts[-1].append(line)
+    return ["\n".join(part) for part in parts]
+
+
+def several_instructions(reply: str) -> list[str]:
+    """The parts of a reply between <instruction> and </instruction>, with these marks."""
+    return [match[0] for match in INSTRUCTION.finditer(reply)]
+
+
+def several_objects(reply: str) -> list[str]:
+    """The JSON objects of a reply, each once, as JSON."""
+    return list(dict.fromkeys(json.dumps(value, ensure_ascii=False) for value in objects_in(reply, strict=False)))
+
+
 def texts_of(value: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, str] | None:
     """The values of `keys`; None unless all are texts and neither empty nor the "..." of a prompt."""
     values = {key: value.get(key) for key in keys}

@@ -26,6 +26,9 @@ from fac.data.reply_text import (
     objects_in,
     plain,
     query_in,
+    several_instructions,
+    several_objects,
+    several_queries,
     texts_of,
 )
 from fac.data.source import Malformed, Row
@@ -48,6 +51,7 @@ class Schema(Generic[E]):
     name: str
     parse: Callable[..., E | None]  # (reply, strict=False): None if it holds none; strict: JSON as the standard has it
     chats: Callable[[E], list[list[Message]]]  # what the SAE reads: it activates a feature if one of them does
+    several: Callable[[str], list[str]]  # the parts of a reply that hold an example each; [] if it is no list
     around: Callable[[str], str]  # what stands in a reply beside what was asked for
     asks: Callable[[E], list[str]]  # texts that are put to somebody: if one is a refusal, the writer refused
     answers: Callable[[E], list[str]]  # texts that reply to those, which may refuse
@@ -158,6 +162,7 @@ QUERY: Schema[Query] = Schema(
     "query",
     parse_query,
     chats=lambda query: [as_chat(query.text)],
+    several=several_queries,
     around=lambda reply: reply,
     asks=lambda query: [query.text],
     answers=lambda _: [],
@@ -168,6 +173,7 @@ PAIR: Schema[Pair] = Schema(
     "pair",
     parse_pair,
     chats=lambda pair: [pair.chosen_chat, pair.rejected_chat],
+    several=several_objects,
     around=around_json,
     asks=lambda pair: _of_user(pair.prompt),
     answers=lambda pair: [pair.chosen, pair.rejected],
@@ -178,6 +184,7 @@ CHOICE: Schema[Choice] = Schema(
     "choice",
     parse_choice,
     chats=lambda choice: [as_chat(choice.text)],
+    several=several_objects,
     around=around_json,
     asks=lambda choice: [choice.marks[0].rpartition("\n")[0]],  # the question without its options
     answers=lambda _: [],
@@ -188,6 +195,7 @@ INSTRUCTION: Schema[Instruction] = Schema(
     "instruction",
     parse_instruction,
     chats=lambda example: [as_chat(example.instruction)],  # answers are written only for those that are kept
+    several=several_instructions,
     around=around_marks,
     asks=lambda example: [example.instruction],
     answers=lambda _: [],

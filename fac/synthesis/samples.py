@@ -116,6 +116,8 @@ class Counts:
     no_gain: int = 0  # over what it was made from
     scaffold: int = 0  # words of its prompt
     unfit: int = 0  # by the method's own check: judgements or votes of the writer
+    judged: int = 0  # pairs of answers that the writer ranked in both orders
+    agreed: int = 0  # ... with the same verdict
     requests: int = 0  # all that were made of the writer for it; 0: not counted
     prompt_tokens: int = 0  # of all requests
     reply_tokens: int = 0
@@ -136,6 +138,9 @@ class Counts:
         answers = {name: getattr(self, f"answers_{name.replace(' ', '_')}") for name in ("refused", "cut off", "empty")}
         told = ", ".join(f"{n} {name}" for name, n in answers.items() if n)
         line += f"; left out for their answers: {told}" if told else ""
+        if self.judged:
+            share = 100 * self.agreed / self.judged
+            line += f"; of {self.judged} pairs of answers {share:.1f} % ranked alike in both orders"
         if self.requests:
             line += f"; {self.requests:,} requests"
             line += (

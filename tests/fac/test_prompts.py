@@ -68,10 +68,21 @@ def test_what_a_task_says_itself_goes_first(own: Path):
 
 
 def test_the_roles_of_the_lab_that_all_tasks_share_are_written_once():
-    assert {file.stem for file in (ROOT / "lab").glob("*.jinja")} == {"explain", "verify"}
+    shared = {file.stem for file in (ROOT / "lab").glob("*.jinja")}
+    assert {role for role in shared if not Prompts("lab").is_blank(role)} == {"explain", "verify"}
     digests = {(Prompts(f"lab/{task}").digest("explain"), Prompts(f"lab/{task}").digest("verify")) for task in TASKS}
     assert len(digests) == 1
     assert len({Prompts(f"lab/{task}").digest("judge") for task in TASKS}) == len(TASKS)
+
+
+def test_a_prompt_of_comments_alone_is_blank_and_is_what_is_not_asked(own: Path):
+    (own / "vote.jinja").write_text("{# these models\ncannot #}\n")
+    assert Prompts(own).is_blank("vote")
+    (own / "vote.jinja").write_text("{# which #}which?")
+    assert not Prompts(own).is_blank("vote")
+    assert not Prompts(own).is_blank("explain")  # of the set
+    with pytest.raises(FacError, match=r"has no personas.jinja: add it"):
+        Prompts(own).is_blank("personas")
 
 
 def test_what_is_missing_is_said(own: Path):
