@@ -66,10 +66,17 @@ def standings(table: Table, over: str = "seeds") -> list[Standing]:
 
 
 def judged(table: Table) -> list[str]:
-    """The columns by which rows are judged: shares or scores behind which a column of their differences stands."""
+    """The columns by which rows are judged: scores behind which the column of their own differences stands.
+
+    Such columns are called SCORE_gain, or gain_...: a difference of two columns judges no row.
+    """
     units = {column: {cell.unit for cell in table.cells if cell.column == column} for column in table.columns}
+
+    def is_gain(name: str, of: str) -> bool:
+        return units[name] == {"points"} and (name == f"{of}_gain" or name.startswith("gain"))
+
     pairs = zip(table.columns, table.columns[1:], strict=False)
-    return [one for one, next_ in pairs if units[next_] == {"points"} and units[one] == {"percent"}]
+    return [one for one, next_ in pairs if units[one] == {"percent"} and is_gain(next_, one)]
 
 
 def difference(one: Cell, other: Cell) -> Estimate | None:

@@ -8,7 +8,7 @@ table is over worlds) and corrected for all comparisons of the table (Holm).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -161,6 +161,25 @@ def gains(table: Table, row: Names, over: Names, stated: Table | None = None) ->
     return _compared(table, pairs, stated, by_column=True)
 
 
+def leads(table: Table, column: str, rows: Sequence[str], **_: Any) -> Finding:
+    """Every row's cell in a column of differences is above nothing, after Holm's correction over the rows."""
+    cells = [_cell(table, row, column) for row in rows]
+    pairs = [(cell, replace(cell, mean=0.0, values=(0.0,) * len(cell.values))) for cell in cells]
+    found = [difference(*pair) for pair in pairs]
+    corrected = iter(holm([estimate.p for estimate in found if estimate is not None]))
+    told, verdicts = [], []
+    for cell, estimate in zip(cells, found, strict=True):
+        name = f"{table.name(cell.row)}, {table.name(column)}"
+        if estimate is None:
+            told.append(f"{name}: {cell.shown()}, without an interval")
+            verdicts.append(UNDECIDED)
+            continue
+        p = next(corrected)
+        told.append(f"{name}: {spread(estimate)}, p {estimate.p:.3f}, after Holm {p:.3f}")
+        verdicts.append({"more": SUPPORTED, "less": NOT_SUPPORTED}.get(verdict(estimate, p, LEVEL), UNDECIDED))
+    return Finding(_all(verdicts), tuple(told))
+
+
 def positive(table: Table, column: str, rows: Sequence[str], **_: Any) -> Finding:
     """Cells that have an interval of their own, such as correlations, are above nothing."""
     return _each(table, column, rows, 0.0)
@@ -219,7 +238,7 @@ def unprinted(table: Table, **_: Any) -> Finding:
 
 
 RULES: Mapping[str, Callable[..., Finding]] = {
-    rule.__name__: rule for rule in (best, more, gains, positive, above, largest, within, unprinted)
+    rule.__name__: rule for rule in (best, more, gains, leads, positive, above, largest, within, unprinted)
 }
 
 

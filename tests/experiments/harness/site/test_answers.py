@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.run_folders import scores, table_of
 
@@ -47,6 +49,8 @@ def test_rows_are_judged_by_scores_and_not_by_counts_shares_or_differences() -> 
     more = [observed("fac", "rows", 200, unit="count"), observed("fac", "share", 50.0)]
     assert judged(table_of([*cells, *more])) == ["toxicity"]
     assert judged(table_of(more)) == []
+    gap = [replace(cell, column="gap") for cell in cells if cell.unit == "points"]
+    assert judged(table_of([*cells[:2], *gap])) == []  # of two columns
 
 
 def test_several_columns_are_counted_and_a_runs_own_answer_goes_before() -> None:

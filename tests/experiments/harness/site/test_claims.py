@@ -22,6 +22,7 @@ from experiments.harness.site.claims import (
     decide,
     gains,
     largest,
+    leads,
     load,
     more,
     positive,
@@ -107,6 +108,14 @@ def test_shares_of_one_run_are_compared_without_an_interval() -> None:
     assert len(found.told) == 2
 
 
+def test_differences_of_columns_are_judged_by_their_own_values() -> None:
+    gains_ = [cell for cell in scores(baseline=LOW, fac=HIGH, full=WIDE) if cell.unit == "points"]
+    assert leads(table_of(gains_), "toxicity_gain", ["fac"]).verdict == SUPPORTED
+    assert leads(table_of(gains_), "toxicity_gain", ["fac", "full"]).verdict == UNDECIDED
+    lost = [replace(cell, mean=-cell.mean, values=tuple(-v for v in cell.values)) for cell in gains_]
+    assert leads(table_of(lost), "toxicity_gain", ["fac"]).verdict == NOT_SUPPORTED
+
+
 def of(value: float, low: float | None = None, high: float = 0.0, row: str = "fac"):
     cell = observed(row, "r", value, unit="correlation")
     return cell if low is None else replace(cell, interval=(low, high))
@@ -139,6 +148,8 @@ def test_a_margin_counts_the_interval() -> None:
     assert held(3, fac=(79, 79.2, 79.1)) == SUPPORTED
     assert held(0.5, fac=(79, 79.2, 79.1)) == NOT_SUPPORTED
     assert held(3, fac=(79, 79.2, 79.1), full=WIDE) == UNDECIDED
+    some = table(baseline=(80, 80.1, 80.2), fac=(79, 79.2, 79.1), full=WIDE)
+    assert within(some, "toxicity", "baseline", 3, of=["fac"]).verdict == SUPPORTED
 
 
 def test_a_number_is_held_against_the_least_that_is_claimed() -> None:
