@@ -30,7 +30,7 @@ from fac.llm.base import ChatModel, Sampling
 from fac.pooled import Pooled, PooledWriter
 from fac.prompts import Prompts
 from fac.store import Step
-from fac.vectors import unit
+from fac.vectors import unit_rows
 
 if TYPE_CHECKING:
     from fac.chat import Message
@@ -66,7 +66,7 @@ class Clusters:
 
     def cosines(self, vectors: NDArray[np.floating]) -> NDArray[np.float32]:
         """Of unit vectors [texts, d] with every cluster's direction; [texts, clusters]."""
-        return (unit(vectors - self.centre) @ self.directions.T.astype(np.float64)).astype(np.float32)
+        return (unit_rows(vectors - self.centre) @ self.directions.T.astype(np.float64)).astype(np.float32)
 
     def nearest(self, vectors: NDArray[np.floating]) -> NDArray[np.int64]:
         """c(x): the cluster of each of the unit vectors [texts, d]; the first where several are equally near."""
@@ -143,10 +143,10 @@ def fit(anchor: NDArray[np.float32], seed: NDArray[np.float32], wanted: int, ran
     from sklearn.cluster import KMeans
 
     centre = anchor.mean(axis=0)
-    centred = unit(anchor - centre)
+    centred = unit_rows(anchor - centre)
     count = max(min(wanted, len(anchor) // LEAST_TEXTS), 1)
     kmeans = KMeans(count, n_init=10, random_state=random_state)  # pyright: ignore[reportArgumentType] (no stubs)
-    directions = unit(kmeans.fit(centred).cluster_centers_).astype(np.float32)
+    directions = unit_rows(kmeans.fit(centred).cluster_centers_).astype(np.float32)
     nothing = np.zeros(0, np.int64)
     found = Clusters(centre, directions, nothing, nothing, np.zeros(count, np.bool_))
     held = np.bincount(found.nearest(seed), minlength=count)

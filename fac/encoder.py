@@ -32,7 +32,7 @@ from fac.sae.quality import quality
 from fac.sae.recipe import OnStep, RecipeSettings
 from fac.sae.ref import CONFIG, read_record
 from fac.store import Step
-from fac.vectors import unit
+from fac.vectors import unit_rows
 
 REFERENCE = "reference.json"  # of an SAE that is used where it lies
 QUALITY = "quality.json"
@@ -139,7 +139,7 @@ class FeatureEncoder:
 
         A chat without content is zero.
         """
-        return unit(content_means(self.backbone, chats, self.settings)).astype(np.float32)
+        return unit_rows(content_means(self.backbone, chats, self.settings)).astype(np.float32)
 
     def release(self) -> None:
         """Give back the memory of model and SAE; they are loaded anew if something is left to measure."""

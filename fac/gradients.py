@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fac.chat import Message, encode, encode_lesson
 from fac.data.schemas import PAIR, Schema
-from fac.vectors import unit
+from fac.vectors import unit_rows
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ class GradientProxy:
         for row, example in enumerate(tqdm(examples, desc="gradients", unit="example", leave=False)):
             for sign, chat in signed_chats(schema, example):
                 found[row] += sign * self.of_chat(chat)
-        return unit(found).astype(np.float32)
+        return unit_rows(found).astype(np.float32)
 
     def of_chat(self, chat: Sequence[Message]) -> NDArray[np.float64]:
         """The sketch [dim] of the gradient of a chat's loss; zero where nothing is predicted."""
@@ -104,10 +104,8 @@ def signed_chats(schema: Schema[Any], example: Any) -> Iterator[tuple[float, lis
 def g_vendi(gradients: NDArray[np.floating]) -> float:
     """G-Vendi: the effective number of gradients among unit vectors [n, d], from 1 to n (arXiv 2505.20161).
 
-    The exponential of the entropy of the eigenvalues of G^T G / n, which has the spectrum of the kernel of cosines.
+    The Vendi score of gradients in the place of embeddings.
     """
-    wide = np.asarray(gradients, np.float64)
-    kernel = wide.T @ wide if wide.shape[1] < len(wide) else wide @ wide.T
-    shares = np.linalg.eigvalsh(kernel / len(wide)).clip(min=0)
-    shares = shares[shares > 0]
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+    from fac.diversity.metrics.embedding import vendi
+
+    return vendi(gradients)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fac.vectors import unit_rows
+
 Embeddings = NDArray[np.floating]  # [texts, d]
 
 
@@ -42,10 +44,3 @@ class Anchor:
         unit = unit_rows(self.embeddings)
         clusters = min(self.clusters, len(np.unique(unit, axis=0)))
         return KMeans(clusters, n_init=10, random_state=self.seed).fit(unit)  # pyright: ignore[reportArgumentType] (no stubs)
-
-
-def unit_rows(embeddings: Embeddings) -> NDArray[np.float64]:
-    """Rows scaled to length 1; zero rows stay zero."""
-    embeddings = np.asarray(embeddings, dtype=np.float64)
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return embeddings / np.where(norms > 0, norms, 1)

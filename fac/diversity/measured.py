@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +24,7 @@ def measured_diversity(encoder: FeatureEncoder, corpus: Step, texts: int) -> Ste
 
     A text's embedding is the mean residual of its content tokens at the layer that features are read from.
     """
-    params = {"embeddings": partial(_decides, encoder), "texts": texts, "metrics": identities}
+    params = {"embeddings": encoder.of_residuals, "texts": texts, "metrics": identities}
     return Step("diversity", partial(_measure, encoder, texts), params, (corpus,))
 
 
@@ -36,7 +35,7 @@ def load_diversity(folder: Path) -> dict[str, float]:
 
 def embedded(encoder: FeatureEncoder, corpus: Step, most: int | None = None) -> Step:
     """The embeddings of a corpus' texts, at most `most` of them, drawn by a fixed seed (`load_embeddings`)."""
-    params = {"embeddings": partial(_decides, encoder), "most": most}
+    params = {"embeddings": encoder.of_residuals, "most": most}
     return Step("embeddings", partial(_embed, encoder, most), params, (corpus,))
 
 
@@ -48,11 +47,6 @@ def load_embeddings(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.int64
 def identities() -> list[str]:
     """What decides the metrics that are measured here."""
     return [metric.identity() for metric in there().values()]
-
-
-def _decides(encoder: FeatureEncoder) -> Mapping[str, object]:
-    """What decides a residual: all that decides an activation but the SAE's rule."""
-    return {name: value for name, value in encoder.identity().items() if name != "rule"}
 
 
 def _measure(encoder: FeatureEncoder, texts: int, folder: Path, corpus: Path) -> None:

@@ -25,7 +25,7 @@ from fac.interpret import load_interpretations
 from fac.store import Step
 from fac.synthesis.method import Directions, MissingClusters, Need, Pool
 from fac.synthesis.settings import Settings
-from fac.vectors import unit
+from fac.vectors import unit_rows
 
 if TYPE_CHECKING:
     from fac.encoder import FeatureEncoder
@@ -142,7 +142,7 @@ def embed(encoder: FeatureEncoder, schema: Schema[Any], examples: Sequence[Any])
     vectors = encoder.embed([chat for own in chats for chat in own])
     summed = np.zeros((len(chats), vectors.shape[1]), np.float64)
     np.add.at(summed, owners, vectors)
-    return unit(summed).astype(np.float32)
+    return unit_rows(summed).astype(np.float32)
 
 
 def share_of(features: Sequence[int], settings: Settings) -> list[int]:

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ from fac.synthesis.generate import Generated, synthesis
 from fac.synthesis.methods import METHODS
 from fac.synthesis.needs import Extras
 from fac.synthesis.settings import Settings
-from fac.vectors import unit
+from fac.vectors import unit_rows
 
 TEXTS = {"anchor": sentences(80, seed=5), "seed": sentences(6, seed=6)}
 
@@ -54,7 +55,7 @@ def clumps(count, size, seed=0):
     rows = (
         np.repeat(np.eye(count, 12), size, axis=0) + 0.05 * rng.normal(size=(count * size, 12)) + 3 * np.eye(1, 12, 11)
     )
-    return unit(rows).astype(np.float32)
+    return unit_rows(rows).astype(np.float32)
 
 
 def test_texts_belong_to_the_direction_that_is_nearest_once_what_all_share_is_taken_away():
@@ -65,7 +66,7 @@ def test_texts_belong_to_the_direction_that_is_nearest_once_what_all_share_is_ta
     assert found.seed_counts[found.labels[0]] == 12
     assert found.seed_counts[found.labels[12]] == 1
     assert found.seed_counts.sum() == 13
-    cosines = unit(vectors - vectors.mean(axis=0)) @ found.directions.T
+    cosines = unit_rows(vectors - vectors.mean(axis=0)) @ found.directions.T
     np.testing.assert_allclose(found.cosines(vectors), cosines, atol=1e-5)
     assert found.labels.tolist() == cosines.argmax(axis=1).tolist()
     assert fit(vectors, vectors[:0], 40, 0).count == 4  # ten texts for each at least
@@ -147,7 +148,7 @@ def world(tmp_path_factory):
     )
     corpora = {name: Step("texts", partial(_corpus, texts), {"of": name}) for name, texts in TEXTS.items()}
     annotator, how = Obliging(), InterpretSettings(spans=3)
-    annotators = dict.fromkeys(ROLES, annotator)
+    annotators: Any = dict.fromkeys(ROLES, annotator)
     thresholds = Thresholds(absolute=(0.0,), relative=(), default="0.0")
     mining = mine(encoder, corpora["anchor"], corpora["seed"], annotators, Prompts(prompts), how, thresholds)
     step = clusters_step(mining, annotators, Prompts(prompts), how, 1.0, 0)
@@ -206,7 +207,7 @@ def test_dense_clusters_write_for_missing_clusters_what_no_other_is_nearer_to(wo
     folder = store.get(added)
     found, made = Clusters.load(store.get(step)), Generated.load(QUERY, folder)
     lacking = np.flatnonzero(found.missing).tolist()
-    assert sorted({sample.cluster for sample in made.samples}) == lacking
+    assert sorted({sample.cluster or 0 for sample in made.samples}) == lacking
     assert len(writer.asked) == (2 + 3) * len(lacking)
     assert {(s.feature, s.activation, s.relative_activation) for s in made.samples} == {(None, None, None)}
     assert made.first_round is None

@@ -39,7 +39,7 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/coverage.py": ("missing", "coverage"),
     "fac/relevance.py": ("missing", "relevance"),
     "fac/clusters.py": ("clusters", "dense_coverage", "synthesis"),
-    "fac/vectors.py": ("clusters", "dense_coverage", "synthesis"),
+    "fac/vectors.py": ("diversity", "embeddings", "clusters", "dense_coverage", "synthesis"),
     "fac/gap.py": ("interpret", "missing", "relevance"),
     "fac/interpret.py": ("interpret", "missing", "synthesis", "clusters"),
     "fac/prompts/__init__.py": ("interpret", "synthesis", "answers", "judged"),

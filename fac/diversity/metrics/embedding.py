@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fac.diversity.anchor import Anchor, unit_rows
+from fac.diversity.anchor import Anchor
 from fac.diversity.metric import FIGURE_9, Metric, entropy
+from fac.vectors import unit_rows
 
 
 def trace_covariance(embeddings: NDArray[np.floating]) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fac.synthesis.method import Method, Outcome, Pool, SynthesisInput
 from fac.synthesis.samples import Counts
 from fac.synthesis.writer import Writer
-from fac.vectors import unit
+from fac.vectors import unit_rows
 
 HUMAN = "Selection from human data"
 TAUS = tuple(n / 10 for n in range(9, -1, -1))  # shares of new features that SimScale asks for, the highest first
@@ -72,7 +72,7 @@ def select_dense(given: SynthesisInput, _: Writer) -> Outcome:
     pool = given.pool()
     vectors, known = given.embed(pool.examples), given.embed(given.seed_examples)
     centre = vectors.mean(axis=0)  # a few directions that all texts share would else decide every distance
-    vectors, known = unit(vectors - centre), unit(known - centre)
+    vectors, known = unit_rows(vectors - centre), unit_rows(known - centre)
     count = min(max(2 * given.budget, 10), len(np.unique(vectors, axis=0)))
     if not count:
         return chosen(given, pool, [])

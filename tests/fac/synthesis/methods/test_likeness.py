@@ -25,7 +25,7 @@ from fac.synthesis.methods.synalign import draw_by, explored, kernel, matched, m
 from fac.synthesis.samples import HELD_OUT, REPEATED, UNFIT
 from fac.synthesis.settings import Settings
 from fac.synthesis.writer import Writer
-from fac.vectors import unit
+from fac.vectors import unit_rows
 
 SEED = [Query(f"seed text {i}") for i in range(24)]
 CHOICES = {
@@ -53,7 +53,7 @@ class Poison(Sequence):
 def vectors_of(examples):
     """Unit vectors that hang on the text alone."""
     rows = [np.random.default_rng(sum(map(ord, e.text)) * 7 + len(e.text)).normal(size=6) for e in examples]
-    return unit(np.array(rows).reshape(-1, 6)).astype(np.float32)
+    return unit_rows(np.array(rows).reshape(-1, 6)).astype(np.float32)
 
 
 def fresh(seed):
@@ -63,28 +63,11 @@ def fresh(seed):
 
 def setting(tmp_path, model=None, folder="store", prompts="lab/toxicity", needs="embeddings", **changes: Any):
     """What a method may see, poison in the place of all else; and a writer that encodes nothing."""
-    field = {"embeddings": "embed", "gradients": "gradients"}[needs]
-    given = SynthesisInput(
-        SEED,
-        Poison(),
-        Poison(),
-        Poison(),
-        Poison(),
-        Poison(),
-        Poison(),
-        12,
-        Settings(),
-        **{field: vectors_of},  # type: ignore[arg-type]
-    )
+    poison: Any = Poison()
+    given = SynthesisInput(SEED, poison, poison, poison, poison, poison, poison, 12, Settings())
+    given = replace(given, **{{"embeddings": "embed"}.get(needs, needs): vectors_of})
     writer = Writer(
-        tmp_path / folder,
-        model or Echo(reply=fresh),
-        Prompts(prompts),
-        QUERY,
-        undeclared,
-        Poison(),
-        Sampling(),
-        42,  # type: ignore[arg-type]
+        tmp_path / folder, model or Echo(reply=fresh), Prompts(prompts), QUERY, undeclared, poison, Sampling(), 42
     )
     return replace(given, **changes), writer
 
@@ -207,7 +190,7 @@ def test_exploration_picks_where_the_variance_of_a_gaussian_process_is_largest()
 def test_weights_bring_the_written_rows_as_near_to_the_reference_as_weights_can():
     rng = np.random.default_rng(0)
     near, far = rng.normal(size=(6, 4)) + 4, rng.normal(size=(6, 4)) - 4
-    reference, written = unit(rng.normal(size=(20, 4)) + 4), unit(np.concatenate([near, far]))
+    reference, written = unit_rows(rng.normal(size=(20, 4)) + 4), unit_rows(np.concatenate([near, far]))
     weights = matched(written, reference)
     assert weights.sum() == pytest.approx(1)
     assert (weights >= 0).all()
@@ -243,7 +226,7 @@ def test_rows_are_drawn_by_weight_without_replacement():
 def test_a_candidate_counts_if_it_falls_into_a_sparse_cluster():
     """A clump of sixteen and one of four: of two clusters the smaller is sparse."""
     noise = 0.01 * np.random.default_rng(0).normal(size=(20, 4))
-    there = unit(np.repeat(np.eye(4)[[0, 1]], (16, 4), axis=0) + noise).astype(np.float32)
+    there = unit_rows(np.repeat(np.eye(4)[[0, 1]], (16, 4), axis=0) + noise).astype(np.float32)
     for seed in range(5):
         assert in_sparse_cluster(there, np.eye(4, dtype=np.float32)[[0, 1, 0]], seed).tolist() == [False, True, False]
     assert in_sparse_cluster(there[:1], there, 0).all()  # nothing to compare with
@@ -259,7 +242,7 @@ def test_prismatic_works_in_rounds_and_shows_what_it_has_kept(tmp_path):
     first, last = model.asked[:20], model.asked[-20:]
     assert not any("a new text" in request.messages[0]["content"] for request in first)
     assert any("a new text" in request.messages[0]["content"] for request in last)
-    unkept = {s.example.text for s in rejected}
+    unkept = {s.text for s in rejected}
     assert not any(text in request.messages[0]["content"].splitlines() for text in unkept for request in last)
     assert METHODS["prismatic"].requests(Settings(), 0, 30) == 60
 
