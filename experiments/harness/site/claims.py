@@ -122,7 +122,7 @@ def _finding(claim: Claim, run: Run) -> Finding:
         for column in _several(claim.asks.get("column")):
             try:
                 asks = {**claim.asks, "column": column} if column is not None else claim.asks
-                return RULES[claim.rule](table, **asks, stated=stated)
+                return RULES[claim.rule](table, **asks, stated=stated, tables=run.tables)
             except Absent as absent:
                 lacking = absent
     raise lacking
@@ -131,7 +131,9 @@ def _finding(claim: Claim, run: Run) -> Finding:
 # Rules ---------------------------------------------------------------------------------------------------------------
 
 
-def best(table: Table, column: str, rows: Sequence[str], ours: str = OURS, stated: Table | None = None) -> Finding:
+def best(
+    table: Table, column: str, rows: Sequence[str], ours: str = OURS, stated: Table | None = None, **_: Any
+) -> Finding:
     """Ours is above every one of the rows. Rows that were not run leave open what those that were would support."""
     mine = _cell(table, ours, column)
     others = [cell for row in rows if (cell := table.cell(row, column)) is not None]
@@ -145,13 +147,13 @@ def best(table: Table, column: str, rows: Sequence[str], ours: str = OURS, state
     return Finding(UNDECIDED if found.verdict == SUPPORTED else found.verdict, (*found.told, told))
 
 
-def more(table: Table, column: str, pairs: Sequence[Sequence[Names]], stated: Table | None = None) -> Finding:
+def more(table: Table, column: str, pairs: Sequence[Sequence[Names]], stated: Table | None = None, **_: Any) -> Finding:
     """In every pair of rows, the first is above the second."""
     rows = [(_row(table, one), _row(table, other)) for one, other in pairs]
     return _compared(table, [(_cell(table, one, column), _cell(table, other, column)) for one, other in rows], stated)
 
 
-def gains(table: Table, row: Names, over: Names, stated: Table | None = None) -> Finding:
+def gains(table: Table, row: Names, over: Names, stated: Table | None = None, **_: Any) -> Finding:
     """In every column by which rows are judged (in a table without such: of shares), one row is above another."""
     columns = judged(table) or [c.column for c in table.cells if c.row == _row(table, row) and c.unit == "percent"]
     held = [(table.cell(_row(table, row), c), table.cell(_row(table, over), c)) for c in columns]
@@ -180,9 +182,22 @@ def leads(table: Table, column: str, rows: Sequence[str], **_: Any) -> Finding:
     return Finding(_all(verdicts), tuple(told))
 
 
-def positive(table: Table, column: str, rows: Sequence[str], **_: Any) -> Finding:
-    """Cells that have an interval of their own, such as correlations, are above nothing."""
-    return _each(table, column, rows, 0.0)
+def positive(
+    table: Table,
+    column: str,
+    rows: Sequence[str],
+    behind: Sequence[str] = (),
+    tables: Sequence[Table] = (),
+    **_: Any,
+) -> Finding:
+    """Cells that have an interval of their own, such as correlations, are above nothing.
+
+    So must be those `behind` them that any of the run's tables has: a point apart can make a correlation by itself.
+    """
+    found = [_each(table, column, rows, 0.0)]
+    held = [(one, row) for row in behind for one in tables if one.cell(row, column) is not None]
+    found += [_each(one, column, [row], 0.0) for one, row in held]
+    return Finding(_all([f.verdict for f in found]), tuple(line for f in found for line in f.told))
 
 
 def above(table: Table, column: str, rows: Sequence[str], least: float, **_: Any) -> Finding:

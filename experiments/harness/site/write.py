@@ -155,8 +155,9 @@ def _row(run: Run) -> Row:
     told = answer(run.kept.answer, found, run.kept.facts)
     if cell is None:
         return Row(run, name, order, told, tags=tuple(tags))
+    of = table.name(cell.column) if cell.row == OURS else f"{table.name(cell.row)}, {table.name(cell.column)}"
     return Row(
-        run, name, order, told, table.name(cell.column), cell.shown().partition(" [")[0],
+        run, name, order, told, of, cell.shown().partition(" [")[0],
         cell.mean, cell.paper_shown(), cell.from_paper(), tuple(tags),
     )  # fmt: skip
 

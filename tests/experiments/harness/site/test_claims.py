@@ -131,6 +131,14 @@ def test_a_correlation_is_judged_by_its_own_interval() -> None:
     assert positive(table_of(both), "r", ["fac", "rho"]).verdict == UNDECIDED
 
 
+def test_what_is_behind_a_correlation_must_hold_as_well_where_it_is_told() -> None:
+    main = table_of([of(0.9, 0.2, 0.99)])
+    apart = table_of([of(0.1, -0.5, 0.6, "without")], "behind")
+    assert positive(main, "r", ["fac"], ["without"], [main]).verdict == SUPPORTED
+    found = positive(main, "r", ["fac"], ["without"], [main, apart])
+    assert (found.verdict, len(found.told)) == (UNDECIDED, 2)
+
+
 def test_the_largest_is_above_the_intervals_of_all_others_in_size() -> None:
     def against(other, mine=(0.9, 0.6, 0.99)):
         return largest(table_of([of(*mine), other, of(0.95, 0.9, 0.99, "variant")]), "r", "fac", ["variant"]).verdict
