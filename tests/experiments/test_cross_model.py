@@ -8,6 +8,7 @@ from support.cli import fac_here
 from experiments.cross_model import EXPERIMENT
 from experiments.harness.config import read_config
 from experiments.harness.graph import Graph
+from experiments.harness.paper_numbers import paper_table
 from experiments.harness.results import Table
 from experiments.tasks import TASKS
 
@@ -40,12 +41,15 @@ def test_one_model_alone(store: str, tmp_path: Path):
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
     assert (table.rows, table.columns) == (
         ("baseline", "lab_llama+lab_llama"),
-        ("lab_llama", "lab_llama_gain", "written_rows", "written_fac", "written_ratio"),
+        ("lab_llama", "lab_llama_gain", "written_rows", "written_tokens", "written_fac", "written_ratio"),
     )
     transferred = table.cell("lab_llama+lab_llama", "lab_llama")
     assert transferred is not None
-    assert transferred.paper is None  # Table 3 trains heads only
-    assert "does not stand beside" in " ".join(table.notes)
+    assert transferred.paper == paper_table("table3").get("llama", "fine_tuned")
+    gain = table.cell("lab_llama+lab_llama", "lab_llama_gain")
+    assert gain is not None
+    assert gain.paper == paper_table("table3").get("llama", "gap")
+    assert "here LoRA is trained" in " ".join(table.notes)  # Table 3 trains heads only
     assert not (tmp_path / "out" / "agreement.json").exists()
 
 
@@ -62,6 +66,12 @@ def test_all_combinations_of_the_models_named(store: str, tmp_path: Path):
             assert cell is not None
             assert 0 <= cell.mean <= 100
             assert (table.cell(row, f"{target}_gain") is None) == (row == "baseline")
+    claims = Table.from_json((tmp_path / "out" / "claims.json").read_text())
+    assert claims.rows == (
+        *(f"lab_mistral/lab_{source}+lab_qwen/lab_mistral+lab_qwen" for source in ("llama", "qwen")),
+        *(f"lab_qwen/lab_{source}+lab_qwen/lab_qwen+lab_qwen" for source in ("llama", "mistral")),
+    )
+    assert "Figs. 16 to 18" in (tmp_path / "out" / "report.html").read_text()
     agreement = Table.from_json((tmp_path / "out" / "agreement.json").read_text())
     assert agreement.rows == ("lab_llama+lab_mistral", "lab_llama+lab_qwen", "lab_mistral+lab_qwen")
     assert all(0 <= cell.mean <= 100 for cell in agreement.cells)

@@ -16,8 +16,11 @@ from experiments.harness.config import read_config
 from experiments.harness.graph import Graph
 from experiments.harness.listing import experiments
 from experiments.harness.plan import Planned, planned
+from experiments.harness.records import load
+from experiments.harness.results import Table
 from experiments.harness.run import execute, lay_out
 from experiments.harness.session import store_of
+from experiments.tasks import TASKS
 
 MODELS = "[lab_llama,lab_qwen]"
 
@@ -134,18 +137,59 @@ def stored(folder: Path) -> dict[tuple[str, str], int]:
     return {(file.parts[-3], file.parts[-2]): file.stat().st_mtime_ns for file in records}
 
 
+NUMBERS = {  # tables of trials: the columns that must have a number in every row
+    "generators": ("lab_llama", "lab_qwen", "gap"),
+    "heads": ("toxicity", "toxicity_rows"),
+    "representations": ("toxicity",),
+    "samples": ("toxicity",),
+    "sections": ("reward", "reward_chat", "reward_chat_hard", "reward_safety", "reward_reasoning"),
+    "shares": ("toxicity", "toxicity_fac"),
+    "steering_curves": ("scr", "robust@+1", "standard@-1"),
+    "thresholds": ("toxicity",),
+    "two_steps": ("toxicity",),
+    "variants": ("toxicity", "toxicity_fac"),
+    "verdicts": ("toxicity_yes", "toxicity_probably", "toxicity_maybe"),
+}
+
+
+def check_numbers(name: str, out: Path) -> None:
+    """Every cell that should be is filled, and each number of a test is one that a trial has."""
+    table = Table.from_json((out / "table.json").read_text())
+    for column in NUMBERS[name]:
+        assert [row for row in table.rows if table.cell(row, column) is None] == [], column
+    records = load(out / "records.json")
+    measured = {round(100 * value, 4) for record in records for value in record.metrics.values()}
+    task = NUMBERS[name][0]
+    if measured and task in TASKS:
+        cells = [cell for cell in table.cells if cell.column == task]
+        assert {round(value, 4) for cell in cells for value in cell.values} <= measured
+        assert {cell.seeds for cell in cells} == {(42,)}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store for the tables of trials, which share most of their steps: none of them is made twice."""
+    return tmp_path_factory.mktemp("shared")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SETTINGS))
-def test_what_is_planned_is_what_is_built_and_a_second_run_builds_nothing(name: str, tmp_path: Path):
-    settings = [f"experiment={name}", *SETTINGS[name](tmp_path), f"paths.outputs={tmp_path}", f"out={tmp_path}/out"]
-    settings += ["tracking.enabled=false", "workers=2"]
+def test_what_is_planned_is_what_is_built_and_a_second_run_builds_nothing(name: str, shared: Path, tmp_path: Path):
+    outputs = shared if name in NUMBERS else tmp_path
+    settings = [f"experiment={name}", *SETTINGS[name](tmp_path), f"paths.outputs={outputs}", f"out={tmp_path}/out"]
+    settings += ["tracking.enabled=false", "workers=1" if name in NUMBERS else "workers=2"]
+    already = stored(outputs)
     before = plan_of(settings)
-    assert before.left
+    assert before.left or already
     assert not before.stops
-    assert not stored(tmp_path)
+    assert stored(outputs) == already
     execute(experiments()[name], read_config(settings))
-    built = stored(tmp_path)
-    assert set(built) == before.left
+    built = stored(outputs)
+    assert {**already, **built} == built  # what was there is not made again
+    assert built.keys() - already.keys() == before.left
     assert not plan_of(settings).left
+    if name in NUMBERS:
+        check_numbers(name, tmp_path / "out")
+        return  # the others show that a run which plans nothing builds nothing
     execute(experiments()[name], read_config(settings))
-    assert stored(tmp_path) == built
+    assert stored(outputs) == built
