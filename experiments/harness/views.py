@@ -206,29 +206,6 @@ def sweep_figure(
     return Figure(title, x_label, y_label, series, caption)
 
 
-def correlation(
-    records: Iterable[Record], x: Column, y: Column, row: Callable[[Trial], str] = by_method
-) -> tuple[float, float, int]:
-    """Pearson's and Spearman's correlation of two columns' means over the rows, and the number of rows.
-
-    Raises ValueError for fewer than three rows that have both.
-    """
-    from scipy.stats import rankdata
-
-    records = list(records)
-    rows = list(dict.fromkeys(row(record.trial) for record in records))
-    cells = {(cell.row, cell.column): cell.mean for cell in pivot(records, rows, [x, y], row)}
-    pairs = [
-        (cells[name, x.name], cells[name, y.name]) for name in rows if {(name, x.name), (name, y.name)} <= cells.keys()
-    ]
-    if len(pairs) < 3:
-        raise ValueError(f"{len(pairs)} rows have both {x.name} and {y.name}: a correlation needs three")
-    first, second = zip(*pairs, strict=True)
-    ranks = rankdata(first), rankdata(second)
-    pearson, spearman = (float(np.corrcoef(*values)[0, 1]) for values in ((first, second), ranks))
-    return pearson, spearman, len(pairs)
-
-
 def bars(table: Table, rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
     """Columns of a table as lines over its rows, in their order."""
     series = []

@@ -217,7 +217,7 @@ def _task(name: str, title: str) -> Task:
         title=title,
         metric="scr",
         metric_title="SCR",
-        paper={"table1": name},
+        paper={"table1": name, "table8": name},
         schema=CHOICE,
         settings=SteeringSettings,
         sizes=TaskSizes,

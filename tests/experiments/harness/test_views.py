@@ -1,4 +1,4 @@
-"""experiments.harness.views and experiment: records as cells, differences, figures, correlations."""
+"""experiments.harness.views and experiment: records as cells, differences, figures."""
 
 import json
 from dataclasses import replace
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.harness.experiment import Record, Trial, grid, matching, sweep
+from experiments.harness.experiment import Record, Trial, grid, sweep
 from experiments.harness.paper_numbers import PaperNumber
-from experiments.harness.views import Column, correlation, count, coverage, metric, pivot, sweep_figure
+from experiments.harness.views import Column, count, coverage, metric, pivot, sweep_figure
 
 RUN: Any = SimpleNamespace(
     model=SimpleNamespace(name="lab_llama"),
@@ -125,21 +125,6 @@ def test_a_sweep_is_a_line_with_its_spread():
     spread = np.std([60, 80], ddof=1)
     assert list(line.low) == pytest.approx([50, 70 - spread])
     assert list(line.high) == pytest.approx([50, 70 + spread])
-
-
-def test_correlations_are_over_the_means_of_rows():
-    numbers = {"a": (0.2, 0.50), "b": (0.4, 0.60), "c": (0.9, 0.65)}
-    records = [
-        record(score + shift, covered, method=name, seed=seed)
-        for name, (covered, score) in numbers.items()
-        for seed, shift in ((42, 0.0), (43, 0.02))
-    ]
-    x, y = Column("fac", "FAC", coverage("any")), Column("auprc", "AUPRC", metric("auprc"))
-    pearson, spearman, rows = correlation(records, x, y)
-    assert pearson == pytest.approx(np.corrcoef([20, 40, 90], [51, 61, 66])[0, 1])
-    assert (spearman, rows) == (pytest.approx(1.0), 3)
-    with pytest.raises(ValueError, match="a correlation needs three"):
-        correlation(list(matching(records, method="a")), x, y)
 
 
 def test_what_one_row_has_more_than_each_other_is_paired_by_seed():
