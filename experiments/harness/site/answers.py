@@ -91,12 +91,12 @@ def answer(told: str, standing: list[Standing], facts: tuple[tuple[str, str], ..
     """What a run found: its own sentence, or where our method stands, or its first fact."""
     if told:
         return told
-    if len(standing) == 1:
+    if len(standing) == 1 or (standing and not any(s.ours for s in standing)):  # of a table without our method's row
         return str(standing[0])
     if standing:
         first = [s for s in standing if s.first.row == OURS]
         sure = [s for s in first if s.lead is not None and s.lead.interval.low > 0]
-        ours = next((s.names[OURS] for s in standing if s.ours), OURS)
+        ours = next(s.names[OURS] for s in standing if s.ours)
         beyond = f"beyond its interval in {len(sure) or 'none'}"
         return f"{ours} is first in {len(first)} of {len(standing)} columns, {beyond}. {standing[0]}"
     return f"{facts[0][0]}: {facts[0][1]}." if facts else ""

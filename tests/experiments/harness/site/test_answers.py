@@ -61,6 +61,8 @@ def test_several_columns_are_counted_and_a_runs_own_answer_goes_before() -> None
     assert told.startswith(
         "FAC, two steps (ours) is first in 1 of 2 columns, beyond its interval in 1. Toxicity AUPRC:"
     )
+    others = standings(table_of([*scores("a", baseline=[1], full=[2]), *scores("b", baseline=[1], full=[2])]))
+    assert answer("", others, ()) == str(others[0])  # nothing is said of a row that is not there
     assert answer("r is 0.9.", both, ()) == "r is 0.9."
     assert answer("", [], (("Texts", "12"),)) == "Texts: 12."
     assert answer("", [], ()) == ""

@@ -38,6 +38,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mined = Mined(root / "store", N, text=NASTY, explanation=NASTY)
     samples = [mined.sample(4, NASTY), mined.sample(6, NASTY)]
     record = mined.write("fac", samples, np.eye(N)[[4, 6]])
+    other = mined.write("a_method_whose_name_is_longer_than_a_phone_is_wide", [], np.zeros((1, N)))
     printed = paper_table("table1").get("fac", "toxicity")
     cells = scores(baseline=LOW, full=(80, 80.1, 80.3), fac=HIGH)
     cells = [replace(c, paper=printed) if (c.row, c.column) == ("fac", "toxicity") else c for c in cells]
@@ -46,7 +47,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         root / "main",
         [table],
         mined.root,
-        [record],
+        [record, other],
         paper=("table1", "figure10"),
         figures=[curve()],
         warnings={"toxicity": f"Harmful. {NASTY}"},
