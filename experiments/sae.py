@@ -53,10 +53,9 @@ def parts_of(run: RunConfig) -> dict[str, Part]:
 
 EXPERIMENT = Experiment(
     "sae",
-    "Table 7: how well an SAE, trained here or named, reconstructs held-out texts",
+    "How well an SAE, trained here or named, reconstructs held-out texts (Table 7 without scores)",
     plan,
     Options,
-    paper="table7",
     data={"corpus": {"path": None}},  # one data set; several: data.parts={NAME: {path: ..., sample: how many texts}}
     settings={"data.parts": None, "seeds.data": 42},
 )

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from fac.corpus_features import CorpusFeatures
 from fac.coverage import Grid, Threshold, active_features, counts, mean_activation, missing_features, threshold_grid
@@ -47,6 +48,9 @@ class InterpretSettings:
     # What makes a relevant feature of the anchor missing: no seed text activates it (eq. 6), or, as in the released
     # code, the LLM does not find it relevant from its spans in the seed data (none: not relevant).
     missing: Literal["activation", "annotation"] = "activation"
+    # What the annotator said is spoilt for a share of the missing features (`fac.noise`, paper Table 6).
+    noise: Literal["none", "mislabel", "truncate", "mismatch"] = "none"
+    noise_share: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ VERSIONS: Mapping[str, int] = {
     "features": 3,
     "interpret": 3,
     "relevance": 1,
+    "noisy_interpretations": 1,
     "missing": 1,
     "clusters": 1,
     "dense_coverage": 1,
@@ -56,6 +57,7 @@ VERSIONS: Mapping[str, int] = {
     # what people say of features (Table 5)
     "rating_sheet": 1,
     "ratings": 1,
+    "benchmarks": 1,
 }
 
 

@@ -25,6 +25,7 @@ from fac.gap import Mining, mine
 from fac.llm.base import ChatModel
 from fac.llm.engines import Judge, LLMs
 from fac.model_ref import ModelRef
+from fac.noise import with_noise
 from fac.prompts import Prompts
 from fac.sae.recipe import OnStep
 from fac.store import Step
@@ -140,7 +141,9 @@ class Graph:
         annotators = self.llms(run, run.model.ref).annotators
         prompts = self.prompts(run, task)
         encoder = self.encoder(run, data.anchor)
-        return mine(encoder, data.anchor, data.seed, annotators, prompts, run.interpret, run.thresholds, data.labelled)
+        how = run.interpret
+        found = mine(encoder, data.anchor, data.seed, annotators, prompts, how, run.thresholds, data.labelled)
+        return with_noise(found, how)
 
     def _laid_out(self, trial: Trial) -> TrialSteps:
         run, task = self.config_of(trial), TASKS[trial.task]

@@ -1,4 +1,6 @@
-"""Toxicity classifiers (paper App. J): a causal LM with a two-class head, fine-tuned by LoRA or by its head alone.
+"""Toxicity classifiers (paper App. J): a causal LM with a two-class head, fine-tuned.
+
+By LoRA, by its head alone, or (Fig. 12) by its last layers or all its weights.
 
 How a model with a head is trained and kept is in `fac.train.sequence`, metrics are in `eval.classification`.
 """
@@ -25,17 +27,21 @@ from fac.train.checkpoints import remove_checkpoints
 from fac.train.sequence import (
     BATCH,
     PROJECTIONS,
+    WHOLE,
     Head,
     Progress,
     SequenceModel,
     SequenceSettings,
     TrainLog,
     at_last_token,
+    closed,
     collate_hidden,
     load_network,
+    opened,
     pad_id,
     pad_rows,
     train_head,
+    trained_parameters,
     with_adapters,
 )
 
@@ -48,6 +54,8 @@ class ClassifierSettings(SequenceSettings):
 
     The paper's head-only row (Table 13) is `ClassifierSettings("head", epochs=15, learning_rate=8e-5, batch_size=1)`.
     """
+
+    MODES: ClassVar[tuple[str, ...]] = ("lora", "head", "partial", "full")
 
     mode: str = "lora"
     rank: int = 8
@@ -63,6 +71,7 @@ class ClassifierSettings(SequenceSettings):
     warmup: float = 0.0
     weight_decay: float = 0.0
     bf16: bool = True
+    layers: int = 1  # mode "partial": how many of the last layers are trained
     group_by_length: bool = False  # batches of chats of like length: less padding, in an order that is still drawn
 
 
@@ -134,12 +143,16 @@ def fit_classifier(
     rows = _token_rows(tokenizer, [chat for chat, _ in examples], settings.max_tokens)
     set_seed(seed)
     network = load_network(ref, settings, Classifier.LABELS)
-    if settings.mode == "lora":
+    if settings.mode != "head":
         pad = pad_id(tokenizer)
-        model = with_adapters(network, settings, pad)
+        whole = settings.mode in WHOLE
+        dtypes = [held.dtype for held in trained_parameters(network, settings)] if whole else []
+        model = opened(network, settings, pad) if whole else with_adapters(network, settings, pad)
         inputs = [{"input_ids": ids, "label": label} for ids, label in zip(rows, labels, strict=True)]
         collate = partial(_collate_ids, pad=pad)
         log = train_head(model, inputs, collate, settings, seed, progress, folder, settings.group_by_length)
+        if whole:
+            closed(network, dtypes, settings)
     else:
         # A frozen backbone without dropout answers the same in every epoch: it runs once, the head trains on that.
         model = network

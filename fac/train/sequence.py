@@ -5,6 +5,7 @@ How a data set becomes a loss is in `fac.train.classifier` and `fac.train.reward
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,8 @@ from typing import Any, ClassVar, Self
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_model, save_model
+from safetensors import safe_open
+from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
@@ -40,6 +42,8 @@ from fac.train.record import load_record, save_record
 Progress = Callable[[int, int], None]  # (optimizer steps done, steps in all)
 
 HEAD = "score.safetensors"
+WEIGHTS = "weights.safetensors"  # what modes "partial" and "full" trained
+WHOLE = ("partial", "full")  # modes that train weights of the model itself
 BATCH = 32  # chats per forward pass where nothing is trained
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -51,7 +55,11 @@ class SequenceSettings:
     Optimizer: AdamW (0.9, 0.999, 1e-8), gradients clipped at norm 1, as the Trainer's defaults are.
     """
 
-    mode: str  # "lora": adapters and head are trained; "head": the backbone is frozen
+    MODES: ClassVar[tuple[str, ...]] = ("lora", "head")
+
+    # "lora": adapters and head are trained; "head": the backbone is frozen; "partial": the last layers, final norm and
+    # head are trained; "full": all weights are
+    mode: str
     rank: int
     alpha: int
     dropout: float
@@ -75,14 +83,17 @@ class SequenceSettings:
         return deciding(self)
 
     def __post_init__(self) -> None:
-        if self.mode not in ("lora", "head"):
-            raise FacError(f"mode={self.mode} will not do: a training is lora or head.")
+        if self.mode not in self.MODES:
+            raise FacError(
+                f"mode={self.mode} will not do: a training is {', '.join(self.MODES[:-1])} or {self.MODES[-1]}."
+            )
         object.__setattr__(self, "target_modules", tuple(self.target_modules))
 
 
 def deciding(settings: Any) -> dict[str, Any]:
     """The settings of a training that decide its weights, with bf16 as it is on this machine."""
-    decided = {name: value for name, value in asdict(settings).items() if name != "gradient_checkpointing"}
+    unread = {"gradient_checkpointing"} | ({"layers"} if getattr(settings, "mode", "") != "partial" else set())
+    decided = {name: value for name, value in asdict(settings).items() if name not in unread}
     return {**decided, "bf16": uses_bf16(settings)}
 
 
@@ -119,6 +130,10 @@ class SequenceModel:
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(self.model, PeftModel):
             self.model.save_pretrained(str(folder), save_embedding_layers=False)
+        elif self.settings.mode in WHOLE:
+            named = {id(held): name for name, held in self.model.named_parameters()}
+            trained = trained_parameters(self.model, self.settings)
+            save_file({named[id(held)]: held.detach().cpu().contiguous() for held in trained}, folder / WEIGHTS)
         else:
             save_model(network_of(self.model).score, str(folder / HEAD))
         self.tokenizer.save_pretrained(folder)
@@ -140,10 +155,11 @@ class SequenceModel:
         if settings.mode == "lora":
             model = load_adapter(model, folder, ref.path)
         else:
-            check_whole(folder / HEAD)
-            check_finite(folder / HEAD)
+            file = folder / (WEIGHTS if settings.mode in WHOLE else HEAD)
+            check_whole(file)
+            check_finite(file)
             try:
-                load_model(model.score, str(folder / HEAD))
+                _load(model, settings, file)
             except RuntimeError as error:  # torch's word for shapes and names that differ
                 reason = " ".join(str(error).split())[:200]
                 raise FacError(
@@ -153,6 +169,15 @@ class SequenceModel:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder)
         return cls(model, tokenizer, settings, ref, seed)
+
+
+def trained_count(folder: Path) -> int:
+    """How many parameters a training of any mode trained, by what it left in `folder`."""
+    count = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            count += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return count
 
 
 # Models and tokens
@@ -203,6 +228,49 @@ def with_adapters(network: Any, settings: SequenceSettings, pad: int) -> PeftMod
         modules_to_save=["score"],
     )
     return get_peft_model(network, lora)  # type: ignore[return-value]
+
+
+def opened(network: Any, settings: SequenceSettings, pad: int) -> Any:
+    """`network` with the weights of modes "partial" and "full" open to training, in float32 at least; the rest frozen.
+
+    `pad` is the id that no chat ends with.
+    """
+    network.config.pad_token_id = pad
+    network.requires_grad_(False)
+    for held in trained_parameters(network, settings):
+        held.requires_grad_(True)
+        held.data = at_least_float32(held.data)
+    return network
+
+
+def closed(network: Any, dtypes: Sequence[torch.dtype], settings: SequenceSettings) -> None:
+    """Bring trained weights back to the `dtypes` that they had, in which the model is scored and loaded."""
+    for held, dtype in zip(trained_parameters(network, settings), dtypes, strict=True):
+        held.data = held.data.to(dtype)
+
+
+def trained_parameters(network: Any, settings: SequenceSettings) -> list[nn.Parameter]:
+    """What modes "partial" (the last layers, the final norm and the head) and "full" train."""
+    if settings.mode == "full":
+        return list(network.parameters())
+    count, layers = getattr(settings, "layers", 1), network.base_model.layers
+    if count > len(layers):
+        raise FacError(f"layers={count} will not do: {network.config.name_or_path} has {len(layers)}.")
+    parts = (*layers[len(layers) - count :], network.base_model.norm, network.score)
+    return [held for part in parts for held in part.parameters()]
+
+
+def _load(network: Any, settings: SequenceSettings, file: Path) -> None:
+    """Read a head, or the weights of modes "partial" and "full". Raises RuntimeError for tensors that do not fit."""
+    if settings.mode not in WHOLE:
+        load_model(network.score, str(file))
+        return
+    stored = load_file(file)
+    named = {id(held): name for name, held in network.named_parameters()}
+    expected = {named[id(held)] for held in trained_parameters(network, settings)}
+    if stored.keys() != expected:
+        raise RuntimeError(f"{len(stored)} tensors are stored, {len(expected)} expected")
+    network.load_state_dict(stored, strict=False)
 
 
 def network_of(model: PreTrainedModel | PeftModel) -> Any:
@@ -300,7 +368,7 @@ def training_arguments(settings: SequenceSettings, seed: int, folder: Path | Non
             "gradient_accumulation_steps": settings.gradient_accumulation,
             "bf16": uses_bf16(settings),
             "use_cpu": not on_gpu,
-            "gradient_checkpointing": settings.gradient_checkpointing and getattr(settings, "mode", "lora") == "lora",
+            "gradient_checkpointing": settings.gradient_checkpointing and getattr(settings, "mode", "lora") != "head",
             "gradient_checkpointing_kwargs": {"use_reentrant": False},
             "seed": seed,
             "logging_steps": 1,
