@@ -24,13 +24,13 @@ def test_one_of_width_k_and_layer_is_changed_at_a_time():
 
 @pytest.mark.slow
 def test_every_sae_is_trained_measured_and_written_by(tmp_path: Path):
-    small = ["sae.train.steps=60", "sae.train.width=256", "experiment.swept=[widths,layers]"]
-    sizes = ["experiment.widths=[128]", "experiment.layers=[1]"]
+    small = ["sae.train.steps=400", "sae.train.width=512", "experiment.swept=[widths,layers]"]
+    sizes = ["experiment.widths=[256]", "experiment.layers=[1]"]
     command = ["experiment=sae_sweep", *small, *sizes, *reduced("toxicity"), "tracking.enabled=false", "out=out"]
     done = fac_here(*command, cwd=tmp_path)
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out/table.json").read_text())
-    rows = ("256_k8", "128_k8", "256_k8_layer1")
+    rows = ("512_k8", "256_k8", "512_k8_layer1")
     assert table.rows == ("baseline", *rows)
     for column in ("toxicity", "toxicity_l0", "toxicity_l2", "toxicity_rows"):
         assert all(table.cell(row, column) for row in rows), column
