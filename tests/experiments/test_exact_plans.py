@@ -79,7 +79,11 @@ def toxicity(*options: str) -> Callable[[Path], list[str]]:
 
 SETTINGS: dict[str, Callable[[Path], list[str]]] = {
     "alpaca_eval": alpaca_eval,
+    "correlation": toxicity(
+        "tasks=[toxicity]", "methods=[baseline,full,fac]", "worlds=[0,1]", "generations=[42]", "draws=20"
+    ),
     "coverage": coverage,
+    "diversity": toxicity("methods=[baseline,full,fac]", "generations=[42]", "draws=2", "bootstrap=20"),
     "cross_model": lambda _: [
         f"experiment.sources={MODELS}", f"experiment.trained={MODELS}", "experiment.writers=[lab_llama]",
         *reduced("toxicity"),
