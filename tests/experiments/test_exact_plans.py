@@ -99,7 +99,9 @@ SETTINGS: dict[str, Callable[[Path], list[str]]] = {
     "generators": toxicity("writers=[lab_llama,lab_qwen]", "temperatures=[0.4,0.8]"),
     "heads": toxicity("tasks=[toxicity]", "methods=[baseline,fac]"),
     "representations": toxicity("methods=[baseline,random_features,fac]"),
-    "samples": toxicity("samples=[1,2]", "pool=30"),
+    "samples": lambda _: [
+        "experiment.samples=[1,2]", "experiment.pool=30", *(s for s in reduced("toxicity") if "budget" not in s),
+    ],
     "sections": lambda _: ["experiment.methods=[baseline,fac]", *reduced("reward")],
     "shares": toxicity("tasks=[toxicity]", "shares=[0.5,1.0]"),
     "steering": steering,
