@@ -77,8 +77,20 @@ def toxicity(*options: str) -> Callable[[Path], list[str]]:
     return lambda _: [*(f"experiment.{option}" for option in options), *reduced("toxicity")]
 
 
+def measured(*options: str) -> Callable[[Path], list[str]]:
+    """What looks at features alone, reduced."""
+    made = [s for s in reduced("toxicity") if not any(part in s for part in ("train", "synthesis", "budget"))]
+    return lambda _: ["experiment.tasks=[toxicity]", *options, *made]
+
+
+def reasoning(folder: Path) -> list[str]:
+    (folder / "gsm8k.jsonl").write_text(json.dumps({"question": "One and two?", "answer": "#### 3"}))
+    return ["experiment.models=[lab_llama]", f"experiment.gsm8k={folder}/gsm8k.jsonl", *reduced("instruction")]
+
+
 SETTINGS: dict[str, Callable[[Path], list[str]]] = {
     "alpaca_eval": alpaca_eval,
+    "annotation": measured("experiment.features=20"),
     "correlation": toxicity(
         "tasks=[toxicity]", "methods=[baseline,full,fac]", "worlds=[0,1]", "generations=[42]", "draws=20"
     ),
@@ -89,13 +101,18 @@ SETTINGS: dict[str, Callable[[Path], list[str]]] = {
         *reduced("toxicity"),
     ],
     "lab": lambda _: ["experiment.methods=[baseline,full,fac]", *reduced("toxicity")],
+    "lookup": measured("experiment.ids=[1,2,3]"),
     "main_results": lambda _: [
         "experiment.methods=[base,baseline,full,random_features,fac]",
         *reduced("toxicity", "reward", "sycophancy", "survival", "instruction"),
     ],
     "matching": matching,
+    "noise": toxicity(),
+    "reasoning": reasoning,
     "reward": reward,
     "sae": sae,
+    "sae_sweep": toxicity("swept=[ks]", "ks=[4]"),
+    "training_modes": toxicity(),
     "generators": toxicity("writers=[lab_llama,lab_qwen]", "temperatures=[0.4,0.8]"),
     "heads": toxicity("tasks=[toxicity]", "methods=[baseline,fac]"),
     "representations": toxicity("methods=[baseline,random_features,fac]"),
@@ -144,6 +161,12 @@ def stored(folder: Path) -> dict[tuple[str, str], int]:
 
 
 NUMBERS = {  # tables of trials: the columns that must have a number in every row
+    "annotation": ("features",),
+    "lookup": ("anchor",),
+    "noise": ("toxicity",),
+    "reasoning": ("gsm8k_before", "gsm8k_after"),
+    "sae_sweep": ("toxicity",),
+    "training_modes": ("toxicity", "toxicity_parameters"),
     "generators": ("lab_llama", "lab_qwen", "gap"),
     "heads": ("toxicity", "toxicity_rows"),
     "representations": ("toxicity",),

@@ -21,6 +21,11 @@ ANNOTATED = ("interpretations",)
 OF_MODEL = (*READ, *ANNOTATED, "synthesis", "answers", "reference", "scores")  # as it writes, annotates and judges
 NOWHERE: tuple[str, ...] = ()  # where it goes, how fast, and what other trials, methods and tasks take
 
+OF_METHODS = {  # settings of other methods than FAC
+    "rows": 7, "votes": 7, "novelty": 0.5, "prefix": "template", "strengths": (0.1,), "proxy": "x", "clusters": 3.0,
+}  # fmt: skip
+CHOOSING = {"synthesis.per_feature": 1, "synthesis.choose": "binary"}  # which of the written samples are added
+
 # key of the configuration -> (another value, the steps that it enters)
 EVERYWHERE: Mapping[str, tuple[Any, tuple[str, ...]]] = {
     "model.path": ("lab:qwen", OF_MODEL),
@@ -60,6 +65,9 @@ EVERYWHERE: Mapping[str, tuple[Any, tuple[str, ...]]] = {
     "synthesis.summary": ("analysis", ("synthesis",)),
     "synthesis.filter": (False, ("synthesis",)),
     "synthesis.ratio": (0.5, ("synthesis",)),
+    **{f"synthesis.{name}": (value, NOWHERE) for name, value in OF_METHODS.items()},
+    "interpret.noise": ("truncate", ANNOTATED),
+    "interpret.noise_share": (0.2, NOWHERE),  # of a noise
     "seeds.data": (1, ("draw",)),
     "seeds.annotation": (1, ANNOTATED),
     "seeds.generation": (1, ("synthesis", "answers")),
@@ -92,6 +100,8 @@ OF_TASK = {
             }.items()
         },
         "tasks.toxicity.train.gradient_checkpointing": (True, NOWHERE),
+        "tasks.toxicity.train.layers": (1, NOWHERE),  # of the mode "partial"
+        "tasks.toxicity.pool": (9, NOWHERE),  # of methods that choose from human data
     },
     "instruction": {
         **{key: where for key, where in EVERYWHERE.items() if key != "interpret.judge"},  # it has no labelled texts
@@ -108,6 +118,7 @@ OF_TASK = {
             for role in ("anchor", "seed", "human", "validation", "test")
         },
         "tasks.instruction.sizes.known": (1, ("draw",)),
+        "tasks.instruction.pool": (9, NOWHERE),
     },
 }  # fmt: skip
 
@@ -164,13 +175,21 @@ def test_only_what_a_setting_decides_is_made_anew(run: tuple[str, RunConfig]):
     assert wrong == {}
 
 
+@pytest.mark.parametrize(("key", "value"), CHOOSING.items())
+def test_which_samples_are_added_leaves_what_was_written(run: tuple[str, RunConfig], key: str, value: Any):
+    task, held = run
+    first = steps_of(held, task)
+    found = changed(first, steps_of(held.with_({key: value}), task))
+    assert found == behind(first, ("added",)) - {"synthesis"}
+
+
 def test_every_setting_is_put_somewhere(run: tuple[str, RunConfig]):
     task, held = run
     others = tuple(f"tasks.{name}" for name in held.tasks if name != task)
     told = [key for key in leaves(held.values) if not is_in(key, (*OTHERS, *others))]
     if task == "instruction":  # how it trains: test_step_keys
         told = [key for key in told if not key.startswith("tasks.instruction.train.")]
-    assert set(told) <= OF_TASK[task].keys() | {"interpret.judge"}
+    assert set(told) <= OF_TASK[task].keys() | CHOOSING.keys() | {"interpret.judge"}
 
 
 def test_the_score_of_an_untrained_model_hangs_on_no_setting_of_training():

@@ -33,6 +33,7 @@ from fac.lab.world.corpora import Sizes
 from fac.lab.world.tasks import TaskSizes
 from fac.llm.openai import OpenAISettings
 from fac.llm.vllm import VllmChat, VllmSettings
+from fac.noise import with_noise
 from fac.prompts import Prompts
 from fac.sae import SaeRef, TrainSettings
 from fac.sae.recipe import RecipeSettings
@@ -53,7 +54,10 @@ Changes = Mapping[str, Any]  # another value for each field
 class Engine:
     """Who is asked: known by name before anything is opened."""
 
-    identity, batch = "m", 1
+    identity, batch, engine = "m", 1, "transformers"
+
+    def __init__(self, ref: ModelRef | None = None) -> None:
+        self.ref = ref
 
     def chat(self, requests: Any, sampling: Any) -> Any:
         raise AssertionError("asked for a key")
@@ -97,10 +101,11 @@ def mined(
 ) -> Mining:
     anchor, seed, labelled = map(part, ("anchor", "seed", "labelled"))
     annotators = {role: Engine() for role in ROLES}
-    return mine(
-        encoder(root, features), anchor, seed, annotators, prompts, settings or InterpretSettings(),
-        thresholds or Thresholds(), labelled,
-    )  # fmt: skip
+    settings = settings or InterpretSettings()
+    found = mine(
+        encoder(root, features), anchor, seed, annotators, prompts, settings, thresholds or Thresholds(), labelled
+    )
+    return found if settings.noise == "none" else with_noise(found, settings)
 
 
 def measured_key(root: Path, settings: FeatureSettings) -> str:
@@ -129,8 +134,8 @@ def wanted_key(root: Path, settings: Thresholds) -> str:
 
 def written_key(root: Path, settings: Settings, prompts: Prompts = LAB, method: str = "fac") -> str:
     parts = map(part, ("seed_examples", "human_examples", "draw"))
-    extras = Extras(pool=part("pool"))
-    return synthesis(METHODS[method], mined(root), Engine(), prompts, QUERY, settings, 9, *parts, extras).key
+    extras, engine = Extras(pool=part("pool"), clusters=part("clusters")), Engine(ModelRef(str(root / "model")))
+    return synthesis(METHODS[method], mined(root), engine, prompts, QUERY, settings, 9, *parts, extras).key
 
 
 def answers_key(root: Path, settings: Settings) -> str:
@@ -186,6 +191,8 @@ TRAINING = {
     "gradient_accumulation": 3, "max_tokens": 33, "schedule": "constant", "warmup": 0.3, "weight_decay": 0.2,
     "float64": True,
 }  # fmt: skip
+OF_METHODS = {"rows": 7, "votes": 7, "novelty": 0.5, "prefix": "template", "strengths": (0.1,), "proxy": "x",
+              "clusters": 3.0}  # fmt: skip
 SEQUENCE = {**TRAINING, "mode": "head", "target_modules": ("q_proj",)}
 NO_WEIGHTS = {"gradient_checkpointing": True, "bf16": False}  # bf16: a CPU has none, see below
 
@@ -206,14 +213,15 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Cha
     "interpretation": (
         lambda _: InterpretSettings(),
         interpreted_key,
-        {"spans": 3, "span_tokens": 5, "max_new_tokens": 7, "temperature": 0.5, "verified": True, "seed": 1},
+        {"spans": 3, "span_tokens": 5, "max_new_tokens": 7, "temperature": 0.5, "verified": True, "seed": 1,
+         "noise": "truncate", "noise_share": 0.2},
         {"judge": "statistical", "fdr": 0.2, "missing": "annotation"},  # decide which features are written for
     ),
     "missing features": (
         lambda _: InterpretSettings(),
         missing_key,
         {"spans": 3, "span_tokens": 5, "max_new_tokens": 7, "temperature": 0.5, "verified": True, "seed": 1,
-         "judge": "statistical", "missing": "annotation"},
+         "judge": "statistical", "missing": "annotation", "noise": "mislabel", "noise_share": 0.2},
         {"fdr": 0.2},  # of the statistical judge, see below
     ),
     "missing features by the statistical judge": (
@@ -221,7 +229,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Cha
         missing_key,
         {"spans": 3, "span_tokens": 5, "max_new_tokens": 7, "temperature": 0.5, "verified": True, "seed": 1,
          "judge": "llm", "missing": "annotation", "fdr": 0.2},
-        {},
+        {"noise_share": 0.2},  # of a noise
     ),
     "thresholds": (
         lambda _: Thresholds(),
@@ -241,14 +249,16 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Cha
         {"n": 5, "m": 5, "spans": 7, "temperature": 0.1, "top_p": 0.2, "max_new_tokens": 7, "span_tokens": 5,
          "seed": 1, "top_up": 0, "pair": "official", "summary": "analysis", "filter": False, "label_scored": True,
          "ratio": 0.5},
-        {"answers": "drawn"},  # decides the step behind this one
+        # decide steps behind this one, or those of methods that name them, see below
+        {"answers": "drawn", "per_feature": 1, "choose": "binary", **OF_METHODS},
     ),
     "answers to what was written": (
         lambda _: Settings(answers="drawn"),
         answers_key,
         {"temperature": 0.1, "top_p": 0.2, "max_new_tokens": 7, "seed": 1, "answers": "greedy"},
         {"n": 5, "m": 5, "spans": 7, "span_tokens": 5, "top_up": 0, "pair": "official", "summary": "analysis",
-         "filter": False, "label_scored": True, "ratio": 0.5},  # ... the step before this one
+         "filter": False, "label_scored": True, "ratio": 0.5, "per_feature": 1, "choose": "binary",
+         **OF_METHODS},  # ... the step before this one
     ),
     "SAE": (
         lambda _: TrainSettings(),
@@ -263,7 +273,13 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Cha
          "betas": (0.5, 0.5), "eps": 1.0, "max_tokens": 9, "tokens": "content", "seed": 1},
         {"batch_tokens": 7, "checkpoint_every": 3},
     ),
-    "classifier": (lambda _: ClassifierSettings(), training_key, {**SEQUENCE, "group_by_length": True}, NO_WEIGHTS),
+    "classifier": (
+        lambda _: ClassifierSettings(), training_key, {**SEQUENCE, "group_by_length": True},
+        {**NO_WEIGHTS, "layers": 1},  # of the mode "partial", see below
+    ),
+    "classifier of the last layers": (
+        lambda _: ClassifierSettings(mode="partial"), training_key, {"layers": 3}, {},
+    ),
     "reward model": (lambda _: RewardSettings(), training_key, SEQUENCE, NO_WEIGHTS),
     "fine-tuning": (
         lambda _: SftSettings(), training_key, {**TRAINING, "chat_template": "alpaca", "clip": 0.1}, NO_WEIGHTS
@@ -279,7 +295,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Cha
         lambda _: Evaluation(),
         evaluation_key,
         {"prompts": "paper/instruction", "answer_tokens": 7, "judge_tokens": 7, "both_orders": False,
-         "benchmarks": ("gsm8k",), "ifeval": "ifeval.jsonl"},
+         "benchmarks": ("gsm8k",), "ifeval": "ifeval.jsonl", "annotator": "weighted"},
         {},
     ),
     "world": (
@@ -326,10 +342,16 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Cha
 }  # fmt: skip
 ELSEWHERE = {  # fields that a case's settings cannot hold as they are
     "model": {"path", "revision", "adapter"},  # tests/fac/test_model_ref.py
+    "missing features by the statistical judge": {"noise"},  # of the other judge
+    "classifier of the last layers": {f.name for f in dataclasses.fields(ClassifierSettings)} - {"layers"},
     "data set": {"subset", "split", "revision"},  # of the hub: tests/fac/data/test_hub.py
     "server": {"budget_usd", "place"},  # what may be spent; how errors name the group
 }
 NEEDS = {  # fields that go with a change
+    ("interpretation", "noise"): {"noise_share": 0.2},
+    ("interpretation", "noise_share"): {"noise": "truncate"},
+    ("missing features", "noise"): {"noise_share": 0.2},
+    ("missing features", "noise_share"): {"noise": "mislabel"},
     ("data set", "columns"): {"path": "one.csv"},
     ("data set", "label_rule"): {"label": ("label", "note")},
     ("data set", "label_ones"): {"label": "label"},
@@ -412,6 +434,14 @@ def test_a_method_that_writes_nothing_is_decided_by_its_budget_and_seed_alone(ro
     same = written_key(root, Settings(), method=method) == written_key(root, Settings(n=5), method=method)
     assert same == (not METHODS[method].prompts)
     assert written_key(root, Settings(), method=method) != written_key(root, Settings(seed=1), method=method)
+
+
+@pytest.mark.parametrize(
+    ("method", "field"), [(name, field) for name, method in METHODS.items() for field in method.settings]
+)
+def test_what_a_method_names_decides_its_rows(root: Path, method: str, field: str):
+    changed = Settings(**{field: {**OF_METHODS, "answers": "drawn"}[field]})
+    assert written_key(root, Settings(), method=method) != written_key(root, changed, method=method)
 
 
 def test_the_same_examples_as_the_seed_s_and_as_a_method_s_train_twice(root: Path):
