@@ -36,6 +36,8 @@ def test_every_other_row_is_compared_and_all_comparisons_are_corrected_together(
     }
     to_full, to_baseline = comparisons({"toxicity": rows}, "fac")
     assert (to_full.other, to_baseline.other) == ("full", "baseline")
+    assert to_baseline.estimate is not None
+    assert to_full.estimate is not None
     assert to_baseline.estimate.mean == pytest.approx(10.0)
     assert to_baseline.corrected == pytest.approx(2 * to_baseline.estimate.p)  # the smaller of two
     assert to_full.corrected == pytest.approx(to_full.estimate.p)

@@ -70,6 +70,7 @@ class Data:
     sizes: Any = None
     data: Mapping[str, Source] = dataclasses.field(default_factory=dict)
     sample: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    pool: int | None = None
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +134,9 @@ def wanted_key(root: Path, settings: Thresholds) -> str:
 
 
 def written_key(root: Path, settings: Settings, prompts: Prompts = LAB, method: str = "fac") -> str:
-    parts = map(part, ("seed_examples", "human_examples", "draw"))
+    seed, human, draw = map(part, ("seed_examples", "human_examples", "draw"))
     extras, engine = Extras(pool=part("pool"), clusters=part("clusters")), Engine(ModelRef(str(root / "model")))
-    return synthesis(METHODS[method], mined(root), engine, prompts, QUERY, settings, 9, *parts, extras).key
+    return synthesis(METHODS[method], mined(root), engine, prompts, QUERY, settings, 9, seed, human, draw, extras).key
 
 
 def answers_key(root: Path, settings: Settings) -> str:
@@ -423,9 +424,10 @@ def test_the_seed_of_the_data_decides_only_where_something_is_drawn(root: Path):
 
 
 def test_labels_are_scored_of_queries_alone(root: Path):
-    parts = [part(name) for name in ("seed_examples", "human_examples", "draw")]
+    seed, human, draw = map(part, ("seed_examples", "human_examples", "draw"))
     write = partial(synthesis, METHODS["fac"], mined(root), Engine(), LAB, PAIR)
-    assert write(Settings(), 9, *parts).key == write(Settings(label_scored=True), 9, *parts).key
+    keys = [write(Settings(label_scored=scored), 9, seed, human, draw).key for scored in (False, True)]
+    assert keys[0] == keys[1]
 
 
 @pytest.mark.parametrize("method", METHODS)

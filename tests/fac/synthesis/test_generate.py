@@ -86,9 +86,9 @@ def key(world, tmp_path):
         encoder = FeatureEncoder(ModelRef(str(world[0])), sae, 2, features or FeatureSettings(), of("anchor"))
         annotators = {str(role): Echo() for role in ROLES}
         mining = mine(encoder, of("anchor"), of("seed"), annotators, prompts, InterpretSettings(), Thresholds())
-        data = (of(inputs.get(name, name)) for name in ("seed_examples", "human", "draw"))
+        seed, human, draw = (of(inputs.get(name, name)) for name in ("seed_examples", "human", "draw"))
         made = replace(METHODS[method], settings=reads, engines=engines)
-        return synthesis(made, mining, model or Echo(), prompts, schema, settings, budget, *data).key
+        return synthesis(made, mining, model or Echo(), prompts, schema, settings, budget, seed, human, draw).key
 
     of_method.folder = folder
     return of_method

@@ -3,6 +3,7 @@
 import random
 import re
 from dataclasses import fields, replace
+from typing import Any, cast
 
 import jinja2
 import jinja2.meta
@@ -58,15 +59,22 @@ def seeds(task, count=8):
 
 def given_for(task, **changes):
     """What a method is given, all that it may not see being poison."""
-    may_see = {"seed_examples": seeds(task), "budget": BUDGET, "settings": SETTINGS, "held_out": HeldOut()}
-    return SynthesisInput(**{field.name: Poison() for field in fields(SynthesisInput)} | may_see | changes)
+    may_see: dict[str, Any] = {
+        "seed_examples": seeds(task),
+        "budget": BUDGET,
+        "settings": SETTINGS,
+        "held_out": HeldOut(),
+    }
+    poison: dict[str, Any] = {field.name: Poison() for field in fields(SynthesisInput)}
+    return SynthesisInput(**poison | may_see | changes)
 
 
 def writer_at(folder, task, model, prompts="paper", settings=SETTINGS):
     sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
     return Writer(
-        folder, model, Prompts(f"{prompts}/{task}"), SCHEMAS[task], Poison(), Poison(), sampling, settings.seed
-    )
+        folder, model, Prompts(f"{prompts}/{task}"), SCHEMAS[task], cast(Any, Poison()), cast(Any, Poison()), sampling,
+        settings.seed,
+    )  # fmt: skip
 
 
 def run(name, task, folder, model=None, prompts="paper", **changes):
@@ -135,7 +143,8 @@ def test_what_asks_what_the_test_asks_is_not_kept(name, tmp_path):
     outcome = run(name, "toxicity", tmp_path / "second", held_out=HeldOut.of(tested))
     assert not {example.text for example in outcome.examples} & set(tested)
     assert outcome.counts.in_the_test >= 1
-    assert {s.example.text for s in outcome.samples if s.rejected_because == HELD_OUT} <= set(tested)
+    held_out = [cast(Query, s.example) for s in outcome.samples if s.rejected_because == HELD_OUT]
+    assert {example.text for example in held_out} <= set(tested)
 
 
 @pytest.mark.parametrize("name", ["alpaca", "magpie", "cot_self_instruct", "sao"])
@@ -186,7 +195,7 @@ def test_a_method_states_what_it_asks_for(name, tmp_path):
         )
     )
     run(name, "toxicity", tmp_path, model)
-    assert {re.match(r"[a-z_]+", r.id)[0] for r, _ in model.asked} <= set(method.prompts)
+    assert {re.sub(r"[^a-z_].*", "", r.id) for r, _ in model.asked} <= set(method.prompts)
     planned = method.requests(SETTINGS, 99, BUDGET)
     assert 0.5 * planned <= len(model.asked) <= 4 * planned
 
@@ -329,7 +338,7 @@ def test_a_row_is_kept_if_most_votes_say_what_it_says(task, tmp_path):
     for sample in outcome.samples:
         if sample.rejected_because not in ("", UNFIT):
             continue
-        example = sample.example
+        example: Any = sample.example
         if task == "reward":
             own = {p: v for p, v in votes.items() if example.chosen in p and example.rejected in p}
             agreed = sum(
