@@ -280,7 +280,7 @@ class Workload:
         given = arguments(step)
         if step.name != "steering_choice":
             return False
-        if shape := self.facts.shape(given["model"]):
+        if shape := self.facts.shape(given["ref"]):
             held, tried = self.texts(step.inputs[1]), len(layers_tried(shape.layers)) * len(NORMS)
             flop = needs.testing_flop(shape, held.count * held.tokens * 4 * tried)
             self.work.append(Work("test", shape, flop))
@@ -303,8 +303,6 @@ class Workload:
         judge = next((engine for role, engine in engines_of(step) if role == COMPARE), None)
         if judge is not None:
             self._ask("test: judge", judge, judged, how.judging.max_new_tokens)
-        elif (judging := self.facts.shape(given["judge"])) is not None:
-            self.work.append(Work("test: judge", judging, asked=judged, engine=IN_WORKER))
         return True
 
     def _ask(self, name: str, engine: Engine, asked: Asked, reply: int) -> None:

@@ -195,7 +195,8 @@ def test_the_paper_s_loads_are_counted_from_their_data_sets(tmp_path: Path):
     file = tmp_path / "test.jsonl"
     file.write_text("x" * 712_000)
     tasks = "experiment.tasks=[toxicity,survival,instruction]"
-    load = loaded(*MAIN, tasks, f"tasks.toxicity.data.test.path={file}")
+    methods = "experiment.methods=[base,baseline,full,random_features,fac]"
+    load = loaded(*MAIN, tasks, methods, f"tasks.toxicity.data.test.path={file}")
     tested = {step.params["task"]: load.texts(step.inputs[1]).count for step in load.steps if step.name == "scores"}
     assert tested["toxicity"] == 1000  # by the size of the file
     assert tested["survival"] == 50
@@ -239,5 +240,6 @@ def test_of_a_part_of_a_mixture_counts_what_is_drawn(tmp_path: Path):
 
 def test_every_mined_model_is_read_and_every_judgement_counted():
     assert requests(loaded("experiment=cross_model", "scale=paper"), "interpret: explain") == 3 * 65536
-    lab = loaded("experiment=main_results", "experiment.tasks=[instruction]")
-    assert requests(lab, "test: judge") == 2 * requests(lab, "test: answers") > 0
+    twice = "tasks.instruction.evaluation.both_orders=true", "tasks.instruction.evaluation.annotator=compare"
+    one = loaded(*MAIN, "experiment.tasks=[instruction]", "experiment.methods=[baseline]", *twice)
+    assert requests(one, "test: judge") == 2 * requests(one, "test: answers") > 0
