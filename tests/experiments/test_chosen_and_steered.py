@@ -20,6 +20,8 @@ NEEDING = [name for name, method in METHODS.items() if method.needs]
 @pytest.mark.parametrize("task", ["toxicity", "reward", "sycophancy", "survival", "instruction"])
 def test_every_method_that_needs_more_adds_rows_to_every_task(task, tmp_path):
     settings = [setting for setting in reduced(task, budget=6) if "train" not in setting]
+    if task == "survival":  # so many clusters that some of the verdicts on them can be read
+        settings.append("tasks.survival.sizes.anchor=120")
     run = read_config(["experiment=main_results", *settings, f"tasks.{task}.pool=20", f"paths.outputs={tmp_path}"])
     built: list[str] = []
     store = Store(tmp_path / "store", lambda event: built.append(event.name) if event.kind == "built" else None)

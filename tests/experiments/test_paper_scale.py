@@ -93,7 +93,7 @@ def instruction(root: Callable[[str], Path]) -> list[str]:
         f"tasks.instruction.data.human.path={root('lima')}/lima.json",
         f"tasks.instruction.data.test.path={root('alpaca_eval')}/model_outputs/gpt4_1106_preview.json",
         "tasks.instruction.sample={anchor: 6, seed: 6, human: 8, test: 6}",
-        "tasks.instruction.evaluation={answer_tokens: 16, judge_tokens: 12, benchmarks: []}",
+        "tasks.instruction.evaluation={annotator: compare, answer_tokens: 16, judge_tokens: 12, benchmarks: []}",
         "tasks.instruction.evaluation.prompts=lab/instruction",
         *(f"annotator.roles.compare.{setting}=null" for setting in ("key_env", "budget_usd")),
     ]

@@ -212,8 +212,8 @@ def test_training_needs_both_classes(models, tmp_path, examples, message):
 
 def test_settings_are_plain_values_and_know_their_modes():
     assert ClassifierSettings(target_modules=["q_proj"]).target_modules == ("q_proj",)  # type: ignore[arg-type]
-    with pytest.raises(FacError, match="mode=full will not do: a training is lora or head"):
-        ClassifierSettings(mode="full")
+    with pytest.raises(FacError, match="mode=some will not do: a training is lora, head, partial or full"):
+        ClassifierSettings(mode="some")  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_loaded_is_said_in_one_sentence(models, trained, tmp_path):
