@@ -168,7 +168,7 @@ def test_the_paper_s_corpus_is_a_mixture():
         ("experiment.rows=[fc]", "experiment.rows cannot be fc: did you mean fac."),
         ("experiment.rows=fac", "experiment.rows='fac' will not do"),
         ("tasks.toxicity.train.epochs=x", "tasks.toxicity.train.epochs='x' will not do"),
-        ("tasks.toxicity.train.mode=x", "tasks.toxicity.train.mode=x will not do: a training is lora, head, partial or full."),
+        ("tasks.toxicity.train.mode=x", "tasks.toxicity.train.mode=x will not do: a training is lora, head"),
         ("tasks.reward.train.learning_rate=-1", "tasks.reward.train.learning_rate=-1 will not do: it must be above 0"),
         ("tasks.sycophancy.train.norm=0", "tasks.sycophancy.train.norm=0.0 will not do: it is a share above 0"),
         ("tasks.toxicity.sizes.known=99", "tasks.toxicity.sizes.known=99 will not do: choose 1 to 27 concepts."),
