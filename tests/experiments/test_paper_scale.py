@@ -148,7 +148,8 @@ def test_real_rows_make_a_table(task: str, store: str, real_data: Callable[[str]
         said = f"judged by openai:gpt-4-1106-preview@{judge.url} with lab/instruction/compare.jinja"
         assert table.names["instruction"] == f"Instruction following WR, alone, {said}"
         assert any("The writer's answers are drawn at temperature 0.8, top-p 0.9" in note for note in table.notes)
-        assert any("there is no LC" in note for note in table.notes)
+        assert any("LC is there where AlpacaEval's own annotator judged" in note for note in table.notes)
+        assert "instruction_lc" not in table.columns
 
 
 @pytest.mark.slow
