@@ -12,7 +12,7 @@ from functools import partial
 from experiments.harness.config import RunConfig
 from experiments.harness.experiment import Experiment, Plan, Record, Repeated, Results, Trial, grid
 from experiments.harness.graph import Graph
-from experiments.harness.paper_numbers import PaperNumber, paper_table
+from experiments.harness.paper_numbers import paper_table
 from experiments.harness.report import Page
 from experiments.harness.tables import BASELINE, TITLES, of_task
 from experiments.harness.views import Column, Value, bars
@@ -56,8 +56,7 @@ def page(run: RunConfig, results: Results) -> Page:
     """Each noise beside the paper's, compared with none."""
     o: Options = run.experiment
 
-    def printed(column: str, task: str, row: str) -> PaperNumber | None:
-        return paper_table("table6").get(row, column) if task == "toxicity" else None
+    printed = partial(rows.of_toxicity, "table6")
 
     def columns(task: str) -> list[Column]:
         held, kind = of_task(task), rows.kind_of(run, task, results.records)
@@ -65,7 +64,7 @@ def page(run: RunConfig, results: Results) -> Page:
 
         def column(name: str, title: str, of: Callable[[Record], float], printed_as: str) -> Column:
             value = Value(of, seed=lambda trial: trial.generation)
-            paper = partial(printed, printed_as, task) if beside else (lambda row: None)
+            paper = partial(printed(printed_as), task) if beside else (lambda row: None)
             return Column(f"{task}_{name}", title, value, lambda t: held(t) and t.method == "fac", paper=paper)
 
         return [
@@ -87,7 +86,7 @@ def page(run: RunConfig, results: Results) -> Page:
     )
     names = {BASELINE: TITLES[BASELINE], **{row: paper_table("table6").names[row] for row in SETTINGS}}
     pairs = [(row, ORIGINAL) for row in SETTINGS if row != ORIGINAL]
-    made = rows.Rows(names=names, of=row_of, pairs=pairs, paper=partial(printed, "auprc"), mode="lora")
+    made = rows.Rows(names=names, of=row_of, pairs=pairs, paper=printed("auprc"), mode="lora")
     return rows.page(run, results, "noise", o.tasks, made, shown)
 
 

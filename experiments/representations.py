@@ -11,7 +11,6 @@ from functools import partial
 from experiments.harness.config import RunConfig
 from experiments.harness.experiment import Experiment, Plan, Repeated, Results, grid, possible
 from experiments.harness.graph import Graph
-from experiments.harness.paper_numbers import PaperNumber, paper_table
 from experiments.harness.report import Page
 from experiments.harness.views import bars
 from experiments.pages import rows
@@ -35,10 +34,9 @@ def page(run: RunConfig, results: Results) -> Page:
     """Each row beside the paper's, and FAC against the others."""
     o: Options = run.experiment
 
-    def printed(column: str, task: str, row: str) -> PaperNumber | None:
-        return paper_table("table12").get(row, column) if task == "toxicity" else None
+    printed = partial(rows.of_toxicity, "table12")
 
-    made = rows.of_methods(o.methods, paper=partial(printed, "auprc"), gain=partial(printed, "gap"), mode="lora")
+    made = rows.of_methods(o.methods, paper=printed("auprc"), gain=printed("gap"), mode="lora")
     shown = rows.Shown(
         "Representation and selection",
         "Table 12 of the paper: the same budget spent on missing features, on dense clusters and at random.",

@@ -13,7 +13,6 @@ from functools import partial
 from experiments.harness.config import RunConfig
 from experiments.harness.experiment import Experiment, Plan, Record, Repeated, Results, Trial, grid, sweep
 from experiments.harness.graph import Graph
-from experiments.harness.paper_numbers import PaperNumber, paper_table
 from experiments.harness.report import Page
 from experiments.harness.tables import BASELINE, TITLES, of_task
 from experiments.harness.views import Column, Value, bars, coverage
@@ -60,13 +59,12 @@ def page(run: RunConfig, results: Results) -> Page:
     """Each variant beside the paper's; binary coverage is compared with the others."""
     o: Options = run.experiment
 
-    def printed(column: str, task: str, row: str) -> PaperNumber | None:
-        return paper_table("table11").get(row, column) if task == "toxicity" else None
+    printed = partial(rows.of_toxicity, "table11")
 
     def columns(task: str) -> list[Column]:
         held, kind = of_task(task), rows.kind_of(run, task, results.records)
         beside = rows.is_beside(run, task, kind, "lora", o.test)
-        paper = partial(printed, "fac", task) if beside else (lambda row: None)
+        paper = partial(printed("fac"), task) if beside else (lambda row: None)
         title = "FAC, weighted as chosen"
         return [Column(f"{task}_own", title, own_fac(), lambda t: held(t) and t.method == "fac", paper=paper)]
 
@@ -83,9 +81,7 @@ def page(run: RunConfig, results: Results) -> Page:
     )
     names = {BASELINE: TITLES[BASELINE], **{name: VARIANTS[name][0] for name in o.variants}}
     pairs = [(name, "binary") for name in o.variants if name != "binary" and "binary" in o.variants]
-    made = rows.Rows(
-        names=names, of=row_of, pairs=pairs, paper=partial(printed, "auprc"), gain=partial(printed, "gap"), mode="lora"
-    )
+    made = rows.Rows(names=names, of=row_of, pairs=pairs, paper=printed("auprc"), gain=printed("gap"), mode="lora")
     return rows.page(run, results, "variants", o.tasks, made, shown)
 
 

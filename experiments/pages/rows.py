@@ -66,6 +66,11 @@ def in_paper(name: str, *more: str) -> tuple[str, ...]:
     return (*rows[:-1], *more, rows[-1])
 
 
+def of_toxicity(table: str, column: str) -> Printed:
+    """A column of a table of the paper that has numbers of toxicity only."""
+    return lambda task, row: paper_table(table).get(row, column) if task == "toxicity" else None
+
+
 def against_all(ours: str, others: Iterable[str]) -> list[tuple[str, str]]:
     """A row and each other one, but the untrained model, which is no method."""
     return [(ours, other) for other in others if other not in (ours, BASE)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import Finished, fac_here
-from support.reduced import reduced
+from support.reduced import measured
 
 from eval.annotation import Item
 from experiments.harness.results import Table
@@ -23,9 +23,8 @@ ITEMS = [
 
 
 def annotation(folder: Path, *settings: str) -> Finished:
-    made = [s for s in reduced("toxicity") if "train" not in s and "synthesis" not in s and "budget" not in s]
     fixed = ["experiment=annotation", "experiment.tasks=[toxicity]", "experiment.features=20", "tracking.enabled=false"]
-    return fac_here(*fixed, *made, *settings, cwd=folder)
+    return fac_here(*fixed, *measured("toxicity"), *settings, cwd=folder)
 
 
 @pytest.fixture(scope="module")

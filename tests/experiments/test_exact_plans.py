@@ -10,7 +10,7 @@ import pytest
 from support.caa import write_caa
 from support.encoders import sentences, train_sae
 from support.models import tiny_model
-from support.reduced import reduced
+from support.reduced import measured, reduced
 
 from experiments.harness.config import read_config
 from experiments.harness.graph import Graph
@@ -77,12 +77,6 @@ def toxicity(*options: str) -> Callable[[Path], list[str]]:
     return lambda _: [*(f"experiment.{option}" for option in options), *reduced("toxicity")]
 
 
-def measured(*options: str) -> Callable[[Path], list[str]]:
-    """What looks at features alone, reduced."""
-    made = [s for s in reduced("toxicity") if not any(part in s for part in ("train", "synthesis", "budget"))]
-    return lambda _: ["experiment.tasks=[toxicity]", *options, *made]
-
-
 def reasoning(folder: Path) -> list[str]:
     (folder / "gsm8k.jsonl").write_text(json.dumps({"question": "One and two?", "answer": "#### 3"}))
     return ["experiment.models=[lab_llama]", f"experiment.gsm8k={folder}/gsm8k.jsonl", *reduced("instruction")]
@@ -90,7 +84,7 @@ def reasoning(folder: Path) -> list[str]:
 
 SETTINGS: dict[str, Callable[[Path], list[str]]] = {
     "alpaca_eval": alpaca_eval,
-    "annotation": measured("experiment.features=20"),
+    "annotation": lambda _: ["experiment.tasks=[toxicity]", "experiment.features=20", *measured("toxicity")],
     "correlation": toxicity(
         "tasks=[toxicity]", "methods=[baseline,full,fac]", "worlds=[0,1]", "generations=[42]", "draws=20"
     ),
@@ -101,7 +95,7 @@ SETTINGS: dict[str, Callable[[Path], list[str]]] = {
         *reduced("toxicity"),
     ],
     "lab": lambda _: ["experiment.methods=[baseline,full,fac]", *reduced("toxicity")],
-    "lookup": measured("experiment.ids=[1,2,3]"),
+    "lookup": lambda _: ["experiment.tasks=[toxicity]", "experiment.ids=[1,2,3]", *measured("toxicity")],
     "main_results": lambda _: [
         "experiment.methods=[base,baseline,full,random_features,fac]",
         *reduced("toxicity", "reward", "sycophancy", "survival", "instruction"),

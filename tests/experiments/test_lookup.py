@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.cli import Finished, fac_here
-from support.reduced import reduced
+from support.reduced import measured
 
 from experiments.harness.config import read_config
 from experiments.harness.graph import Graph
@@ -16,9 +16,8 @@ from fac.interpret import Interpretation
 
 
 def lookup(folder: Path, *settings: str) -> Finished:
-    made = [s for s in reduced("toxicity") if not any(part in s for part in ("train", "synthesis", "budget"))]
     fixed = ["experiment=lookup", "experiment.tasks=[toxicity]", "tracking.enabled=false"]
-    return fac_here(*fixed, *made, *settings, cwd=folder)
+    return fac_here(*fixed, *measured("toxicity"), *settings, cwd=folder)
 
 
 @pytest.fixture(scope="module")

@@ -21,3 +21,8 @@ def reduced(*tasks: str, budget: int = 4) -> list[str]:
         settings += [f"tasks.{task}.sizes={{{sizes}}}", f"tasks.{task}.budget={budget}"]
         settings += [f"tasks.{task}.train.epochs=1"] if task in TRAINED else []
     return settings
+
+
+def measured(*tasks: str) -> list[str]:
+    """`reduced` for what looks at features alone: without settings of writing and training, which it reads not."""
+    return [s for s in reduced(*tasks) if not any(part in s for part in ("train", "synthesis", "budget"))]

@@ -182,11 +182,16 @@ class Workload:
         settings, known = given["settings"], self.facts.encoder(given["encoder"])
         only = given.get("only")
         features = (known.width if known else 0) if only is None else len(only)
-        for role, annotator in given["annotators"].items():
-            shown = settings.spans * settings.span_tokens if role != "judge" else 0
-            asked = needs.asked(features, settings.max_new_tokens, shown)
-            self._ask(f"interpret: {role}", engine_of(annotator), asked, settings.max_new_tokens)
+        self._annotate(given, features, settings.span_tokens)
         return True
+
+    def _annotate(self, given: dict[str, Any], count: int, span_tokens: int) -> None:
+        """So many features (or clusters) explained and judged by the step's annotators."""
+        for role, annotator in given.get("annotators", {}).items():
+            settings = given["settings"]
+            shown = settings.spans * span_tokens if role != "judge" else 0
+            asked = needs.asked(count, settings.max_new_tokens, shown)
+            self._ask(f"interpret: {role}", engine_of(annotator), asked, settings.max_new_tokens)
 
     def _clusters(self, step: Step) -> bool:
         """Texts are measured without the SAE; one cluster for so many of them is explained and judged."""
@@ -200,11 +205,7 @@ class Workload:
         if shape and (known := self.facts.encoder(given["encoder"])):
             passes = sum(part.count * part.tokens for part in texts)
             self.work.append(Work("measure", shape, 2.0 * passes * shape.up_to(known.layer)))
-        for role, annotator in given.get("annotators", {}).items():
-            settings = given["settings"]
-            shown = settings.spans * texts[0].tokens if role != "judge" else 0
-            asked = needs.asked(texts[0].count // LEAST_TEXTS, settings.max_new_tokens, shown)
-            self._ask(f"interpret: {role}", engine_of(annotator), asked, settings.max_new_tokens)
+        self._annotate(given, texts[0].count // LEAST_TEXTS, texts[0].tokens)
         return True
 
     def _synthesis(self, step: Step) -> bool:
