@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import glob
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
@@ -20,7 +21,7 @@ from fac.data.hub import hub_commit, hub_file, hub_rows
 from fac.data.objects import read_json, read_jsonl
 from fac.data.source import HUB_ONLY, Malformed, Row, Source, first_line, listing, lookup, named_twice
 from fac.data.tables import read_table
-from fac.data.text import lines, opened
+from fac.data.text import PACKED, lines, opened, unpacked_name
 from fac.errors import FacError
 
 BATCH_ROWS = 256  # parquet rows held at a time
@@ -53,6 +54,7 @@ def data_files(source: Source) -> list[Path]:
         "columns": (source.columns is not None, (".csv", ".tsv")),
         "quotes": (source.quotes != "auto", (".csv", ".tsv")),
         "rows": (source.rows != "auto", (".json",)),
+        "encoding": (source.encoding is not None, tuple(name for name in _READERS if name != ".parquet")),
     }
     for option, (is_set, suffixes) in wanted.items():
         if is_set and not formats & set(suffixes):
@@ -63,8 +65,8 @@ def data_files(source: Source) -> list[Path]:
 
 
 def file_format(path: Path) -> str:
-    """The suffix that decides how `path` is read: lower case, without .gz."""
-    return Path(path.name.lower().removesuffix(".gz")).suffix
+    """The suffix that decides how `path` is read: lower case, without that of what it is packed with."""
+    return Path(unpacked_name(path)).suffix
 
 
 def content_digest(path: Path) -> str:
@@ -82,7 +84,7 @@ def fingerprint(source: Source) -> dict[str, Any]:
     File contents instead of paths, so that a moved file is the same data set; the commit of a hub data set, so that a
     new one is read again. The same fingerprint means the same corpus, byte for byte.
     """
-    placed = ("path", "name", *HUB_ONLY)
+    placed = ("path", "name", *HUB_ONLY, *(() if source.encoding else ("encoding",)))
     decided = {option.name: getattr(source, option.name) for option in fields(source) if option.name not in placed}
     if source.on_hub:
         commit = hub_commit(source.paths[0], source.revision)
@@ -149,7 +151,7 @@ def _missing(path: Path, source: Source) -> str:
 
 
 def _known_suffixes() -> str:
-    return ", ".join(_READERS) + " (each also with .gz)"
+    return ", ".join(_READERS) + f" (each also with {', '.join(PACKED)})"
 
 
 # -------------------------------------------------------------------------------------------------------------- rows
@@ -175,8 +177,8 @@ def _holds(values: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     )
 
 
-def _read_txt(path: Path, _: Source) -> Iterator[Row]:
-    for number, line in lines(path):
+def _read_txt(path: Path, source: Source) -> Iterator[Row]:
+    for number, line in lines(path, source.encoding):
         text = line.rstrip("\r\n")
         if "\r" in text:
             yield Row(f"{path}, line {number}", Malformed("a CR stands inside the line, so the line ends are mixed"))
@@ -190,7 +192,8 @@ def _read_parquet(path: Path, _: Source) -> Iterator[Row]:
 
     with opened(path) as stream:
         try:
-            file = pyarrow.parquet.ParquetFile(stream)
+            # The end of a parquet file says where its rows are, so what cannot go back (zstandard) is held whole.
+            file = pyarrow.parquet.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))
             if twice := named_twice(file.schema_arrow.names):
                 raise FacError(f"{path} names {twice}: rename one of them.")
             number = 0

@@ -21,20 +21,20 @@ LONGEST = 1 << 20  # characters of a first line by which a .json file is recogni
 TAIL = 8  # an error this near to the end of what was read may be a value that is cut: "\\u00e9", "-Infin"
 
 
-def read_jsonl(path: Path, _: Source) -> Iterator[Row]:
+def read_jsonl(path: Path, source: Source) -> Iterator[Row]:
     """One object per line."""
     decoder = _Decoder()
-    for number, line in lines(path):
+    for number, line in lines(path, source.encoding):
         if line.strip(BLANKS):
             yield Row(f"{path}, line {number}", decoder.row(line))
 
 
 def read_json(path: Path, source: Source) -> Iterator[Row]:
     """An array of objects, an object that holds one, or objects one after the other, on lines of their own or not."""
-    if _is_json_lines(path):
+    if _is_json_lines(path, source.encoding):
         yield from read_jsonl(path, source)
         return
-    values, number = _Values(path), 0
+    values, number = _Values(path, source.encoding), 0
     try:
         rows = _rows(values, _array(path, source))
         for number, (row, repeated) in enumerate(rows, start=1):
@@ -78,8 +78,8 @@ class _Decoder:
 class _Values:
     """The values of a JSON text, one after the other, of which no more is held than the one that is read."""
 
-    def __init__(self, path: Path) -> None:
-        self._blocks = blocks(path)
+    def __init__(self, path: Path, encoding: str | None) -> None:
+        self._blocks = blocks(path, encoding)
         self._decoder = _Decoder()
         self._text, self._at = "", 0
 
@@ -206,7 +206,7 @@ def _skip_items(values: _Values) -> bool:
 
 def _array(path: Path, source: Source) -> str | None:
     """Where the rows stand, as `_rows` wants it. Raises FacError if there are none, or it cannot be told."""
-    values = _Values(path)
+    values = _Values(path, source.encoding)
     try:
         start = values.peek()
         if start in ("[", ""):
@@ -236,13 +236,13 @@ def _array(path: Path, source: Source) -> str | None:
     raise FacError(f"{path} holds {wrong}: set data.{source.name}.rows to one of {listing(candidates)}.")
 
 
-def _is_json_lines(path: Path) -> bool:
+def _is_json_lines(path: Path, encoding: str | None) -> bool:
     """Whether the first line of a .json file is an object by itself and another line follows, as many tools write it.
 
     A first line of more than `LONGEST` characters is taken for something else: rows then have numbers, lines have not.
     """
     first, text = "", ""
-    for block in blocks(path):
+    for block in blocks(path, encoding):
         text = (text + block).lstrip(BLANKS)
         first, _, rest = text.partition("\n")
         if rest.strip(BLANKS):

@@ -5,6 +5,7 @@ Files and formats are the matter of `fac.data.files`, texts, labels and chats th
 
 from __future__ import annotations
 
+import codecs
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ class Source:
     """A data set on disk and how to read it.
 
     Formats by suffix: .jsonl, .json (an array, an object that holds the array, or objects one after the other), .csv,
-    .tsv (first line = column names, unless `columns`), .txt (one text per line) and .parquet, each also with .gz. Blank
-    lines are not rows. A folder and a pattern ("data/*.csv") stand for their data files, sorted by name, a list for all
+    .tsv (first line = column names, unless `columns`), .txt (one text per line) and .parquet, each also with .gz, .bz2,
+    .xz or .zst. Blank lines are not rows. A folder and a pattern ("data/*.csv") stand for their data files, sorted by name, a list for all
     that it names. `hub:ID` is a data set on the Hugging Face hub, of which `subset`, `split` and `revision` say what is
     read; `hub:ID/FILE` is one file of it.
 
@@ -50,6 +51,8 @@ class Source:
     quotes: Literal["auto", "csv", "none"] = "auto"
     """Whether quotes enclose the fields of a .csv or .tsv file (csv) or are part of its texts (none); see
     `fac.data.tables`."""
+    encoding: str | None = None
+    """Of a text file that is not UTF-8 and has no byte order mark, as Python calls it: windows-1252, utf-16-le."""
     rows: str = "auto"
     """Key of the array in a .json file that holds an object; dots reach into nested keys. "auto" takes the first of
     `fac.data.objects.ROW_ARRAYS`, otherwise the only array of objects."""
@@ -80,6 +83,8 @@ class Source:
                 object.__setattr__(self, option, tuple(getattr(self, option)))
         object.__setattr__(self, "where", self.where or None)
         self._check_choices()
+        if self.encoding is not None and codecs.lookup(self.encoding).name == "utf-8":
+            object.__setattr__(self, "encoding", None)  # as if nothing were said
         self._check_columns()
         self._check_paths()
 
@@ -96,6 +101,11 @@ class Source:
                 raise FacError(f"data.{self.name}.{option} is {getattr(self, option)!r}: set it to {said}.")
         if self.limit is not None and self.limit < 1:
             raise FacError(f"data.{self.name}.limit is {self.limit}: set it to 1 or more, or leave it out.")
+        if self.encoding is not None and not _is_encoding(self.encoding):
+            raise FacError(
+                f"data.{self.name}.encoding is {self.encoding!r}, which is no encoding of texts that Python knows: set "
+                f"it to one such as windows-1252, latin-1, utf-16-le or gb18030."
+            )
 
     def _check_columns(self) -> None:
         if not self.text:
@@ -139,6 +149,15 @@ class Source:
 
     def __str__(self) -> str:
         return listing(map(str, self.paths), shorten=False)
+
+
+def _is_encoding(name: str) -> bool:
+    """Whether bytes can be decoded by this name; not the codecs of texts and of packed bytes (rot13, zip)."""
+    try:
+        bytes(4).decode(name)
+    except (LookupError, ValueError):
+        return False
+    return True
 
 
 class Malformed(ValueError):

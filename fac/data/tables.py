@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fac.data.source import Malformed, Row, Source, listing, named_twice
-from fac.data.text import lines
+from fac.data.text import lines, unpacked_name
 from fac.errors import FacError
 
 MAX_FIELD = 1 << 30  # characters; the csv module refuses fields above 128 KiB unless told otherwise
@@ -41,7 +41,7 @@ class Record(NamedTuple):
 def read_table(path: Path, source: Source) -> Iterator[Row]:
     """The rows of a .csv or .tsv file, by its header or the source's `columns`."""
     csv.field_size_limit(MAX_FIELD)
-    delimiter = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
+    delimiter = "\t" if unpacked_name(path).endswith(".tsv") else ","
     table = _Table(path, delimiter, source)
     names = list(source.columns) if source.columns else None
     for record in table.records():
@@ -147,14 +147,14 @@ class _Table:
     def _survey(self) -> _Lines:
         """What the lines say, taken one by one."""
         found = _Lines(len(self.source.columns or ()))
-        for number, line in lines(self.path):
+        for number, line in lines(self.path, self.source.encoding):
             if line := line.strip("\r\n"):
                 found.add(number, line, self.delimiter)
         return found
 
     def _literal(self) -> Iterator[Record]:
         """Every line a row, quotes part of its texts."""
-        for number, line in lines(self.path):
+        for number, line in lines(self.path, self.source.encoding):
             text = line.rstrip("\r\n")
             if "\r" in text:
                 yield Record(number, Malformed("a CR stands inside the line, so the line ends are mixed"), [line])
@@ -189,7 +189,7 @@ class _Table:
     def _fed(self, held: list[str], stop_at: int | None) -> Iterator[str]:
         """The lines, which are kept in `held` too."""
         whole, first = 0, 1
-        for number, line in lines(self.path):
+        for number, line in lines(self.path, self.source.encoding):
             if not held:
                 whole, first = 0, number
             held.append(line)

@@ -1,31 +1,51 @@
 """The bytes of data files as text: unpacked, decoded, and refused where they are something else than they seem.
 
-A file is unpacked if it is gzip, whatever its name; UTF-16 and UTF-32 are recognised by their byte order mark and
-anything else is UTF-8. Lines end with LF or CR LF. Memory does not grow with a file. Every failure is a FacError that
-names the file and, where there is one, the line.
+A file is unpacked if it is gzip, bzip2, xz or zstandard, whatever its name; UTF-16 and UTF-32 are recognised by their
+byte order mark and anything else is UTF-8, unless another encoding is asked for. Lines end with LF or CR LF. Memory
+does not grow with a file. Every failure is a FacError that names the file and, where there is one, the line.
 """
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
+import lzma
+import re
 import string
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from fac.errors import FacError
 
-GZIP = b"\x1f\x8b"
+
+def _zstandard(raw: BinaryIO) -> Any:
+    import pyarrow  # heavy, and zstandard is rare
+
+    return pyarrow.CompressedInputStream(raw, "zstd")
+
+
+class Packing(NamedTuple):
+    """A way to pack a file: how it begins, what it is called, and what reads it."""
+
+    start: bytes
+    name: str
+    unpack: Callable[[BinaryIO], Any]
+
+
+PACKED = {  # by the end of a file's name
+    ".gz": Packing(b"\x1f\x8b", "gzip", lambda raw: gzip.GzipFile(fileobj=raw)),
+    ".bz2": Packing(b"BZh", "bzip2", bz2.BZ2File),
+    ".xz": Packing(b"\xfd7zXZ\0", "xz", lzma.LZMAFile),
+    ".zst": Packing(b"\x28\xb5\x2f\xfd", "zstandard", _zstandard),
+}
 LFS_POINTER = b"version https://git-lfs.github.com/spec"
 KINDS = {  # how files begin that are no text
-    b"BZh": "is packed with bzip2: unpack it, or pack it with gzip",
-    b"\xfd7zXZ\0": "is packed with xz: unpack it, or pack it with gzip",
-    b"\x28\xb5\x2f\xfd": "is packed with zstandard: unpack it, or pack it with gzip",
     b"\xd0\xcf\x11\xe0": "is a workbook of Excel 97: save it as CSV UTF-8",
     b"PAR1": "is a parquet file: let its name end in .parquet",
     b"%PDF": "is a PDF file: give the data as text",
@@ -40,33 +60,51 @@ MARKS = {  # byte order marks; that of UTF-32 begins like that of UTF-16
 BLOCK = 1 << 16
 HEAD = 1 << 10
 LETTERS = [letter.encode() for letter in string.ascii_letters]
+CONTROLS = re.compile(
+    "[\x80-\x84\x86-\x9f]"
+)  # characters of ISO-8859 that no text holds; windows-1252 has quotes there
 UNUSED_1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")  # bytes that are no character of windows-1252
+
+
+def unpacked_name(path: Path) -> str:
+    """The name of a file in lower case, without the suffix of what it is packed with."""
+    name = path.name.lower()
+    return next((name.removesuffix(suffix) for suffix in PACKED if name.endswith(suffix)), name)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file, unpacked if it is gzip; whatever goes wrong while they are read becomes a FacError."""
+    """The bytes of a file, unpacked if it is packed; whatever goes wrong while they are read becomes a FacError."""
+    packing: Packing | None = None
     try:
         with path.open("rb") as raw:
             start = raw.read(HEAD)
             raw.seek(0)
             if start.startswith(LFS_POINTER):
                 raise FacError(f"{path} is a Git LFS pointer, not the data: run `git lfs pull` in its repository.")
-            if start and path.name.lower().endswith(".gz") and not start.startswith(GZIP):
-                raise FacError(f"{path} is not a whole gzip file but no gzip at all: rename it, or fetch it again.")
-            yield cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if start.startswith(GZIP) else raw
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise FacError(f"{path} is not a whole gzip file ({error}): fetch it again.") from None
-    except OSError as error:
+            packing = next((known for known in PACKED.values() if start.startswith(known.start)), None)
+            named = PACKED.get(path.suffix.lower())
+            if start and named and packing is None:
+                said = f"is not a whole {named.name} file but no {named.name} at all"
+                raise FacError(f"{path} {said}: rename it, or fetch it again.")
+            yield raw if packing is None else cast(BinaryIO, packing.unpack(raw))
+    except (zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        if packing and not (isinstance(error, OSError) and error.errno):  # without a number it is no error of the disk
+            raise FacError(f"{path} is not a whole {packing.name} file ({error}): fetch it again.") from None
+        if not isinstance(error, OSError):
+            raise
         raise FacError(f"Cannot read {path} ({error.strerror or error}): check the path and its permissions.") from None
 
 
-def blocks(path: Path) -> Iterator[str]:
-    """The text of a file in pieces of at most `BLOCK` bytes, its byte order mark left out."""
+def blocks(path: Path, asked: str | None = None) -> Iterator[str]:
+    """The text of a file in pieces of at most `BLOCK` bytes, its byte order mark left out.
+
+    `asked` is the encoding of a file that has no such mark; None: UTF-8.
+    """
     with opened(path) as stream:
         head = stream.read(HEAD)
         _refuse_other_kinds(path, head)
-        encoding = next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf-8")
+        encoding = next((name for mark, name in MARKS.items() if head.startswith(mark)), asked or "utf-8")
         decoder = codecs.getincrementaldecoder(encoding)()
         line, data = 1, head + stream.read(BLOCK)
         while True:
@@ -74,7 +112,17 @@ def blocks(path: Path) -> Iterator[str]:
                 text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
                 line += error.object[: error.start].count(b"\n")
+                if asked == encoding:
+                    raise FacError(
+                        f"{path}, line {line} is not {asked} ({error.reason}): set the data set's encoding to its own."
+                    ) from None
                 raise _undecodable(path, line, encoding, error, _utf_16(head)) from None
+            if asked == encoding and (control := CONTROLS.search(text)):
+                line += text.count("\n", 0, control.start())
+                raise FacError(
+                    f"{path}, line {line} would hold the control character U+{ord(control[0]):04X} as {asked}: set the "
+                    f"data set's encoding to its own, most likely windows-1252."
+                )
             if "\0" in text:
                 line += text[: text.index("\0")].count("\n")
                 raise FacError(
@@ -88,10 +136,10 @@ def blocks(path: Path) -> Iterator[str]:
             data = stream.read(BLOCK)
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines (from 1), split at \\n only and with it."""
+def lines(path: Path, asked: str | None = None) -> Iterator[tuple[int, str]]:
+    """Numbered lines (from 1), split at \\n only and with it; `asked` as in `blocks`."""
     number, held = 0, []
-    for block in blocks(path):
+    for block in blocks(path, asked):
         *whole, rest = block.split("\n")
         for line in whole:
             held.append(line)
@@ -162,7 +210,7 @@ def _way_out(path: Path) -> str:
     if UNUSED_1252 & other.keys() or other.total() > latin:  # words of other letters than a to z
         return (
             "convert the file from its encoding (such as windows-1251, gb18030 or shift_jis) with "
-            "`iconv -f ENCODING -t utf-8`"
+            "`iconv -f ENCODING -t utf-8`, or set the data set's encoding to it"
         )
     name = "windows-1252" if any(byte < 0xA0 for byte in other) else "latin1"
-    return f"convert the file, most likely with `iconv -f {name} -t utf-8`"
+    return f"convert the file, most likely with `iconv -f {name} -t utf-8`, or set the data set's encoding to {name}"

@@ -1,17 +1,21 @@
 """Encodings, line ends, packed files, and files that are something else than their name says."""
 
+import bz2
 import codecs
 import gzip
 import io
 import json
+import lzma
 import subprocess
 import zipfile
 
+import pyarrow
 import pytest
 from support.data_sets import ROWS, values, write
 
-from fac.data.files import read_rows
+from fac.data.files import fingerprint, read_rows
 from fac.data.source import Source
+from fac.data.text import PACKED
 from fac.errors import FacError
 
 FORMATS = ["json", "jsonl", "csv", "tsv", "txt"]
@@ -55,18 +59,84 @@ def test_a_byte_order_mark_says_the_encoding(tmp_path, suffix, encoding):
             values(Source(path))
 
 
+PACKERS = {
+    "gzip": lambda data: gzip.compress(data, mtime=0),
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstandard": lambda data: pyarrow.compress(data, codec="zstd", asbytes=True),
+}
+
+
+@pytest.mark.parametrize("packer", PACKERS)
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_gzip_is_known_by_its_bytes(tmp_path, suffix):
+def test_a_packed_file_is_known_by_its_bytes(tmp_path, suffix, packer):
     path, rows = written(tmp_path, suffix)
-    whole = gzip.compress(path.read_bytes(), mtime=0)
+    whole = PACKERS[packer](path.read_bytes())
     path.write_bytes(whole)
     assert values(Source(path)) == rows
     path.write_bytes(whole[:-9])
-    with pytest.raises(FacError, match="is not a whole gzip file"):
+    with pytest.raises(FacError, match=f"is not a whole {packer} file"):
         values(Source(path))
-    empty = tmp_path / f"empty.{suffix}.gz"
-    empty.write_bytes(b"")
-    assert values(Source(empty)) == []
+
+
+@pytest.mark.parametrize(("end", "packer"), zip(PACKED, PACKERS, strict=True))
+def test_a_packed_file_is_read_by_the_name_before_its_last_suffix(tmp_path, end, packer):
+    for suffix in (*FORMATS, "parquet"):
+        path, rows = (
+            (write(tmp_path / "data.parquet", ROWS), ROWS) if suffix == "parquet" else written(tmp_path, suffix)
+        )
+        packed = tmp_path / f"Data.{suffix}{end.upper()}"
+        packed.write_bytes(PACKERS[packer](path.read_bytes()))
+        assert values(Source(packed)) == rows
+    plain = tmp_path / f"plain.jsonl{end}"
+    plain.write_text('{"text": "a"}')
+    with pytest.raises(FacError, match=f"is not a whole {packer} file but no {packer} at all: rename it"):
+        values(Source(plain))
+    plain.write_bytes(b"")
+    assert values(Source(plain)) == []
+
+
+def test_two_packed_pieces_behind_each_other_are_one_file(tmp_path):
+    for packer, pack in PACKERS.items():
+        path = tmp_path / f"{packer}.txt"
+        path.write_bytes(pack(b"one\n") + pack(b"two\n"))
+        assert values(Source(path)) == [{"text": "one"}, {"text": "two"}]
+
+
+ASKED = {"windows-1252": "“carpe diem” isn’t it", "latin-1": "café à Ýpres", "gb18030": "你好世界", "utf-16-le": "né"}
+
+
+@pytest.mark.parametrize("encoding", ASKED)
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_an_encoding_that_is_asked_for_is_used(tmp_path, suffix, encoding):
+    path, rows = written(tmp_path, suffix)
+    plain = path.read_bytes().decode().replace("é", "").replace("ü", "").replace("ï", "").replace("\u2028", "")
+    path.write_bytes(plain.replace("plain", ASKED[encoding]).replace("one", ASKED[encoding]).encode(encoding))
+    said = [value for row in values(Source(path, encoding=encoding)) for value in row.values()]
+    assert ASKED[encoding] in said
+    assert len(values(Source(path, encoding=encoding))) == len(rows)
+
+
+def test_an_encoding_that_is_not_the_file_s_is_refused(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_bytes(SMART.encode("windows-1252"))
+    with pytest.raises(FacError, match=r"line 2 would hold the control character U\+0093 as latin-1: .*windows-1252"):
+        values(Source(path, encoding="latin-1"))
+    with pytest.raises(FacError, match=r"line 2 is not gb18030 \("):
+        values(Source(path, encoding="gb18030"))
+    path.write_bytes(SMART.encode("utf-8-sig"))  # a mark says more than what is asked for
+    assert values(Source(path, encoding="windows-1252")) == [{"text": "“carpe diem” isn’t it"}]
+    for name in ("rot13", "zip", "windows1252x", ""):
+        with pytest.raises(FacError, match="data.x.encoding is .*no encoding of texts .*windows-1252"):
+            Source(path, name="x", encoding=name)
+
+
+def test_an_encoding_is_part_of_what_a_data_set_is_only_where_it_is_said(tmp_path):
+    path = tmp_path / "data.txt"
+    path.write_text("plain")
+    assert "encoding" not in fingerprint(Source(path))
+    assert fingerprint(Source(path, encoding="UTF8")) == fingerprint(Source(path))
+    assert fingerprint(Source(path, encoding="cp1252"))["encoding"] == "cp1252"
 
 
 SMART = "text\n“carpe diem” isn’t it\n"
@@ -91,6 +161,8 @@ def test_the_advised_conversion_gives_the_text_that_was_meant(tmp_path, encoding
         values(Source(path))
     if "ENCODING" in advice:
         return
+    assert str(caught.value).endswith(f"or set the data set's encoding to {encoding}.")
+    assert values(Source(path, encoding=encoding)) == [{"text": text.splitlines()[1]}]
     command = str(caught.value).partition("`")[2].partition("`")[0].split()
     done = subprocess.run([*command, str(path)], capture_output=True, check=True)
     path.write_bytes(done.stdout)
@@ -172,9 +244,9 @@ def packed(*names: str) -> bytes:
         (packed("data.csv")[:20], "a zip archive: unpack it"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a workbook of Excel 97"),
         (b"PAR1\x15\x04", r"a parquet file: let its name end in \.parquet"),
-        (b"BZh91AY&SY", "bzip2"),
-        (b"\xfd7zXZ\x00\x00", "xz"),
-        (b"\x28\xb5\x2f\xfd\x04", "zstandard"),
+        (b"BZh91AY&SY", "not a whole bzip2 file"),
+        (b"\xfd7zXZ\x00\x00", "not a whole xz file"),
+        (b"\x28\xb5\x2f\xfd\x04", "not a whole zstandard file"),
         (b"%PDF-1.7\n", "a PDF"),
         (b"\n<!DOCTYPE html>\n<html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
