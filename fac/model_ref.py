@@ -13,6 +13,7 @@ from fac.chat import DATE, TEMPLATES
 from fac.digests import digest_of
 from fac.errors import FacError
 from fac.hub import resolved_commit
+from fac.model_folder import GGUF, not_a_folder
 
 DECIDING = {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}  # files of a model's folder
 
@@ -48,8 +49,8 @@ class ModelRef:
         """
         if self.is_local:
             return None
-        if self.path.startswith(("/", ".", "~")):
-            raise FacError(f"There is no model folder {self.path}: set model.path to a Hugging Face folder or hub id.")
+        if self.path.startswith(("/", ".", "~")) or self.folder.exists() or self.folder.suffix == GGUF:
+            raise not_a_folder(self.folder)
         return resolved_commit(self.path, self.revision, "model")
 
     @property

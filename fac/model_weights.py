@@ -26,6 +26,7 @@ from transformers.utils import logging as hf_logging
 from fac.digests import remembered
 from fac.errors import FacError
 from fac.hub import snapshot
+from fac.model_folder import check_folder, no_weights
 from fac.model_ref import DECIDING, ModelRef
 from fac.weights import check_fetched
 
@@ -37,6 +38,7 @@ def load_pretrained(loader: Any, ref: ModelRef, **options: Any) -> Any:
     """`loader.from_pretrained` at the commit that `ref` stands for, with every failure said in one sentence."""
     if ref.is_local:
         _refuse_pointers(ref.folder)
+        check_folder(ref.folder, ref.path)
     path = str(ref.folder) if ref.is_local else ref.path
     revision = {} if ref.is_local else {"revision": ref.commit}
     try:
@@ -83,6 +85,7 @@ def check_weights(
         _check_files(ref)
     with quiet(), torch.random.fork_rng(devices=[]):  # what is missing is drawn even there
         model, info = _imagined(loader, ref, config, None)
+        check_folder(_folder(ref), ref.path)  # of the hub: transformers puts an adapter on the weights without a word
         files = weight_files(_folder(ref))
         renamed = _under_the_head(model, config, {name: file for file in files for name in _names(file)})
         if renamed:
@@ -192,7 +195,7 @@ def _check_files(ref: ModelRef) -> None:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise FacError(f"The index of the weights in {ref.path} cannot be read: fetch the model again.") from None
     if not files:
-        raise FacError(f"There are no weights in {ref.path} (model.safetensors or its shards): fetch the model again.")
+        raise no_weights(ref.folder, ref.path)
     gone = [file.name for file in files if not file.is_file()]
     if gone:
         raise FacError(f"Of the weights in {ref.path}, {_some(gone)} is missing: fetch the model again.")

@@ -24,9 +24,9 @@ class Source:
 
     Formats by suffix: .jsonl, .json (an array, an object that holds the array, or objects one after the other), .csv,
     .tsv (first line = column names, unless `columns`), .txt (one text per line) and .parquet, each also with .gz, .bz2,
-    .xz or .zst. Blank lines are not rows. A folder and a pattern ("data/*.csv") stand for their data files, sorted by name, a list for all
-    that it names. `hub:ID` is a data set on the Hugging Face hub, of which `subset`, `split` and `revision` say what is
-    read; `hub:ID/FILE` is one file of it.
+    .xz or .zst. Blank lines are not rows. A folder and a pattern ("data/*.csv") stand for their data files, sorted by
+    name, a list for all that it names. `hub:ID` is a data set on the Hugging Face hub, of which `subset`, `split` and
+    `revision` say what is read; `hub:ID/FILE` is one file of it.
 
     Raises FacError for an option that cannot be.
     """
