@@ -9,13 +9,16 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from fac.chat import DATE, TEMPLATES, check_template, is_dated
@@ -24,6 +27,10 @@ from fac.model_ref import ModelRef, default_device
 from fac.model_weights import decoder_layers, load_adapter, load_pretrained, load_weights
 
 log = logging.getLogger(__name__)
+
+LoadLayers = Callable[[Any], Any]  # a configuration to a model of it
+# Without cuDNN's, which makes a plan for every shape, and batches of texts have many.
+_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
@@ -128,6 +135,12 @@ def end_tokens(generation: Any, tokenizer: PreTrainedTokenizerBase, name: str) -
     return {int(token) for token in (told if isinstance(told, list) else [told])}
 
 
+def on_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """A copy of `array` on the device, which a GPU takes when it comes to it."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 class Backbone:
     """A causal LM cut off after `layer` decoder layers; only those layers are loaded.
 
@@ -135,7 +148,10 @@ class Backbone:
     `d_model`, `tokenizer`, `ref`.
     """
 
-    def __init__(self, ref: ModelRef, layer: int, device: torch.device | None = None) -> None:
+    def __init__(
+        self, ref: ModelRef, layer: int, device: torch.device | None = None, load: LoadLayers | None = None
+    ) -> None:
+        """`load` makes the model of the shortened configuration; `None`: from the weights of `ref`."""
         if ref.adapter is not None:
             raise FacError(f"Features are read from a model without adapter: leave out {ref.adapter}, or merge it.")
         config = load_config(ref)
@@ -146,19 +162,39 @@ class Backbone:
         self.tokenizer = load_tokenizer(ref)
         self.device = device or default_device()
         self._config = first_layers(config, layer)
-        model = load_weights(AutoModel, ref, self._config, depth=depth, dtype=ref.dtype_on(self.device))
-        self._model = model.get_decoder().to(self.device).eval()
+        if load is None:
+            load = partial(load_weights, AutoModel, ref, depth=depth, dtype=ref.dtype_on(self.device))
+        self._model = load(self._config).get_decoder().to(self.device).eval()
         self._last = decoder_layers(self._model, layer, ref.path)[-1]
 
     @torch.inference_mode()
-    def residual(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Residual stream after the layer for a batch of id lists: [texts, longest, d_model], padded on the right."""
+    def residual(self, batch: Sequence[Sequence[int] | NDArray[np.int32]]) -> torch.Tensor:
+        """Residual stream after the layer for a batch of id lists: [texts, longest, d_model], padded on the right.
+
+        On a GPU it returns before the work is done.
+        """
         width = max(len(ids) for ids in batch)
         warn_of_length(width, self._config, self.ref.path)
-        pad = self.tokenizer.pad_token_id or 0  # masked, and to the right of a causal model's text: any id will do
-        ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in batch], device=self.device)
-        lengths = torch.tensor([len(row) for row in batch], device=self.device)
-        mask = torch.arange(width, device=self.device)[None, :] < lengths[:, None]
+        # To the right of a causal model's text, or masked: any id will do.
+        ids = np.full((len(batch), width), self.tokenizer.pad_token_id or 0, np.int64)
+        for row, text in zip(ids, batch, strict=True):
+            row[: len(text)] = text
+        if self.is_causal:
+            return self._forward(on_device(ids, self.device))
+        mask = np.arange(width) < np.array([len(text) for text in batch])[:, None]
+        return self._forward(on_device(ids, self.device), on_device(mask.astype(np.int64), self.device))
+
+    @cached_property
+    def is_causal(self) -> bool:
+        """Whether no token sees a later one, so that padding on the right needs no mask. Found out by trying."""
+        with torch.inference_mode():
+            one, other = (
+                self._forward(on_device(np.array([[1, 2, 3, 4, *rest]]), self.device))[0, :4].float()
+                for rest in ([5, 6, 7, 8], [8, 7, 6, 5])
+            )
+        return bool(torch.allclose(one, other, rtol=1e-6, atol=1e-6 * float(one.abs().max())))
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         caught: list[torch.Tensor] = []
 
         def catch(_module: nn.Module, _args: Any, out: Any) -> None:
@@ -167,7 +203,8 @@ class Backbone:
         # A hook, since the model's own last hidden state has been through the final norm.
         hook = self._last.register_forward_hook(catch)
         try:
-            self._model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
+            with sdpa_kernel(_ATTENTION):
+                self._model(input_ids=ids, attention_mask=mask, use_cache=False)
         finally:
             hook.remove()
         return caught[0]

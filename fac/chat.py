@@ -8,7 +8,7 @@ one) and no constant like "skip 31 tokens" is needed.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
@@ -116,11 +116,23 @@ def encode(
     Raises FacError if the template drops or rewrites what the messages say.
     """
     rendering = _render(tokenizer, messages, add_generation_prompt, continue_final_message)
-    spans = [span for span in rendering.spans if span[1] > span[0]]
-    ids, inside = _tokens(tokenizer, rendering.text, spans)
+    (encoded,) = _encoded(tokenizer, [rendering])
+    return Encoded(encoded.ids[:max_tokens], encoded.content[:max_tokens])
+
+
+def encode_many(tokenizer: PreTrainedTokenizerBase, chats: Sequence[Sequence[Message]]) -> list[Encoded]:
+    """`encode` of each chat, in one call of the tokenizer. Raises FacError as it does."""
+    return _encoded(tokenizer, [_render(tokenizer, messages) for messages in chats])
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, renderings: Sequence[_Rendering]) -> list[Encoded]:
+    """Ids, and which of them are content: they reach into a message and are not special."""
     special = _special_tokens(tokenizer)
-    content = [within and token not in special for token, within in zip(ids, inside, strict=True)]
-    return Encoded(ids[:max_tokens], content[:max_tokens])
+    said = [(r.text, [span for span in r.spans if span[1] > span[0]]) for r in renderings]
+    return [
+        Encoded(ids, [within and token not in special for token, within in zip(ids, inside, strict=True)])
+        for ids, inside in _tokens(tokenizer, said)
+    ]
 
 
 def open_user_turn(
@@ -140,7 +152,7 @@ def open_user_turn(
     special = {
         token: spelled for token, spelled in _special_tokens(tokenizer).items() if spelled and spelled in closing
     }
-    ids, _ = _tokens(tokenizer, text.rstrip(" "), [])
+    ((ids, _),) = _tokens(tokenizer, [(text.rstrip(" "), [])])
     return Opening(ids, frozenset(special), "" if special else closing.strip(" "))
 
 
@@ -180,7 +192,7 @@ def encode_lesson(
                 )
             start, stop = rendering.spans[i]
             spans.append((start - len(opening) + given, stop + closing.index(end) + len(end)))
-    ids, trained = _tokens(tokenizer, rendering.text, spans)
+    ((ids, trained),) = _tokens(tokenizer, [(rendering.text, spans)])
     return Lesson(ids[:max_tokens], trained[:max_tokens])
 
 
@@ -214,20 +226,25 @@ def _render(
 
 
 def _tokens(
-    tokenizer: PreTrainedTokenizerBase, text: str, spans: Sequence[tuple[int, int]]
-) -> tuple[list[int], list[bool]]:
-    """Ids of a rendered chat, and which of them reach into one of `spans` (in characters, in order)."""
-    batch = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids: list[int] = batch["input_ids"]
-    if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
-        raise FacError(f"The chat template of {tokenizer.name_or_path} writes BOS twice: mend its chat_template.jinja.")
-    inside = []
-    at = 0
-    for start, stop in batch["offset_mapping"]:
-        while at < len(spans) and spans[at][1] <= start:
-            at += 1
-        inside.append(at < len(spans) and stop > spans[at][0])
-    return ids, inside
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]]
+) -> Iterator[tuple[list[int], list[bool]]]:
+    """Ids of each rendered chat, and which of them reach into one of its spans (in characters, in order)."""
+    if not texts:
+        return
+    batch = tokenizer([text for text, _ in texts], add_special_tokens=False, return_offsets_mapping=True)
+    twice = [tokenizer.bos_token_id] * 2
+    for (_, spans), ids, offsets in zip(texts, batch["input_ids"], batch["offset_mapping"], strict=True):
+        if tokenizer.bos_token_id is not None and ids[:2] == twice:
+            raise FacError(
+                f"The chat template of {tokenizer.name_or_path} writes BOS twice: mend its chat_template.jinja."
+            )
+        inside = []
+        at = 0
+        for start, stop in offsets:
+            while at < len(spans) and spans[at][1] <= start:
+                at += 1
+            inside.append(at < len(spans) and stop > spans[at][0])
+        yield ids, inside
 
 
 def _defuse(tokenizer: PreTrainedTokenizerBase, content: str) -> str:

@@ -94,6 +94,7 @@ class FeatureEncoder:
     def identity(self) -> dict[str, object]:
         """What decides activations, beside the SAE (whose step is an input)."""
         settings = self.settings
+        product = {} if settings.product == "auto" else {"product": settings.product}
         return {
             "model": self.model.identity(),
             "layer": self.layer,
@@ -101,6 +102,7 @@ class FeatureEncoder:
             "max_tokens": settings.max_tokens,
             "shift": settings.shift,
             "double_bos": settings.double_bos,
+            **product,
         }
 
     def features(self, corpus: Step) -> Step:
@@ -126,13 +128,15 @@ class FeatureEncoder:
         """Model and SAE, loaded once; `sae_folder` is that of `sae_step`."""
         held: Extractor | None = self.__dict__.get("_extractor")
         if held is None:
-            held = Extractor(self.backbone, load(sae_in(sae_folder), self.backbone, self.settings.rule), self.settings)
+            settings = self.settings
+            sae = load(sae_in(sae_folder), self.backbone, settings.rule, settings.product)
+            held = Extractor(self.backbone, sae, settings)
             self.__dict__["_extractor"] = held
         return held
 
     def of_residuals(self) -> dict[str, object]:
-        """What decides a residual: all that decides an activation but the SAE's rule."""
-        return {name: value for name, value in self.identity().items() if name != "rule"}
+        """What decides a residual: all that decides an activation but how the SAE is read."""
+        return {name: value for name, value in self.identity().items() if name not in ("rule", "product")}
 
     def embed(self, chats: Sequence[Sequence[Message]]) -> NDArray[np.float32]:
         """Unit vectors [chats, d_model]: mean residuals of the content tokens, where features are read.
@@ -179,7 +183,7 @@ class FeatureEncoder:
             (example.messages for example in texts),
             len(texts),
             **which,
-            batch_tokens=self.settings.batch_tokens,
+            batch_tokens=self.settings.batch_on(self.backbone.device.type == "cuda"),
             encode_elements=self.settings.encode_elements,
         )
         about = {"width": encoder.width, "k": encoder.k, "texts": len(texts)}

@@ -7,6 +7,7 @@ Row = text, column = SAE feature, value = g_i(x), the maximum of feature i over 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+_ENTRIES = ("indices.i32", "values.f32")  # files of the entries, int32 and float32
+_BYTES = 4  # of an entry in either file
 
 
 class DiskArray:
@@ -114,34 +118,74 @@ class Pooled:
         meta = json.loads((folder / "pooled.json").read_text())
         indptr = np.load(folder / "indptr.npy")
         nnz = int(indptr[-1])
-        indices = DiskArray(folder / "indices.i32", np.int32, nnz)
-        values = DiskArray(folder / "values.f32", np.float32, nnz)
+        indices = DiskArray(folder / _ENTRIES[0], np.int32, nnz)
+        values = DiskArray(folder / _ENTRIES[1], np.float32, nnz)
         return cls(meta["n_features"], indptr, indices, values, meta)
 
 
 class PooledWriter:
-    """Append rows in corpus order to `folder`; `close` makes it loadable by `Pooled.load`."""
+    """Takes rows in any order to `folder`; `close` puts them in that of the corpus, to be loaded by `Pooled.load`.
+
+    Entries go to disk as they come, and `close` copies them a piece at a time: what is held is the rows' places.
+    """
 
     def __init__(self, folder: Path, n_features: int, meta: dict[str, Any] | None = None) -> None:
         self._folder = folder
         self._meta = {"n_features": n_features, **(meta or {})}
+        self._texts: list[NDArray[np.int64]] = []
         self._lengths: list[NDArray[np.int64]] = []
-        self._indices = (folder / "indices.i32").open("wb")
-        self._values = (folder / "values.f32").open("wb")
+        self._rows = 0
+        self._files = [(folder / name).open("wb") for name in _ENTRIES]
 
     def append(self, matrix: NDArray[np.float32]) -> None:
-        """Append dense rows [rows, n_features]; entries <= 0 are not stored."""
+        """The dense rows [rows, n_features] that follow; entries <= 0 are not stored."""
         active = matrix > 0
-        self._lengths.append(active.sum(axis=1))
-        np.nonzero(active)[1].astype(np.int32).tofile(self._indices)
-        matrix[active].astype(np.float32).tofile(self._values)
+        texts = np.arange(self._rows, self._rows + len(matrix))
+        self.put(texts, active.sum(axis=1), np.nonzero(active)[1].astype(np.int32), matrix[active])
 
-    def close(self, **more: Any) -> None:
-        """Finish the files; `more` goes into the record, and comes back as `Pooled.meta`."""
-        self._indices.close()
-        self._values.close()
-        lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
-        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    def put(
+        self,
+        texts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        indices: NDArray[np.int32],
+        values: NDArray[np.float32],
+    ) -> None:
+        """The rows `texts`, one after the other: `lengths` [texts] entries each, > 0, features increasing in a row.
+
+        A text comes once; one that never does has no entries.
+        """
+        self._texts.append(texts)
+        self._lengths.append(lengths)
+        self._rows += len(texts)
+        for file, part in zip(self._files, (indices.astype(np.int32), values.astype(np.float32)), strict=True):
+            part.tofile(file)
+
+    def close(self, texts: int | None = None, **more: Any) -> None:
+        """Finish the files of so many `texts` (None: all that came); `more` comes back in `Pooled.meta`."""
+        for file in self._files:
+            file.close()
+        came, lengths = (np.concatenate([np.zeros(0, np.int64), *held]) for held in (self._texts, self._lengths))
+        n_texts = len(came) if texts is None else texts
+        indptr = np.zeros(n_texts + 1, np.int64)
+        indptr[1 + came] = lengths
+        np.cumsum(indptr, out=indptr)
+        if (np.diff(came) < 0).any():
+            starts = np.cumsum(lengths) - lengths
+            order = np.argsort(came)
+            for name in _ENTRIES:
+                _reorder(self._folder / name, starts[order], lengths[order])
         np.save(self._folder / "indptr.npy", indptr)
-        meta = {**self._meta, **more, "n_texts": len(indptr) - 1}
+        meta = {**self._meta, **more, "n_texts": n_texts}
         (self._folder / "pooled.json").write_text(json.dumps(meta, indent=1, sort_keys=True))
+
+
+def _reorder(path: Path, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+    """Rewrite a file of rows in another order: row i is the `lengths[i]` entries from entry `starts[i]` on.
+
+    Rows are read one by one, not through a memory map, whose pages would stay in resident memory.
+    """
+    sorted_path = path.with_name(f"{path.name}.sorted")
+    with path.open("rb", buffering=0) as source, sorted_path.open("wb") as target:
+        places = zip((starts * _BYTES).tolist(), (lengths * _BYTES).tolist(), strict=True)
+        target.writelines(os.pread(source.fileno(), size, start) for start, size in places)
+    sorted_path.replace(path)

@@ -13,17 +13,12 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.util
-import math
-import random
 import re
-import shutil
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -33,35 +28,26 @@ import torch
 import yaml
 from transformers.utils import logging
 
+from experiments.bench.clock import Clock, Figures, measure_peak
+from experiments.bench.phases import kernels, phases, work
+from experiments.bench.shapes import Shape, describe, random_backbone, random_sae, texts_of, write_model
 from experiments.harness.results import provenance, versions
-from fac.backbone import Backbone, ModelRef, default_device, load_tokenizer
+from fac.backbone import ModelRef, default_device, load_tokenizer
 from fac.chat import as_chat, encode, exchange
 from fac.data.pairs import Pair
 from fac.errors import FacError, closest
-from fac.features import Extractor, FeatureSettings, token_batches
+from fac.features import Extractor, FeatureSettings
 from fac.jsonl import write_json_atomic
-from fac.lab import shipped
-from fac.lab.world.corpora import Sizes, draw_corpus
 from fac.llm.base import ChatModel, Request, Sampling
 from fac.provenance import REPOSITORY
 
-Figures = dict[str, float]
 WARM_STEPS = 2  # of training, left out of its rate
 
 
 @dataclass(frozen=True)
-class Size:
+class Size(Shape):
     """What is run. Lengths are mean tokens; lengths of texts are log-normal, as those of real queries are."""
 
-    hidden: int = 4096
-    intermediate: int = 14336
-    layers: int = 32
-    heads: int = 32
-    kv_heads: int = 8
-    vocabulary: int = 128256
-    cut: int = 16  # layers that the features need
-    width: int = 65536
-    k: int = 20
     texts: int = 3000
     query_tokens: int = 178  # of the paper's corpus (App. J)
     pair_tokens: int = 300  # a prompt with a reply
@@ -82,144 +68,45 @@ TINY = Size(
 
 
 @dataclass(frozen=True)
-class Bench:
+class Bench(Clock):
     """One run: what the parts share."""
 
     size: Size
-    device: torch.device
-    folder: Path  # of the model
+    folder: Path  # of the model, whose weights the features do without
     ref: ModelRef
     peak: Figures  # what `measure_peak` found
+    notes: dict[str, str] = field(default_factory=dict)  # by part, what is written beside the figures
 
     def texts(self, count: int, mean: int, longest: int) -> list[str]:
         """Texts of about these many tokens, the same at every run."""
-        tokenizer, rng = load_tokenizer(self.ref), random.Random(f"{count}/{mean}")
-        queries = [example.text for example in draw_corpus("anchor", 0, Sizes(anchor=500))]
-        lengths = [len(ids) for ids in tokenizer(queries, add_special_tokens=False)["input_ids"]]
-        spread, made = 0.7, []
-        for _ in range(count):
-            wanted = min(rng.lognormvariate(math.log(mean) - spread**2 / 2, spread), longest - 16)
-            parts, tokens = [], 0
-            while tokens < wanted:
-                place = rng.randrange(len(queries))
-                parts.append(queries[place])
-                tokens += lengths[place] + 1
-            made.append(" ".join(parts))
-        return made
-
-    def now(self) -> float:
-        """Seconds, after the device has done all that was asked of it."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    @contextmanager
-    def watched(self, figures: Figures, name: str) -> Iterator[None]:
-        """Adds the seconds of the body and the most GPU memory that it held."""
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        start = self.now()
-        yield
-        figures[f"{name}_s"] = self.now() - start
-        if self.device.type == "cuda":
-            figures[f"{name}_peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
-
-    def median(self, work: Callable[[], object], repeats: int = 10) -> float:
-        """Median seconds of `work`, warmed up."""
-        for _ in range(3):
-            work()
-        seconds = []
-        for _ in range(repeats):
-            start = self.now()
-            work()
-            seconds.append(self.now() - start)
-        return statistics.median(seconds)
+        return texts_of(load_tokenizer(self.ref), count, mean, longest)
 
 
 # The parts
 
 
-def measure_peak(bench: Bench) -> Figures:
-    """Rates that nothing exceeds: matrix products on random numbers, and a copy (bytes read and written)."""
-    n, device = bench.size.matmul, bench.device
-    figures = {}
-    for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
-        a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-        figures[f"{name}_tflops"] = 2 * n**3 / bench.median(lambda a=a, b=b: a @ b) / 1e12
-    source = torch.randn(16 * n * n, device=device)
-    target = torch.empty_like(source)
-    figures["copy_gb_per_s"] = 2 * source.nbytes / bench.median(lambda: target.copy_(source)) / 1e9
-    return figures
-
-
 def features(bench: Bench) -> Figures:
     """Texts to features as scale=paper measures them, and each of its steps alone."""
     size, figures = bench.size, Figures()
-    with bench.watched(figures, "load"):  # from the page cache: the files were just written
-        backbone = Backbone(bench.ref, size.cut, bench.device)
-    layers = decoder_weights(size) * size.cut
-    sae = random_sae(bench, torch.float32)
+    with bench.watched(figures, "load"):
+        backbone = random_backbone(bench.folder, size, bench.device, torch.bfloat16)
+    sae = random_sae(size, bench.device, torch.float32)
     settings = paper_features() if size.width > TINY.width else FeatureSettings(max_tokens=size.longest)
     extractor = Extractor(backbone, sae, settings)
     chats = [as_chat(text) for text in bench.texts(size.texts, size.query_tokens, size.longest)]
-    encoded = [extractor.encode(chat) for chat in chats]
-    lengths = [len(e.ids) for e in encoded]
-    content, tokens = sum(sum(e.content) for e in encoded), sum(lengths)
     with tempfile.TemporaryDirectory() as scratch:
         extractor.extract(chats[: max(size.texts // 10, 1)], Path(scratch))
         with bench.watched(figures, "extract"):
             extractor.extract(chats, Path(scratch))
-    # Multiplications by weights only; attention adds 1 % at these lengths.
-    work = 2 * (layers * tokens + size.hidden * size.width * content)
-    figures |= {"texts": len(chats), "tokens": tokens, "tokens_per_s": tokens / figures["extract_s"]}
-    figures["share_of_bf16_peak"] = work / figures["extract_s"] / 1e12 / bench.peak["bf16_tflops"]
-
-    batches = extraction_batches(lengths, extractor.window, settings.batch_tokens)
-    figures["padding_share"] = 1 - tokens / sum(len(batch) * lengths[batch[-1]] for batch in batches)
-    for batch in batches[-2:]:
-        backbone.residual([encoded[i].ids for i in batch])
-    start = bench.now()
-    for batch in batches:
-        backbone.residual([encoded[i].ids for i in batch])
-    seconds = bench.now() - start
-    figures |= {"layers_s": seconds, "layers_tokens_per_s": tokens / seconds}
-    figures["layers_share_of_bf16_peak"] = 2 * layers * tokens / seconds / 1e12 / bench.peak["bf16_tflops"]
-    del extractor, backbone
-    figures |= _sae_alone(bench, sae)
-    figures["sae_s"] = content * (figures["encode_fp32_us_per_token"] + figures["pool_us_per_token"]) / 1e6
-    figures["other_share"] = 1 - (figures["layers_s"] + figures["sae_s"]) / figures["extract_s"]
+    figures |= phases(bench, size, extractor, chats, 1e12 * bench.peak["bf16_tflops"])
+    seconds = figures["extract_s"]
+    done = work(size, figures["tokens"], figures["content_tokens"])
+    figures |= {"tokens_per_s": figures["tokens"] / seconds}
+    figures["share_of_bf16_peak"] = done / seconds / 1e12 / bench.peak["bf16_tflops"]
+    figures["sae_s"] = figures["content_tokens"] * figures["pooled_us_per_token"] / 1e6
+    figures["other_share"] = 1 - (figures["layers_s"] + figures["sae_s"]) / seconds
+    bench.notes["features"] = kernels(extractor, chats[: max(size.texts // 10, 1)])
     return figures
-
-
-def extraction_batches(lengths: Sequence[int], window: int, budget: int) -> list[list[int]]:
-    """The batches that an extractor makes of texts of these lengths."""
-    batches = []
-    for first in range(0, len(lengths), window):
-        order = sorted(range(first, min(first + window, len(lengths))), key=lengths.__getitem__)
-        batches += token_batches(order, lengths, budget)
-    return batches
-
-
-def _sae_alone(bench: Bench, sae: Any) -> Figures:
-    """Microseconds per token: the SAE's encoding, its matrix product, its Top-K, and max pooling."""
-    from fac.sae import Sae
-
-    size = bench.size
-    residual = torch.randn(size.block, size.hidden, device=bench.device)
-    weight = torch.randn(size.hidden, size.width, device=bench.device)
-    with torch.inference_mode():
-        activations = residual @ weight
-        texts = activations.split(size.query_tokens)
-        work: dict[str, Callable[[], object]] = {
-            "encode_fp32": lambda: sae.encode(residual),
-            "product_fp32": lambda: residual @ weight,
-            "topk": lambda: torch.topk(activations, size.k, dim=-1, sorted=False),
-            "pool": lambda: [text.max(dim=0) for text in texts],
-        }
-        seconds = {name: bench.median(step) for name, step in work.items()}
-        half: Sae = random_sae(bench, torch.bfloat16)
-        seconds["encode_bf16"] = bench.median(lambda: half.encode(residual))
-    return {f"{name}_us_per_token": 1e6 * value / size.block for name, value in seconds.items()}
 
 
 def classifier(bench: Bench) -> Figures:
@@ -312,61 +199,23 @@ PARTS: dict[str, Callable[[Bench], Figures]] = {
 }
 
 
+WEIGHTLESS = {"features"}  # parts that make their weights where they use them
+
+
 # What they run on
 
 
-def decoder_weights(size: Size) -> int:
-    """Weights of one decoder layer's matrices."""
-    attention = 2 * size.hidden**2 * (size.heads + size.kv_heads) // size.heads
-    return attention + 3 * size.hidden * size.intermediate
+def written_model(bench: Bench) -> Figures:
+    """The model as a folder, for parts that load it."""
+    figures: Figures = {}
+    with bench.watched(figures, "write"):
+        figures["gib"] = write_model(bench.folder, bench.size, bench.device)
+    return figures
 
 
 def paper_features() -> FeatureSettings:
     """How scale=paper measures texts."""
     return FeatureSettings(**yaml.safe_load((REPOSITORY / "conf" / "scale" / "paper.yaml").read_text())["features"])
-
-
-def random_sae(bench: Bench, dtype: torch.dtype) -> Any:
-    """An SAE of the size with random weights, ready to encode. It fits nothing, so `fac.sae.load` would refuse it."""
-    from sae_lens import TopKSAE, TopKSAEConfig
-
-    from fac.sae import Sae
-
-    size = bench.size
-    name = str(dtype).removeprefix("torch.")
-    module = TopKSAE(TopKSAEConfig(d_in=size.hidden, d_sae=size.width, k=size.k, dtype=name, device=str(bench.device)))
-    torch.nn.init.normal_(module.W_enc, std=size.hidden**-0.5)
-    return Sae(module, {})
-
-
-def write_model(folder: Path, size: Size, device: torch.device) -> float:
-    """A random LLaMA of the size in `folder`, in bfloat16, with the lab's tokenizer; returns its size in GiB."""
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    tokenizer: Any = load_tokenizer(ModelRef(str(shipped("llama"))))
-    config = LlamaConfig(
-        vocab_size=max(size.vocabulary, len(tokenizer)),
-        hidden_size=size.hidden,
-        intermediate_size=size.intermediate,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.kv_heads,
-        max_position_embeddings=8192,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    weights = decoder_weights(size) * size.layers + 2 * config.vocab_size * size.hidden
-    if shutil.disk_usage(folder).free < 2.2 * weights:
-        raise FacError(
-            f"{folder} has less than {2.2 * weights / 2**30:.0f} GiB free, which the random model needs: set TMPDIR."
-        )
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model.save_pretrained(folder, max_shard_size="4GB")
-    tokenizer.save_pretrained(folder)
-    return 2 * weights / 2**30
 
 
 def run(size: Size, parts: Sequence[str], minutes: float, file: Path, device: torch.device) -> dict[str, Any]:
@@ -383,23 +232,23 @@ def run(size: Size, parts: Sequence[str], minutes: float, file: Path, device: to
     }
     with tempfile.TemporaryDirectory(prefix="fac-bench-") as scratch:
         folder = Path(scratch)
-        bench = Bench(size, device, folder, ModelRef(scratch), {})
-        record["figures"]["peak"] = peak = measure_peak(bench)
-        bench = replace(bench, peak=peak)
-        figures: Figures = {}
-        with bench.watched(figures, "write"):
-            figures["gib"] = write_model(folder, size, device)
-        record["figures"]["model"] = figures
+        bench = Bench(device, size, folder, ModelRef(scratch), measure_peak(Clock(device), size.matmul))
+        record["figures"]["peak"] = bench.peak
+        describe(folder, size)
         for name in parts:
             empty(device)
             try:
                 if time.perf_counter() - start > 60 * minutes:
                     raise FacError(f"{minutes:g} minutes were over.")
+                if name not in WEIGHTLESS and "model" not in record["figures"]:
+                    record["figures"]["model"] = written_model(bench)
                 record["figures"][name] = PARTS[name](bench)
             except (ImportError, FacError, torch.OutOfMemoryError) as error:
                 record["skipped"][name] = str(error).splitlines()[0]
             record["seconds"] = time.perf_counter() - start
             write_json_atomic(file, rounded(record))
+            for part, note in bench.notes.items():
+                file.with_suffix(f".{part}.txt").write_text(note, encoding="utf-8")
     return rounded(record)
 
 

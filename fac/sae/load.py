@@ -18,6 +18,7 @@ from fac.errors import FacError
 from fac.hub import failures, snapshot
 from fac.jsonl import write_json_atomic
 from fac.sae.ref import CONFIG, RECORD, WEIGHTS, SaeRef, check_weights, layer_in, read_config, read_record, unloadable
+from fac.sae.strongest import Preactivations, Product, strongest
 from fac.weights import check_tensor
 
 RULES = ("paper", "official")
@@ -45,7 +46,7 @@ class Sae:
     FacError for another rule, and for "official" with an SAE that is no Top-K SAE.
     """
 
-    def __init__(self, module: Any, record: dict[str, Any], rule: str = "paper") -> None:
+    def __init__(self, module: Any, record: dict[str, Any], rule: str = "paper", product: Product = "auto") -> None:
         if rule not in RULES:
             raise FacError(f"features.rule={rule} is unknown: choose one of {', '.join(RULES)}.")
         self._module = module.eval()
@@ -59,6 +60,21 @@ class Sae:
             self._module.activation_fn = torch.nn.ReLU()
         self.record, self.rule = record, rule
         self.d_in, self.width = int(module.cfg.d_in), int(module.cfg.d_sae)
+        self.preactivations = Preactivations(module, product) if self.k is not None else None
+
+    @torch.inference_mode()
+    def strongest(self, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Values and features that Top-K keeps, both [tokens, k], in no order and below 0 too; None without Top-K."""
+        if self.preactivations is None or self.k is None or self.rule == "official":
+            return None
+        return strongest(self.preactivations(residual), self.k)
+
+    @torch.inference_mode()
+    def activations(self, residual: torch.Tensor) -> torch.Tensor:
+        """What `encode` gives, [tokens, width] in float32, by the same product as `strongest` where Top-K is off."""
+        if self.preactivations is None or self.rule != "official":
+            return self.encode(residual)
+        return self.preactivations(residual).relu_()
 
     @torch.inference_mode()
     def encode(self, residual: torch.Tensor) -> torch.Tensor:
@@ -92,7 +108,7 @@ class Sae:
         return float(1 - error / total), float((activations > 0).sum(dim=1).float().mean())
 
 
-def load(ref: SaeRef, backbone: Backbone, rule: str = "paper") -> Sae:
+def load(ref: SaeRef, backbone: Backbone, rule: str = "paper", product: Product = "auto") -> Sae:
     """Load an SAE and check it against `backbone`. Raises FacError, listing what would fit, if they do not match."""
     folder = ref.fetched(CONFIG, WEIGHTS)
     record = read_record(folder)
@@ -104,7 +120,7 @@ def load(ref: SaeRef, backbone: Backbone, rule: str = "paper") -> Sae:
     _check_metadata(module, told, record, backbone, name)
     # Measured before Top-K is switched off: the recorded figures were.
     _check_probe(Sae(module, record), backbone, name)
-    return Sae(module, record, rule)
+    return Sae(module, record, rule, product)
 
 
 def _from_folder(ref: SaeRef, folder: Path, backbone: Backbone) -> Any:
@@ -170,7 +186,12 @@ def finite(rows: torch.Tensor, backbone: Backbone) -> torch.Tensor:
     """`rows`, activations of the model. Raises FacError if one is NaN or infinite: nothing can be learnt from it."""
     if rows.isfinite().all():
         return rows
-    raise FacError(
+    raise not_finite(backbone)
+
+
+def not_finite(backbone: Backbone) -> FacError:
+    """What is said of a model whose activations are NaN or infinite."""
+    return FacError(
         f"{backbone.ref.path} has activations after layer {backbone.layer} that are NaN or infinite: its weights are "
         f"damaged (fetch the model again) or do not fit their type (model.dtype={backbone.ref.dtype}: set float32)."
     )

@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from support.encoders import LAYER, WIDTH, sentences, train_sae
 from support.models import tiny_model
 
-from fac import features as module
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat, encode
 from fac.corpus_features import Tops, cut_note
-from fac.features import Extractor, FeatureSettings, content_means, encode_measured, token_batches
+from fac.features import Extractor, FeatureSettings, batches, content_means, encode_measured, token_batches
 from fac.pooled import Pooled
 from fac.sae import SaeRef, load
 
@@ -94,7 +93,8 @@ def test_tops_are_the_strongest_texts_and_their_tokens(extractors, brute, tmp_pa
 def test_how_the_work_is_cut_changes_nothing(
     extractors, brute, tmp_path, monkeypatch, batch_tokens, encode_elements, window
 ):
-    monkeypatch.setattr(module, "_WINDOW", window)
+    monkeypatch.setattr(batches, "TOGETHER", min(window, batches.TOGETHER))
+    monkeypatch.setattr(batches, "WINDOW_TOKENS", min(40 * window, batches.WINDOW_TOKENS))
     extractor = extractors["paper"]
     cut = replace(extractor.settings, batch_tokens=batch_tokens, encode_elements=encode_elements)
     Extractor(extractor.backbone, extractor.sae, cut).extract(CHATS, tmp_path)
@@ -241,13 +241,12 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
         from pathlib import Path
         import torch
         from sae_lens import TopKSAE, TopKSAEConfig
-        from fac import features
         from fac.backbone import Backbone, ModelRef
         from fac.chat import as_chat
-        from fac.features import Extractor, FeatureSettings
+        from fac.features import Extractor, FeatureSettings, batches
         from fac.sae import Sae
 
-        features._WINDOW = 50
+        batches.WINDOW_TOKENS = 2000
         torch.manual_seed(0)
         module = TopKSAE(TopKSAEConfig(d_in=64, d_sae=32768, k=8))
         torch.nn.init.normal_(module.W_enc)
@@ -256,7 +255,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
             extractor.extract((as_chat(f"text {n}") for n in range(count)), Path(sys.argv[2]))
             print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     """)
-    repo = Path(module.__file__).parents[1]
+    repo = Path(batches.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(repo)}
     run = subprocess.run(
         [sys.executable, "-c", script, str(model), str(tmp_path)], env=environment, capture_output=True, text=True

@@ -31,7 +31,7 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/model_weights.py": LOADING,
     "fac/encoder.py": (*MEASURING, "interpret"),
     "fac/corpus_features.py": (*MEASURING, "interpret", "missing", "coverage"),
-    "fac/features.py": (*MEASURING, "interpret"),
+    "fac/features": (*MEASURING, "interpret"),
     "fac/pooled.py": ("features", "synthesis", "missing", "coverage", "matching"),
     "fac/sae": MEASURING,
     "fac/diversity": ("diversity", "embeddings", "sampled_diversity"),

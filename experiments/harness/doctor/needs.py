@@ -200,7 +200,10 @@ def asking_seconds(shape: Shape, asked: Asked, engine: str, flops: float) -> flo
 
 
 def encoder_bytes(shape: Shape, encoder: Encoder, batch_tokens: int, encode_elements: int, size: int) -> int:
-    """The first layers and the embeddings, their activations, the SAE (float32), its activations, the top spans."""
+    """The first layers, the embeddings, their activations, the SAE, and two blocks of features.
+
+    The blocks are the SAE's activations (4 bytes) and the maxima of a batch of texts with their positions (8 bytes).
+    """
     weights = (shape.up_to(encoder.layer) + shape.vocab * shape.d_model) * size
     activations = batch_tokens * (4 * shape.d_model + 3 * shape.d_ff) * size
     sae = 2 * shape.d_model * encoder.width * 4

@@ -139,7 +139,7 @@ def memory_parts(
 
     Of a plan that neither measures nor trains, the model and one batch of chats. `held` is in place of `load.workers`.
     """
-    blocks = run.features.batch_tokens, run.features.encode_elements
+    blocks = run.features.batch_on(weight == GPU_WEIGHT), run.features.encode_elements
     parts: dict[str, int] = {}
     alone = 0  # training an SAE
     for encoder in uses.encoders:

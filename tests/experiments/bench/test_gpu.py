@@ -15,12 +15,11 @@ from experiments.bench.gpu import (
     TINY,
     Bench,
     Size,
-    decoder_weights,
-    extraction_batches,
     main,
     paper_features,
     run,
 )
+from experiments.bench.shapes import decoder_weights
 from fac.backbone import ModelRef, load_tokenizer
 from fac.lab import shipped
 
@@ -29,7 +28,7 @@ OWN = [part for part in PARTS if part != "vllm"]  # whose engine has tests of it
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    return Bench(Size(), torch.device("cpu"), tmp_path, ModelRef(str(shipped("llama"))), {})
+    return Bench(torch.device("cpu"), Size(), tmp_path, ModelRef(str(shipped("llama"))), {})
 
 
 @pytest.mark.slow
@@ -42,6 +41,7 @@ def test_every_part_runs_and_is_written(tmp_path: Path, capsys: pytest.CaptureFi
     assert Size(**record["size"]) == TINY
     assert {"device", "date", "versions", "provenance", "seconds"} <= record.keys()
     assert record["versions"]["torch"] == torch.__version__
+    assert "aten::" in file.with_suffix(".features.txt").read_text()  # what the profiler saw
     shares = ("other_share", "padding_share")  # the first is a difference: noise may leave it below zero
     values = {f"{p} {n}": v for p, figures in record["figures"].items() for n, v in figures.items() if n not in shares}
     assert all(math.isfinite(value) and value > 0 for value in values.values()), values
@@ -98,8 +98,3 @@ def test_texts_have_the_lengths_that_were_asked_for(bench: Bench):
     assert max(lengths) <= 530
     assert min(lengths) < 80
     assert bench.texts(400, 178, 512) == texts
-
-
-def test_padding_is_that_of_the_extractor_s_batches():
-    """Sorted within a window of three texts, then cut at the budget of padded tokens."""
-    assert extraction_batches([9, 2, 3, 5, 5, 1], window=3, budget=10) == [[1, 2], [0], [5, 3], [4]]

@@ -40,6 +40,7 @@ EVERYWHERE: Mapping[str, tuple[Any, tuple[str, ...]]] = {
     "features.top_spans": (3, READ),
     "features.shift": (3, READ),
     "features.double_bos": (True, READ),
+    "features.product": ("bfloat16", READ),
     "features.span_end": ("before", (*ANNOTATED, "synthesis")),
     "features.batch_tokens": (7, NOWHERE),
     "features.encode_elements": (7, NOWHERE),

@@ -202,13 +202,15 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Cha
     "features": (
         lambda _: FeatureSettings(),
         measured_key,
-        {"max_tokens": 7, "rule": "official", "top_spans": 3, "shift": 3, "double_bos": True},
+        {"max_tokens": 7, "rule": "official", "top_spans": 3, "shift": 3, "double_bos": True,
+         "product": "bfloat16"},
         {"batch_tokens": 7, "encode_elements": 7, "span_end": "before"},
     ),
     "features that are interpreted": (
         lambda _: FeatureSettings(),
         told_key,
-        {"max_tokens": 7, "rule": "official", "top_spans": 3, "shift": 3, "double_bos": True, "span_end": "before"},
+        {"max_tokens": 7, "rule": "official", "top_spans": 3, "shift": 3, "double_bos": True, "product": "bfloat16",
+         "span_end": "before"},
         {"batch_tokens": 7, "encode_elements": 7},
     ),
     "interpretation": (
