@@ -29,7 +29,7 @@ from fac.store import Step
 if TYPE_CHECKING:  # it loads models; what was found is read without
     from fac.encoder import FeatureEncoder
 
-ARRAYS, RECORD, RELEVANT = "gap.npz", "gap.json", "relevant.npy"
+ARRAYS, RECORD, RELEVANT, SOUGHT = "gap.npz", "gap.json", "relevant.npy", "sought.npy"
 TOKENS = "tokens.json"
 
 
@@ -153,12 +153,15 @@ def interpretations(
     prompts: Prompts,
     settings: InterpretSettings,
     only: Sequence[int] | None = None,
+    among: Step | None = None,
+    roles: Sequence[str] | None = None,
 ) -> Step:
     """Every feature (or those of `only`) that the texts activate, explained, verified (if that counts) and judged.
 
-    `load_interpretations` reads what the step writes.
+    `among` is a step that says which (`load_sought`), `roles` are those of ROLES that are asked where not all that
+    count are. `load_interpretations` reads what the step writes.
     """
-    asked = {role: annotators[role] for role in settings.roles}
+    asked = {role: annotators[role] for role in (settings.roles if roles is None else roles)}
     sampling = Sampling(settings.temperature, 1.0, settings.max_new_tokens)
     params = {
         "annotators": asked,
@@ -172,7 +175,8 @@ def interpretations(
     if only is not None:
         params["only"] = sorted(only)
     build = partial(_interpret, encoder, asked, prompts, settings, sampling, only)
-    return Step("interpret", build, params, (features, corpus), resumable=True)
+    inputs = (features, corpus) if among is None else (features, corpus, among)
+    return Step("interpret", build, params, inputs, resumable=True)
 
 
 def _interpret(
@@ -185,8 +189,10 @@ def _interpret(
     folder: Path,
     features: Path,
     corpus: Path,
+    among: Path | None = None,
 ) -> None:
     measured = CorpusFeatures.load(features)
+    only = only if among is None else load_sought(among)
     alive = np.flatnonzero(measured.pooled.maxima() > 0).tolist()
     if only is not None:
         alive = sorted({*alive} & {*only})
@@ -195,6 +201,11 @@ def _interpret(
     tokens = {f: [len(" ".join(s.text[s.start :].split())) for s in strongest] for f, strongest in found.items()}
     (folder / TOKENS).write_text(json.dumps(tokens), encoding="utf-8")
     interpret_features(annotators, prompts, spans, sampling, settings.seed, folder)
+
+
+def load_sought(folder: Path) -> list[int]:
+    """The features that a step found worth asking about, in its order."""
+    return np.load(folder / SOUGHT).tolist()
 
 
 def load_tokens(folder: Path) -> dict[int, list[int]]:

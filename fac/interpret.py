@@ -70,7 +70,8 @@ def interpret_features(
 ) -> list[Interpretation]:
     """Explain every feature from its spans, verify the explanation against them, judge its relevance to the task.
 
-    `annotators` maps each of ROLES to a model; without one for `verify` nothing is verified. Every request and reply
+    `annotators` maps each of ROLES to a model; without one for `verify` nothing is verified, without one for `judge`
+    nothing is judged. Every request and reply
     is kept in `folder` (replies-ROLE.jsonl), where a killed run continues; what comes of it is written to
     interpretations.jsonl.
     """
@@ -93,12 +94,15 @@ def interpret_features(
     fits: dict[int, str] = {}
     if "verify" in annotators:
         fits = said("verify", clear, lambda f: prompts.render("verify", summary=texts[f], spans=spans[f]))
-    needed = said("judge", clear, lambda f: prompts.render("judge", summary=texts[f]))
+    needed: dict[int, str] = {}
+    if "judge" in annotators:
+        needed = said("judge", clear, lambda f: prompts.render("judge", summary=texts[f]))
+    known = {*clear}
     interpretations = [
         Interpretation(
             feature=f,
             spans=tuple(spans[f]),
-            explanation=texts[f] if f in needed else "",
+            explanation=texts[f] if f in known else "",
             verification=parse_decision(fits.get(f, "")),
             relevance=parse_decision(needed.get(f, "")),
         )

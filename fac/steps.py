@@ -25,6 +25,8 @@ VERSIONS: Mapping[str, int] = {
     "relevance": 1,
     "noisy_interpretations": 1,
     "missing": 1,
+    "sought": 1,
+    "wanted": 1,
     "clusters": 1,
     "dense_coverage": 1,
     "coverage": 1,
@@ -37,6 +39,7 @@ VERSIONS: Mapping[str, int] = {
     "synthesis": 1,
     "candidates": 1,
     "selection": 1,
+    "selected": 1,
     "answers": 3,
     # training and testing
     "classifier": 2,

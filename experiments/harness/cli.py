@@ -37,6 +37,7 @@ from experiments.harness.overrides import (
     as_written,
     composed,
     given_keys,
+    in_full,
     is_sweep,
     own_folders,
     quoted,
@@ -154,9 +155,8 @@ def _quiet_transformers() -> None:
 def _prepared(arguments: list[str]) -> list[str]:
     """The arguments as Hydra is to get them. Wrong ones are said in sentences of ours, not in Hydra's ten lines."""
     sweep = is_sweep(arguments)
-    arguments = [quoted(argument, sweep) for argument in arguments]
+    arguments = in_full([quoted(argument, sweep) for argument in arguments])
     options = [a for a in arguments if a.startswith("-") and a not in ("-m", "--multirun")]
-    listing.register()
     if any(option.startswith(LEFT_TO_HYDRA) for option in options):
         return with_experiment(arguments) if {"-h", "--help"} & {*options} else arguments
     settings = [a for a in arguments if not a.startswith("-") and a not in ("job", "hydra", "all")]

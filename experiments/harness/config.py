@@ -29,6 +29,7 @@ from experiments.harness.overrides import (
     as_written,
     composed,
     given_keys,
+    in_full,
     no_such_option,
     resolved,
     texts,
@@ -71,7 +72,7 @@ def read_config(settings: Sequence[str], kind: type[RunConfig] | None = None) ->
 
     Raises SettingsError with a sentence for each of them that will not do, and for every value that is not set.
     """
-    problems = Problems()
+    problems, settings = Problems(), in_full(settings)
     cfg = composed(settings, problems)
     return (kind or RunConfig)(as_written(cfg), given_keys(settings), options_of(cfg), problems)
 
@@ -179,6 +180,11 @@ class RunConfig:
         self._note("synthesis", f"tasks.{task}.max_new_tokens")
         seed, length = self.seeds.generation if seed is None else seed, self._values["tasks"][task]["max_new_tokens"]
         return sections.synthesis_of(self._values["synthesis"], seed, length)
+
+    def writing(self, max_new_tokens: int) -> SynthesisSettings:
+        """The group `synthesis` for texts of no task, of so many tokens."""
+        self._note("synthesis")
+        return sections.synthesis_of(self._values["synthesis"], self.seeds.generation, max_new_tokens)
 
     @property
     def tasks(self) -> Mapping[str, sections.TaskConfig]:

@@ -120,6 +120,7 @@ class Experiment:
     # What it makes of the paper, by names such as "table9" and "figure4", which choose it as its own name does.
     paper: str | Sequence[str] = ()
     data: Sequence[str] | Mapping[str, Mapping[str, Any]] = ()  # roles of data sets of one's own that it reads
+    short: Sequence[str] = ()  # options that may be given without "experiment.", such as budget=500
     settings: Mapping[str, Any] = field(default_factory=dict)  # other keys that it sets, over its scale's
     defaults: Sequence[Mapping[str, str]] = ()  # entries for its defaults list in Hydra
 

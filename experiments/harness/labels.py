@@ -56,6 +56,18 @@ def label(kinds: Iterable[Kind]) -> str:
     return OWN_LABEL if "own" in found else LAB_LABEL if "lab" in found else ""
 
 
+def own(run: RunConfig, roles: Iterable[str]) -> str:
+    """What stands above a table of data sets of one's own: which they are, and with whose features they are measured.
+
+    A model of the lab on other texts than the lab's world is no result of the lab.
+    """
+    data = ", ".join(f"{role} {run.data[role].title}" for role in roles)
+    if is_shipped(run.model.ref):
+        return f"OWN DATA ({data}), measured with {run.model.name}, which knows the lab's words only: a first look"
+    name = run.model.name if run.model.name != "local" else Path(run.model.path).name
+    return f"OWN DATA ({data}), measured with {name}: neither the lab's nor the paper's setting"
+
+
 def kind_of(run: RunConfig, task: str, models: Iterable[str]) -> Kind:
     """Whose the numbers are that models (names of conf/model) get on the test set of a task of this run."""
     refs = {name: run.for_model(name).model.ref for name in models}

@@ -4,6 +4,8 @@ An experiment is a module of experiments/ that defines EXPERIMENT, any object wi
 
 - `paper`: what it makes of the paper: "table3", or ("table9", "figure4"); each of these names chooses it, too;
 - `options`: a frozen dataclass of what can be set in the group `experiment`, with its defaults;
+- `short`: names of options that may be given without their group: ("budget",) lets budget=500 stand for
+  experiment.budget=500;
 - `settings`: other keys that it sets, over its scale's: {"seeds.training": (42, 43, 44, 45, 46)};
 - `data`: the roles of data sets of one's own that it reads: ("anchor", "seed"), or with what differs from
   conf/data/source.yaml: {"corpus": {"path": None}} need not be given;

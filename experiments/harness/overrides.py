@@ -31,6 +31,7 @@ from fac.settings import UNSET, Problems, SettingsError, not_set
 
 # Keys whose values are names of files, whatever they look like: out=2026 is a folder.
 NAMES = ("annotations", "behavior", "calibration", "out", "outputs", "path", "reference", "replies", "store")
+SENTENCES = ("description",)  # keys whose values are words of the user's, in which a comma is a comma
 NUMBER = "${hydra:job.num}"
 PLAIN = re.compile(r"[\w.-]+")  # what may stand in the name of a folder as it is
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
@@ -46,8 +47,9 @@ def is_setting(argument: str) -> bool:
 def quoted(argument: str, sweep: bool) -> str:
     """A setting with its value in quotes where Hydra would not take the value as it was meant.
 
-    That is a value that it cannot read, one that it would take apart although a file of that name exists, and a number
-    where a path is asked for. In a sweep, commas separate values. Other arguments come back as they are.
+    That is a value that it cannot read, one that it would take apart although a file of that name exists or words are
+    asked for, and a number where a path is asked for. In a sweep, commas separate values. Other arguments come back as
+    they are.
     """
     if not is_setting(argument):
         return argument
@@ -56,8 +58,10 @@ def quoted(argument: str, sweep: bool) -> str:
         return f"{key}={_quoted_parts(key, value, sweep)}"
     held = setting.value()
     taken_apart = setting.is_sweep_override() or isinstance(held, list | dict)
-    number = isinstance(held, int | float) and key.rpartition(".")[2] in NAMES
-    return f"{key}={_in_quotes(value)}" if number or (taken_apart and _exists(value)) else argument
+    last = key.rpartition(".")[2]
+    number = isinstance(held, int | float) and last in NAMES
+    words = last in SENTENCES and not sweep
+    return f"{key}={_in_quotes(value)}" if number or (taken_apart and (words or _exists(value))) else argument
 
 
 def parsed(argument: str) -> Override | None:
@@ -144,6 +148,16 @@ def with_experiment(settings: Sequence[str]) -> list[str]:
         return list(settings)
     default = _preset(_scale_of(settings)).get("default_experiment")
     return [f"{GROUP}={default}", *settings] if default else list(settings)
+
+
+def in_full(settings: Sequence[str]) -> list[str]:
+    """The settings, with options that the experiment lets be said shortly (`Experiment.short`) under their own key.
+
+    budget=500 is experiment.budget=500, and task.description=... is experiment.task.description=...
+    """
+    named = given_keys(filter(is_choice, settings)).get(GROUP, "").partition("=")[2]
+    short = getattr(register().get(named), "short", ())
+    return [f"{GROUP}.{setting}" if re.split(r"[.=]", setting)[0] in short else setting for setting in settings]
 
 
 def is_choice(setting: str) -> bool:

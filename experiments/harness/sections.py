@@ -232,7 +232,7 @@ def data_of(values: Mapping[str, Any], problems: Problems) -> tuple[dict[str, So
     sources: dict[str, Source] = {}
     parts: dict[str, Part] = {}
     for role in values:
-        if values[role] is None:
+        if values[role] is None or role == "licence":
             continue
         with problems.collected():
             told = group(values, role, f"data.{role}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,8 +70,6 @@ def page(run: RunConfig, thresholds: Thresholds, say: Callable[[str], None], ste
     for line in [*(f"{role}: {report}" for role, report in reports.items()), *cuts]:
         say(line)
     notes = [*left_out(reports), *cuts]
-    if labels.is_shipped(run.model.ref):
-        notes.append("Measured with a model of the lab, which knows the lab's words only: for a first look.")
     diverse = diversity_table(run, steps, results).noting(left_out(reports))
     return Page(
         title=f"Feature coverage: {run.data['seed'].title} against {run.data['anchor'].title}",
@@ -119,7 +117,8 @@ def coverage_table(run: RunConfig, measured: Measured, more: list[str]) -> Table
         notes.append(f"One text has no diversity: that of the {' and '.join(small)} is left out.")
     notes += [*more, *parity.notes(run, (), ("features",))]
     title, rows = "Feature activation coverage by threshold δ", [str(t) for t in found.grid.thresholds]
-    return table(run, "coverage", title, rows, list(COLUMNS), cells, COLUMNS, notes, ["own"])
+    made = table(run, "coverage", title, rows, list(COLUMNS), cells, COLUMNS, notes, ["own"])
+    return replace(made, label=labels.own(run, ROLES))
 
 
 def diversity_table(run: RunConfig, steps: Steps, results: Results) -> Table:
@@ -135,7 +134,8 @@ def diversity_table(run: RunConfig, steps: Steps, results: Results) -> Table:
     texts, layer = run.experiment.diversity_texts, steps.encoder.layer
     notes = [f"Of the first {texts} texts; embeddings are mean content residuals of layer {layer}.", lacking()]
     names = {name: METRICS[name].heading for name in rows}
-    return table(run, "diversity", "Diversity of both data sets", rows, ROLES, cells, names, notes, ["own"])
+    made = table(run, "diversity", "Diversity of both data sets", rows, ROLES, cells, names, notes, ["own"])
+    return replace(made, label=labels.own(run, ROLES))
 
 
 def facts(found: MissingFeatures, reports: Mapping[str, LoadReport]) -> list[tuple[str, str]]:
@@ -177,11 +177,18 @@ def rarefied(measured: Measured) -> Figure:
 
 def missing_features(run: RunConfig, measured: Measured, encoder: FeatureEncoder, anchor: Corpus) -> list[Feature]:
     """The missing features that most anchor texts activate, with their spans."""
-    found, options = measured.found, run.experiment
+    options = run.experiment
+    return spanned(measured.found, measured.anchor, encoder, anchor, options.listed, options.spans)
+
+
+def spanned(
+    found: MissingFeatures, measured: CorpusFeatures, encoder: FeatureEncoder, anchor: Corpus, listed: int, count: int
+) -> list[Feature]:
+    """The `listed` missing features that most anchor texts activate, with `count` spans each; no LLM explains them."""
     missing, tally = np.flatnonzero(found.missing()), found.anchor_counts[found.chosen]
-    ranked = missing[np.argsort(-tally[missing], kind="stable")][: options.listed].tolist()
+    ranked = missing[np.argsort(-tally[missing], kind="stable")][:listed].tolist()
     longest = min(encoder.settings.max_tokens, SPAN_TOKENS)
-    spans = encoder.spans(anchor, measured.anchor.tops, ranked, options.spans, longest)
+    spans = encoder.spans(anchor, measured.tops, ranked, count, longest)
     return [
         Feature(
             id=feature,

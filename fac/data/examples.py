@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from fac.data.files import read_rows
 from fac.data.labels import Labels
@@ -102,8 +102,21 @@ def left_out(reports: Mapping[str, LoadReport]) -> tuple[str, ...]:
     return tuple(note for name, report in reports.items() for note in report.notes(name))
 
 
+class Placed(NamedTuple):
+    """One text with the row that it was read from."""
+
+    example: Example
+    row: Row  # its place, and its values as they are in the file
+    columns: tuple[str, ...]  # those that the text was read from
+
+
 def read_examples(source: Source, report: LoadReport | None = None) -> Iterator[Example]:
-    """Yield the texts of `source`, in order; `report` is filled on the way.
+    """Yield the texts of `source`, in order; `report` is filled on the way. See `read_placed`."""
+    return (placed.example for placed in read_placed(source, report))
+
+
+def read_placed(source: Source, report: LoadReport | None = None) -> Iterator[Placed]:
+    """Yield the texts of `source` with their rows, in order; `report` is filled on the way.
 
     An example's id is the row's own `id` (a text or a number), otherwise its position among the rows of the source,
     counted from 1. Memory does not grow with the source, except for 16-byte hashes of all texts under `dedup`.
@@ -113,13 +126,13 @@ def read_examples(source: Source, report: LoadReport | None = None) -> Iterator[
     names: tuple[str, ...] | None = None if source.text == "auto" else _as_tuple(source.text)
     labels = Labels(source)
 
-    def convert(row: Row, values: dict[str, Any], position: int) -> list[Example]:
+    def convert(row: Row, values: dict[str, Any], position: int) -> list[Placed]:
         nonlocal names
         if names is None:
             names = _recognise(values, source)
-        return [_to_example(values, names, source, labels, position)]
+        return [Placed(_to_example(values, names, source, labels, position), row, names)]
 
-    yield from sift(source, read_rows(source), convert, lambda example: example.messages, report, "text")
+    yield from sift(source, read_rows(source), convert, lambda placed: placed.example.messages, report, "text")
     report.empty_labels = labels.empty
     labels.check()
 

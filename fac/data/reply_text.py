@@ -31,6 +31,7 @@ _BEFORE = re.compile(  # a quotation, a bullet, a number, a name in front of a t
 NAMED = re.compile(
     r"^[\s*_]*(?:instruction|prompt|user|human|query)(?:[ -]?\d{1,3})?[*_]*\s*[:：][\s*_]*", re.IGNORECASE
 )
+_NAMED_TEXT = re.compile(r"^[\s*_]*(?:(?:the|new) )?text(?: \d{1,3})?[*_]*\s*[:：][\s*_]*", re.IGNORECASE)
 _ANNOUNCED = re.compile(  # "Sure! Here is one: " in front of a text, in its line
     r"^(?:(?:sure|certainly|of course|absolutely|okay|ok|alright|great|yes)\b(?: thing)?[!,.:]*\s+)?"
     r"here(?:'s| is| you go| you are)\b(?: [\w'-]+){0,12}? ?[:：]\s*(?=\S)",
@@ -39,6 +40,7 @@ _ANNOUNCED = re.compile(  # "Sure! Here is one: " in front of a text, in its lin
 _QUOTES = {'"': '"', "'": "'", "“": "”", "”": "”", "„": "“", "«": "»", "‘": "’", "`": "`", "「": "」"}
 _TAGGED = re.compile(r"<(\w+)>(.*)</\1>")  # a text between tags, on one line
 _TAG = re.compile(r"</?\w+>")
+TEXT = re.compile(r"<text>(.*?)(?:</text>|\Z)", re.IGNORECASE | re.DOTALL)
 INSTRUCTION = re.compile(r"<instruction>(.*?)(?:</instruction>|\Z)", re.IGNORECASE | re.DOTALL)
 _COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)  # a string, or a comma too many
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
@@ -71,7 +73,16 @@ def instruction_in(reply: str) -> str:
     What stands between <instruction> and </instruction> (or the reply's end) is one, of as many lines as it needs; else
     it is read as a query is.
     """
-    marked = INSTRUCTION.search(reply)
+    return _marked_in(reply, INSTRUCTION)
+
+
+def text_in(reply: str) -> str:
+    """The text of a reply; "" if it is none. As an instruction is found, between <text> and </text>."""
+    return _NAMED_TEXT.sub("", _marked_in(reply, TEXT))
+
+
+def _marked_in(reply: str, marks: re.Pattern[str]) -> str:
+    marked = marks.search(reply)
     text = NAMED.sub("", marked[1].strip()) if marked else query_in(reply)
     return text if 0 < len(text.split()) <= _LONGEST and _are_characters(text) else ""
 
@@ -111,6 +122,11 @@ def several_instructions(reply: str) -> list[str]:
     return [match[0] for match in INSTRUCTION.finditer(reply)]
 
 
+def several_texts(reply: str) -> list[str]:
+    """The parts of a reply between <text> and </text>, with these marks."""
+    return [match[0] for match in TEXT.finditer(reply)]
+
+
 def several_objects(reply: str) -> list[str]:
     """The JSON objects of a reply, each once, as JSON."""
     return list(dict.fromkeys(json.dumps(value, ensure_ascii=False) for value in objects_in(reply, strict=False)))
@@ -132,6 +148,11 @@ def around_json(reply: str) -> str:
 def around_marks(reply: str) -> str:
     """What stands around <instruction> ... </instruction>."""
     return INSTRUCTION.sub("\n", reply)
+
+
+def around_text(reply: str) -> str:
+    """What stands around <text> ... </text>."""
+    return TEXT.sub("\n", reply)
 
 
 def plain(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +22,7 @@ from fac.data.reply_text import (
     NAMED,
     around_json,
     around_marks,
+    around_text,
     instruction_in,
     objects_in,
     plain,
@@ -29,6 +30,8 @@ from fac.data.reply_text import (
     several_instructions,
     several_objects,
     several_queries,
+    several_texts,
+    text_in,
     texts_of,
 )
 from fac.data.source import Malformed, Row
@@ -82,6 +85,12 @@ class Schema(Generic[E]):
 def parse_query(reply: str, strict: bool = False) -> Query | None:
     """The query of a reply; see `query_in`."""
     text = query_in(reply)
+    return Query(text) if text else None
+
+
+def parse_text(reply: str, strict: bool = False) -> Query | None:
+    """The text of a reply, of as many lines as it has; see `text_in`."""
+    text = text_in(reply)
     return Query(text) if text else None
 
 
@@ -169,6 +178,7 @@ QUERY: Schema[Query] = Schema(
     dump=lambda query: query.text,
     load=Query,
 )
+TEXT: Schema[Query] = replace(QUERY, name="text", parse=parse_text, several=several_texts, around=around_text)
 PAIR: Schema[Pair] = Schema(
     "pair",
     parse_pair,

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.meta
+import jinja2.nodes
 import yaml
 
 from fac.errors import FacError
@@ -47,15 +49,17 @@ class ReplyRules:
 class Prompts:
     """The prompts of one task in one prompt set ("lab": short, for the tiny models; "paper": for large ones).
 
-    `folder` may also be any folder of Jinja files of one's own. Raises FacError if it does not exist.
+    `folder` may also be any folder of Jinja files of one's own. `known` are values that every prompt may use, such as a
+    description of the task. Raises FacError if the folder does not exist.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, known: Mapping[str, object] | None = None) -> None:
         self.folder = ROOT / folder  # an absolute folder stays itself
+        self.known = dict(known or {})
         if not self.folder.is_dir():
-            known = sorted(str(p.parent.relative_to(ROOT)) for p in ROOT.rglob("write.jinja"))
+            shipped = sorted(str(p.parent.relative_to(ROOT)) for p in ROOT.rglob("write.jinja"))
             raise FacError(
-                f"There is no prompt folder {folder}: name one of {known} or the folder of your own .jinja files."
+                f"There is no prompt folder {folder}: name one of {shipped} or the folder of your own .jinja files."
             )
         self._search = [self.folder, self.folder.parent]  # what a task does not say itself, its prompt set says
         self._env = jinja2.Environment(
@@ -65,7 +69,7 @@ class Prompts:
     def render(self, role: str, **values: object) -> str:
         """Fill `role`.jinja. Raises FacError if the file is missing or asks for a value that it does not get."""
         try:
-            return self._env.get_template(f"{role}.jinja").render(**values).strip()
+            return self._env.get_template(f"{role}.jinja").render(**{**self.known, **values}).strip()
         except jinja2.TemplateNotFound:
             raise self._missing(role) from None
         except jinja2.TemplateError as error:
@@ -94,10 +98,42 @@ class Prompts:
         return ReplyRules(strict, _languages(refusals, file))
 
     def digest(self, role: str) -> str:
-        """Short hash of the source of one prompt. Raises FacError if the file is missing."""
+        """Short hash of what decides one prompt beside the values that it is filled with.
+
+        That is its source, what it says of the `known` values and, in a folder of one's own, the files that it
+        includes. Raises FacError if the file is missing.
+        """
         if role not in self._digests:
             raise self._missing(role)
-        return self._digests[role]
+        used = {name: self.known[name] for name in sorted(self.known) if name in self._named(role)}
+        if not used and len(self._behind(role)) == 1:
+            return self._digests[role]
+        told = [{part: self._digests[part] for part in self._behind(role)}, used]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+
+    def _behind(self, role: str) -> list[str]:
+        """The role and, in a folder of one's own, those that it includes: the shipped ones are known by their own."""
+        found = [role]
+        for part in found:
+            names = jinja2.meta.find_referenced_templates(self._parsed(part)) if self._is_own else ()
+            roles = (name.removesuffix(".jinja") for name in names if name)
+            found += [other for other in roles if other in self._digests and other not in found]
+        return found
+
+    def _named(self, role: str) -> set[str]:
+        """The values that a prompt, or what it includes, asks for."""
+        return set().union(*(jinja2.meta.find_undeclared_variables(self._parsed(part)) for part in self._behind(role)))
+
+    def _parsed(self, role: str) -> jinja2.nodes.Template:
+        assert self._env.loader is not None
+        try:
+            return self._env.parse(self._env.loader.get_source(self._env, f"{role}.jinja")[0])
+        except jinja2.TemplateError as error:
+            raise FacError(f"The prompt {self.folder / role}.jinja cannot be read: {error}.") from None
+
+    @property
+    def _is_own(self) -> bool:
+        return not self.folder.is_relative_to(ROOT)
 
     def _missing(self, role: str) -> FacError:
         return FacError(f"The prompt folder {self.folder} has no {role}.jinja: add it.")

@@ -117,6 +117,7 @@ class Method:
     prompts: tuple[str, ...] = ()  # roles that it needs of a prompt set; none: no LLM writes for it
     requests: Callable[[Settings, int, int], int] = _none  # (settings, missing features, budget) -> the fewest it makes
     adds: bool = True  # False: it trains on the seed data alone
+    drawn: bool = False  # another seed of generation draws other examples that are there
     beside_seed: bool = False  # True: it means something only where the seed's own examples are trained on, too
     needs: tuple[Need, ...] = ()  # what it uses beyond what all are given; only then its step hangs on it
     settings: tuple[str, ...] = ()  # those of `settings.OF_SOME_METHODS` that it reads

@@ -15,7 +15,6 @@ from support.cli import Finished, fac_here, run_fac
 from support.encoders import sentences
 from support.models import tiny_model
 
-from experiments.harness import labels
 from experiments.harness.results import LAB_LABEL, Table
 from fac.pooled import Pooled
 
@@ -244,7 +243,7 @@ def test_columns_labels_and_skips_are_as_configured(run: Run, tmp_path: Path):
 def test_no_seeds_are_spoken_of_and_the_data_are_the_user_s(run: Run):
     text = (run.out / "table.md").read_text()
     assert "over seeds" not in text
-    assert labels.OWN_LABEL in text
+    assert "OWN DATA (anchor anchor.jsonl, seed seed.jsonl), measured with model: neither the lab's nor" in text
     assert LAB_LABEL not in text
     assert {cell.seeds for cell in run.table.cells} == {()}
     assert "cut at" not in text

@@ -10,6 +10,7 @@ import pytest
 from support.caa import write_caa
 from support.encoders import sentences, train_sae
 from support.models import tiny_model
+from support.own_data import own_files
 from support.reduced import measured, reduced
 
 from experiments.harness.config import read_config
@@ -112,6 +113,10 @@ SETTINGS: dict[str, Callable[[Path], list[str]]] = {
     "representations": toxicity("methods=[baseline,random_features,fac]"),
     "samples": lambda _: [
         "experiment.samples=[1,2]", "experiment.pool=30", *(s for s in reduced("toxicity") if "budget" not in s),
+    ],
+    "select": lambda folder: [
+        *own_files(folder), f"data.pool.path={folder}/pool.jsonl", "budget=5", "relevance=llm",
+        "task.description=harmful requests", "interpret.spans=2",
     ],
     "sections": lambda _: ["experiment.methods=[baseline,fac]", *reduced("reward")],
     "shares": toxicity("tasks=[toxicity]", "shares=[0.5,1.0]"),

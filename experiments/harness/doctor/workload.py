@@ -180,8 +180,10 @@ class Workload:
         if step.name != "interpret" or not {"annotators", "settings", "encoder"} <= given.keys():
             return False
         settings, known = given["settings"], self.facts.encoder(given["encoder"])
-        only = given.get("only")
-        features = (known.width if known else 0) if only is None else len(only)
+        only, most = given.get("only"), known.width if known else 0
+        features = most if only is None else len(only)
+        for among in step.inputs[2:]:  # a step that says which, and how many at most
+            features = min(arguments(among).get("most") or most, most)
         self._annotate(given, features, settings.span_tokens)
         return True
 

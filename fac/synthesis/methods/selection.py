@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ from fac.vectors import unit_rows
 
 HUMAN = "Selection from human data"
 TAUS = tuple(n / 10 for n in range(9, -1, -1))  # shares of new features that SimScale asks for, the highest first
-Sets = Sequence[NDArray[np.int64]]  # features by example
+Sets = Sequence[NDArray[np.integer]]  # features by example, increasing
 
 
 def chosen(given: SynthesisInput, pool: Pool, rows: Sequence[int]) -> Outcome:
@@ -39,14 +40,40 @@ def select_random(given: SynthesisInput, _: Writer) -> Outcome:
 def select_longest(given: SynthesisInput, _: Writer) -> Outcome:
     """The examples with the most content tokens in all their chats (arXiv 2402.04833); ties by row."""
     pool = given.pool()
-    tokens = np.bincount(pool.owners, pool.lengths, minlength=len(pool.examples))
-    return chosen(given, pool, np.argsort(-tokens, kind="stable").tolist())
+    return chosen(given, pool, np.argsort(-_tokens(pool), kind="stable").tolist())
+
+
+def select_length_matched(given: SynthesisInput, _: Writer) -> Outcome:
+    """Examples drawn by the seed that are as long as those that `select_fac` chooses: what length alone would do.
+
+    As many of each stratum of length (`fac.relevance.strata`), in random order. Longer texts activate more features, so
+    this is the control for whatever chooses by features.
+    """
+    from fac.relevance import strata  # which loads scipy
+
+    pool = given.pool()
+    tokens, rng = _tokens(pool), random.Random(f"{given.seed}/select_length_matched")
+    stratum = strata(tokens)
+    rows: list[int] = []
+    for held, count in Counter(stratum[_for_missing(given, pool)].tolist()).items():
+        rows += rng.sample(np.flatnonzero(stratum == held).tolist(), count)
+    rng.shuffle(rows)
+    return chosen(given, pool, rows)
 
 
 def select_fac(given: SynthesisInput, _: Writer) -> Outcome:
     """Greedy coverage of the missing features: FAC as a rule of selection. What activates none of them stays out."""
     pool = given.pool()
-    return chosen(given, pool, covering(activated(pool, given.thresholds, given.missing), given.budget))
+    return chosen(given, pool, _for_missing(given, pool))
+
+
+def _for_missing(given: SynthesisInput, pool: Pool) -> list[int]:
+    return covering(activated(pool, given.thresholds, given.missing), given.budget)
+
+
+def _tokens(pool: Pool) -> NDArray[np.int64]:
+    """Content tokens of each example in all its chats."""
+    return np.bincount(pool.owners, pool.lengths, minlength=len(pool.examples)).astype(np.int64)
 
 
 def select_sae_greedy(given: SynthesisInput, _: Writer) -> Outcome:
@@ -90,19 +117,34 @@ def select_dense(given: SynthesisInput, _: Writer) -> Outcome:
 
 
 def activated(pool: Pool, thresholds: NDArray[np.float32], among: Sequence[int] | None = None) -> Sets:
-    """The features that some chat of each example activates (g_i > δ_i), of all or `among` these; increasing."""
-    width = pool.activations.n_features
+    """The features that some chat of each example activates (g_i > δ_i), of all or `among` these; increasing.
+
+    Memory: four bytes for each of them, and a chunk of the matrix.
+    """
+    width, count = pool.activations.n_features, len(pool.examples)
     counted = np.ones(width, np.bool_)
     if among is not None:
         counted[:] = False
         counted[list(among)] = True
-    found: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    features: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
+    sizes = np.zeros(count, np.int64)
+    last = np.zeros(0, np.int64)  # of the example whose chats a chunk may have parted
     for rows in pool.activations.chunks():
         active = counted[rows.indices] & (rows.values > thresholds[rows.indices])
-        found.append(pool.owners[rows.row_of_entry()[active]] * width + rows.indices[active])
-    pairs = np.unique(np.concatenate(found))
-    ends = np.searchsorted(pairs, np.arange(1, len(pool.examples) + 1) * width)
-    return np.split(pairs % width, ends[:-1]) if len(pool.examples) else []
+        pairs = np.unique(pool.owners[rows.row_of_entry()[active]] * width + rows.indices[active])
+        pairs = pairs[~np.isin(pairs, last)]
+        features.append((pairs % width).astype(np.int32))
+        sizes += np.bincount(pairs // width, minlength=count)
+        latest = pool.owners[rows.first + len(rows.indptr) - 2]
+        last = np.concatenate([last[last // width == latest], pairs[pairs // width == latest]])
+    together = np.concatenate(features)
+    parted = np.split(together, np.cumsum(sizes)[:-1]) if count else []
+    return parted if _alone(pool) else [np.sort(own) for own in parted]
+
+
+def _alone(pool: Pool) -> bool:
+    """Whether every example is one chat, so that no chunk parts its features."""
+    return len(pool.owners) == len(pool.examples)
 
 
 def covering(sets: Sets, budget: int) -> list[int]:
@@ -113,19 +155,20 @@ def covering(sets: Sets, budget: int) -> list[int]:
     """
     rows: list[int] = []
     left = [row for row, own in enumerate(sets) if len(own)]
+    open_ones = _all_open(sets)
     while left and len(rows) < budget:
-        covered: set[int] = set()
+        open_ones[:] = True
         heap = [(-len(sets[row]), row) for row in left]
         heapq.heapify(heap)
         while heap and len(rows) < budget:
             bound, row = heapq.heappop(heap)
-            new = sum(feature not in covered for feature in sets[row].tolist())
+            new = int(open_ones[sets[row]].sum())
             if new < -bound:  # gains only fall: an old one is an upper bound
                 if new:
                     heapq.heappush(heap, (-new, row))
                 continue
             rows.append(row)
-            covered.update(sets[row].tolist())
+            open_ones[sets[row]] = False
         taken = set(rows)
         left = [row for row in left if row not in taken]
     return rows
@@ -150,17 +193,29 @@ def scaling(sets: Sets, budget: int) -> list[int]:
 
 def _new(sets: Sets, order: Sequence[int], tau: float) -> list[int]:
     """The rows of which more than a share tau of the features stands in no row that was kept before them."""
-    rows, covered = [], set[int]()
+    rows, open_ones = [], _all_open(sets)
     for row in order:
-        own = sets[row].tolist()
-        if sum(feature not in covered for feature in own) > tau * len(own):
+        if open_ones[sets[row]].sum() > tau * len(sets[row]):
             rows.append(row)
-            covered.update(own)
+            open_ones[sets[row]] = False
     return rows
 
 
+def _all_open(sets: Sets) -> NDArray[np.bool_]:
+    """A flag for every feature up to the highest in the sets."""
+    return np.ones(max((int(own[-1]) for own in sets if len(own)), default=0) + 1, np.bool_)
+
+
 METHODS = (
-    Method("select_random", "Selected at random", select_random, needs=("pool",), note=f"{HUMAN}, drawn."),
+    Method("select_random", "Selected at random", select_random, drawn=True, needs=("pool",), note=f"{HUMAN}, drawn."),
+    Method(
+        "select_length_matched",
+        "Selected at random, length-matched",
+        select_length_matched,
+        drawn=True,
+        needs=("missing", "pool"),
+        note=f"{HUMAN}, drawn: as long as the row selected for missing features, a control for length.",
+    ),
     Method("select_longest", "Selected for length", select_longest, needs=("pool",), note=f"{HUMAN}, the longest."),
     Method(
         "select_fac",
@@ -187,6 +242,7 @@ METHODS = (
         "select_dense",
         "Selected by dense clusters",
         select_dense,
+        drawn=True,
         needs=("pool", "embeddings"),
         note=f"{HUMAN}: one text of each k-means cluster of embeddings that the seed data lack.",
     ),

@@ -91,10 +91,7 @@ def test_each_chooses_the_same_for_the_same_seed_and_never_looks_at_what_it_has_
     first, again = (rows_of(method.run(given(pool, **blind), None)) for _ in range(2))
     assert first == again
     whatever = rows_of(method.run(given(pool, seed=43, **blind), None))
-    if method.name in ("select_random", "select_dense"):
-        assert whatever != first
-    else:
-        assert whatever == first
+    assert (whatever != first) == method.drawn
 
 
 def test_at_random_is_another_draw_than_that_of_the_row_of_human_data():
@@ -118,6 +115,31 @@ def test_an_example_activates_what_any_of_its_chats_does_above_the_threshold():
     assert [own.tolist() for own in activated(pool, cuts * 2)] == [[5], []]
     assert [own.tolist() for own in activated(pool, cuts, [7, 3])] == [[3], [7]]
     assert activated(pool_of(np.zeros((0, WIDTH))), cuts) == []
+
+
+def test_examples_whose_chats_are_parted_by_the_chunks_of_a_large_matrix_are_whole():
+    """By brute force, on more entries than a chunk holds, so that its end falls within an example."""
+    rng = np.random.default_rng(3)
+    matrix = rng.random((650, 2000), np.float32) * (rng.random((650, 2000)) < 0.9)
+    pool = pool_of(matrix, chats=50)
+    assert len(list(pool.activations.chunks())) > 1
+    cuts = np.full(2000, 0.99, np.float32)
+    found = activated(pool, cuts, range(0, 2000, 2))
+    for own, chats in zip(found, np.split(matrix, 13), strict=True):
+        assert own.tolist() == [f for f in np.flatnonzero((chats > 0.99).any(axis=0)).tolist() if f % 2 == 0]
+
+
+def test_the_control_for_length_takes_other_texts_as_long_as_those_chosen_for_missing_features():
+    """By the numbers of each stratum: at random it would take as many of each length as there are."""
+    rng = np.random.default_rng(0)
+    lengths = np.repeat(np.array([5, 50], np.int32), [180, 60])
+    matrix = (lengths[:, None] / 50) * (rng.random((240, WIDTH)) < 0.2)  # long texts alone pass the threshold
+    pool = replace(pool_of(matrix), lengths=lengths)
+    cuts = {"missing": range(WIDTH), "thresholds": np.full(WIDTH, 0.5, np.float32)}
+    for_missing, matched = (set(chosen(name, pool, 20, **cuts)) for name in ("select_fac", "select_length_matched"))
+    assert set(lengths[list(for_missing)]) == set(lengths[list(matched)]) == {50}
+    assert matched != for_missing
+    assert set(lengths[chosen("select_random", pool, 20)]) == {5, 50}
 
 
 def greedy(sets, budget):
