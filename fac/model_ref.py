@@ -60,6 +60,14 @@ class ModelRef:
             return ModelRef(str(self.folder.resolve()), None, self.chat_template, self.dtype, self.adapter)
         return ModelRef(self.path, self.commit, self.chat_template, self.dtype, self.adapter)
 
+    @property
+    def weights_of(self) -> str:
+        """Where the weights of a folder come from, if they are not the model's own but of few bits; else ""."""
+        file = self.folder / "config.json"
+        if not file.is_file():
+            return ""
+        return str(json.loads(file.read_text(encoding="utf-8")).get("weights_of", ""))
+
     def dtype_on(self, device: torch.device) -> str:
         """Of the weights in memory. On a CPU "auto" is float32: half the speed of bf16 on new processors, but exact."""
         return "float32" if self.dtype == "auto" and device.type == "cpu" else self.dtype

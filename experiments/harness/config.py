@@ -162,6 +162,12 @@ class RunConfig:
         return self._typed["sae.layer"]
 
     @property
+    def sae_texts(self) -> Mapping[str, Part]:
+        """What an SAE is trained on in place of the anchor's texts, by name; nothing where those will do."""
+        self._note("sae.texts")
+        return self._typed["sae.texts"]
+
+    @property
     def features(self) -> FeatureSettings:
         return self._noted("features")
 
@@ -412,6 +418,7 @@ class RunConfig:
             if name in held:
                 with problems.collected():
                     self._typed[key] = make(held[name])
+        self._typed["sae.texts"] = sections.parts_of(held.get("sae", {}).get("texts") or {}, "sae.texts", problems)
         tasks = sections.tasks_of(held.get("tasks", {}), problems)
         self._typed["tasks"] = {name: self._watched(task, f"tasks.{name}") for name, task in tasks.items()}
         self._typed["data"], self._typed["parts"] = sections.data_of(held.get("data", {}), problems)

@@ -19,6 +19,7 @@ from experiments.tasks import TASKS
 from experiments.tasks.base import Task, TaskSteps, scores_step, train_step
 from experiments.tasks.sources import pool_step, task_steps
 from fac.clusters import clusters_step, dense_coverage
+from fac.data.mixture import Mixture, mix
 from fac.encoder import FeatureEncoder
 from fac.errors import FacError
 from fac.gap import Mining, mine
@@ -79,6 +80,7 @@ class Graph:
         self._llms: dict[Any, LLMs] = {}
         self._prompts: dict[str, Prompts] = {}
         self._trials: dict[Trial, TrialSteps] = {}
+        self._mixtures: dict[str, Mixture] = {}  # of texts that SAEs learn from
 
     def __enter__(self) -> Graph:
         return self
@@ -99,14 +101,26 @@ class Graph:
         return self.run.with_(dict(trial.settings))
 
     def encoder(self, run: RunConfig, anchor: Step | None = None) -> FeatureEncoder:
-        """The features of a run's model and SAE, one for all that measure with the same; `anchor` trains an SAE."""
-        texts = anchor if run.values["sae"]["train"] is not None else None
+        """The features of a run's model and SAE, one for all that measure with the same.
+
+        An SAE that is to be trained learns from the texts of its own settings (`sae.texts`), or else from `anchor`.
+        """
+        texts = None
+        if run.values["sae"]["train"] is not None:
+            texts = self.sae_mixture(run).train if run.sae_texts else anchor
         key = (run.model.ref, run.sae, run.sae_layer, run.features, id(texts))
         if key not in self._encoders:
             name = "sae" if run.model.name == self.run.model.name else f"sae_{run.model.name}"
             watched = partial(self._sae_step, name)
             self._encoders[key] = FeatureEncoder(run.model.ref, run.sae, run.sae_layer, run.features, texts, watched)
         return self._encoders[key]
+
+    def sae_mixture(self, run: RunConfig) -> Mixture:
+        """The texts that the SAE's settings name, with a share that it does not learn from."""
+        key = repr(run.sae_texts)
+        if key not in self._mixtures:
+            self._mixtures[key] = mix(run.sae_texts)
+        return self._mixtures[key]
 
     def _sae_step(self, name: str, step: int, metrics: Mapping[str, float]) -> None:
         """Tell of a step of an SAE's training, which begins when all is laid out and a run is tracked."""

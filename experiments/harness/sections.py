@@ -117,6 +117,7 @@ class Paths:
     outputs: str
     store: str  # finished steps
     replies: str  # what engines that are paid for have said
+    data: str = "."  # where the files of scale=small lie
 
 
 @dataclass(frozen=True)
@@ -237,19 +238,22 @@ def data_of(values: Mapping[str, Any], problems: Problems) -> tuple[dict[str, So
         with problems.collected():
             told = group(values, role, f"data.{role}")
             if role == "parts":
-                parts = _parts_of(told, problems)
+                parts = parts_of(told, "data.parts", problems)
             elif told.get("path") is not None:
                 sources[role] = typed(Source, {**told, "name": role}, f"data.{role}")
     return sources, parts
 
 
-def _parts_of(values: Mapping[str, Any], problems: Problems) -> dict[str, Part]:
+def parts_of(values: Mapping[str, Any], key: str, problems: Problems) -> dict[str, Part]:
+    """The data sets of a mixture, at `key`: each with how many of its texts are drawn."""
     parts = {}
     for name in values:
         with problems.collected():
-            told = dict(group(values, name, f"data.parts.{name}"))
-            sample = checked(int | None, told.pop("sample", None), f"data.parts.{name}.sample")
-            if source := source_of(told, f"data.parts.{name}"):
+            if values[name] is None:
+                continue
+            told = dict(group(values, name, f"{key}.{name}"))
+            sample = checked(int | None, told.pop("sample", None), f"{key}.{name}.sample")
+            if source := source_of(told, f"{key}.{name}"):
                 parts[name] = Part(source, sample)
     return parts
 

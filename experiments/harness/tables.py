@@ -17,6 +17,7 @@ from experiments.harness.views import Column, Value, count, coverage, length, me
 from experiments.tasks import TASKS
 from experiments.tasks.base import PLAIN, Task
 from fac.llm.engines import Judge
+from fac.model_ref import ModelRef
 from fac.synthesis.methods import METHODS
 from fac.synthesis.samples import Counts
 
@@ -66,9 +67,15 @@ def table(
         provenance=provenance(),
         label=labels.label(kinds),
         names={**TITLES, **names},
-        notes=tuple(dict.fromkeys(note for note in notes if note)),
+        notes=tuple(dict.fromkeys(note for note in (*notes, weights_note(run)) if note)),
         **more,
     )
+
+
+def weights_note(run: RunConfig) -> str:
+    """That the weights of the run's model are not the model's own, where they were written out from few bits."""
+    told = ModelRef(str(run.values["model"]["path"])).weights_of  # looked at, not read: every run has a model
+    return f"{run.values['model']['name']}: {told}." if told else ""
 
 
 def place(run: RunConfig, tasks: Iterable[str]) -> str:

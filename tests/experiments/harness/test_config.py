@@ -21,7 +21,7 @@ from fac.sae import SaeRef, TrainSettings
 from fac.sae.recipe import RecipeSettings
 from fac.settings import SettingsError
 
-SCALES = ("lab", "paper")
+SCALES = ("lab", "small", "paper")
 CHOICES = {  # group -> how one of its files is chosen
     **{group: group + "={}" for group in ("annotator", "llm", "model", "parity", "sae", "tasks")},
     "data": "+data@data.mine={}",
@@ -49,6 +49,8 @@ def test_every_file_composes_at_every_scale_and_becomes_settings(group: str, sca
     assert files
     for name in files:
         if group == "tasks" and not name.startswith(scale):
+            continue
+        if group == "data" and name.startswith("small_") != (scale == "small"):
             continue
         open_values = {"local": [f"model.path={tmp_path}"], "source": ["data.mine.path=mine.jsonl"]}.get(name, [])
         run = read(f"scale={scale}", CHOICES[group].format(name), *open_values)
@@ -98,8 +100,24 @@ def test_the_scales_are_the_lab_s_and_the_paper_s():
         assert lab.tasks[name].train.float64, name
 
 
+def test_the_small_scale_is_a_chat_model_on_files(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FAC_DATA", "/data")
+    monkeypatch.setenv("FAC_SMALL_MODEL", "outputs/models/small")
+    small = read("scale=small")
+    assert (small.model.name, small.model.path) == ("smollm2_135m", "outputs/models/small")
+    sources = [source for task in small.tasks.values() for source in task.data.values()]
+    sources += [part.source for part in small.sae_texts.values()]
+    assert {str(file).split("/")[1] for source in sources for file in source.paths} == {"data"}
+    assert small.tasks["toxicity"].train.mode == small.tasks["reward"].train.mode == "head"
+    assert small.tasks["toxicity"].data["seed"].path == small.tasks["toxicity"].data["safe"].path
+    for role in ("seed", "safe", "seed_toxic", "toxic"):  # the seed that is measured is the one that is trained on
+        assert small.tasks["toxicity"].data[role].limit == (100 if "toxic" in role else 1000)
+    monkeypatch.delenv("FAC_SMALL_MODEL")
+    assert read("scale=small").model.path == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
 def test_heads_only_are_trained_at_paper_scale_where_an_experiment_chooses_them():
-    for scale, expected in (("lab", ("lora", 3)), ("paper", ("head", 15))):
+    for scale, expected in (("lab", ("lora", 3)), ("small", ("head", 15)), ("paper", ("head", 15))):
         train = read(f"scale={scale}", f"tasks={scale}_heads").tasks["toxicity"].train
         assert (train.mode, train.epochs) == expected
     train = read("scale=paper", "tasks=paper_heads").tasks["reward"].train

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from experiments.harness.experiment import Record, Trial
-from experiments.harness.tables import budget_note, found_missing, place, written
+from experiments.harness.tables import budget_note, found_missing, place, weights_note, written
 
 TRIAL = Trial("toxicity", "fac", 42, 0, 42, "lab_llama", "lab_llama", "lab_llama")
 RUN: Any = SimpleNamespace(
@@ -47,3 +47,10 @@ def test_what_was_written_and_budgets_that_were_not_reached_are_said_of_each_pai
 
 def test_the_seed_of_the_data_is_a_world_only_in_the_lab():
     assert (place(RUN, ["toxicity"]), place(RUN, ["toxicity", "reward"])) == ("world", "data seed")
+
+
+def test_a_table_says_that_the_weights_of_a_folder_are_not_the_model_s_own(tmp_path):
+    run: Any = SimpleNamespace(values={"model": {"name": "small", "path": str(tmp_path)}})
+    assert weights_note(run) == ""
+    (tmp_path / "config.json").write_text('{"weights_of": "a file of 4 bits"}')
+    assert weights_note(run) == "small: a file of 4 bits."
