@@ -36,6 +36,7 @@ VERSIONS: Mapping[str, int] = {
     "embeddings": 1,
     "sampled_diversity": 1,
     # writing
+    "own_texts": 1,
     "synthesis": 1,
     "candidates": 1,
     "selection": 1,

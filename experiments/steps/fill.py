@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +110,7 @@ def covered(found: MissingFeatures, added: Pooled, relevant: NDArray[np.bool_] |
 def still_missing(
     found: MissingFeatures, wanted: MissingFeatures, added: Pooled, generated: Generated
 ) -> dict[int, str]:
-    """Why each relevant feature that nothing added activates is still missing, at the threshold that was written for."""
+    """Why each relevant feature that nothing added activates is still missing, at the threshold that is used."""
     active = counts(added, found.grid.cuts[found.chosen : found.chosen + 1])[0] > 0
     by_feature: dict[int, list[Sample]] = {}
     for sample in generated.samples:
