@@ -1,14 +1,18 @@
-"""Where steps run: in this process one after the other, those that may (`Step.parallel`) in worker processes."""
+"""Where steps run: in this process one after the other, those that may (`Step.parallel`) in worker processes.
+
+`cluster.py` is the same on a Ray cluster.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol, Self
 
 from tqdm import tqdm
 
@@ -28,32 +32,35 @@ def build(root: Path, steps: Sequence[Step]) -> Events:
     return tuple(events)
 
 
+class Backend(Protocol):
+    """Works through chains of steps while the caller goes on; a context manager that leaves nothing running."""
+
+    def submit(self, steps: Iterable[Step]) -> None: ...
+
+    def results(self) -> Iterator[StageEvent]: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 class Workers:
-    """A pool of processes, one thread each, that works through chains of steps while the caller goes on.
+    """A pool of processes, one thread each, that works through chains of steps while the caller goes on."""
 
-    Where a GPU does the work (`wait`) they start with `results`: the caller's encoder and writer, and a training do not
-    fit beside each other. Whoever asks for results has closed and released what it held.
-    """
-
-    def __init__(self, root: Path, workers: int | None, wait: bool | None = None) -> None:
-        self._root = root
-        self._workers, self._wait = workers or default_workers(), on_gpu() if wait is None else wait
-        self._waiting: list[list[Step]] = []
+    def __init__(self, root: Path, workers: int | None) -> None:
+        self._root, self._workers = root, workers or default_workers()
         self._pool: ProcessPoolExecutor | None = None
         self._futures: list[Future[Events]] = []
 
     def submit(self, steps: Iterable[Step]) -> None:
         """Build these steps one after the other, in a process; what they need beside each other is finished."""
         chain = [step.detached() for step in steps]
-        if self._wait:
-            self._waiting.append(chain)
-        else:
-            self._futures.append(self._processes().submit(build, self._root, chain))
+        self._futures.append(self._processes().submit(build, self._root, chain))
 
     def results(self) -> Iterator[StageEvent]:
         """What happened to the steps, as they come. Raises the errors of the steps."""
-        self._futures += [self._processes().submit(build, self._root, chain) for chain in self._waiting]
-        self._waiting = []
         if not self._futures:
             return
         try:
@@ -108,7 +115,7 @@ def on_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def advance(targets: Iterable[Step], store: Store, workers: Workers) -> None:
+def advance(targets: Iterable[Step], store: Store, submit: Callable[[list[Step]], object]) -> None:
     """Build what the targets need, in their order, but for steps that may run in parallel: those are submitted."""
     submitted: set[tuple[str, str]] = set()
     for target in targets:
@@ -121,14 +128,19 @@ def advance(targets: Iterable[Step], store: Store, workers: Workers) -> None:
         places = {(step.name, step.key) for step in chain}
         if not places <= submitted:  # what another chain builds as well is waited for
             submitted |= places
-            workers.submit(chain)
+            submit(chain)
 
 
 def _start_worker(parent: int) -> None:
+    die_with(parent)
+    one_thread()
+
+
+def one_thread() -> None:
+    """Called in a worker: the number of workers changes no result, and their bars and notes would not be seen."""
     import torch
     from transformers.utils import logging as transformers_logging
 
-    die_with(parent)
-    torch.set_num_threads(1)  # the number of workers changes no result
+    torch.set_num_threads(1)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

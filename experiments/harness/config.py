@@ -50,20 +50,25 @@ from fac.synthesis.settings import Settings as SynthesisSettings
 
 S = TypeVar("S", bound=sections.Section)
 # Where and how a run goes, and choices that set keys in several groups.
-ALWAYS = ("dry_run", "experiment.name", "default_experiment", "hydra", "out", "paths", "tracking", "workers")
+ALWAYS = (
+    *("backend", "dry_run", "experiment.name", "default_experiment", "hydra", "out", "paths", "ray", "tracking"),
+    "workers",
+)
 CHOICES = ("experiment", "parity", "scale", "tasks")
+BACKENDS = ("local", "ray")
 VALUES = {  # keys that stand alone, with their types
     "scale": str,
     "default_experiment": str,
     "parity": str,
     "out": str,
+    "backend": str,
     "workers": int | None,
     "dry_run": bool,
     "families": tuple[str, ...],
 }
 GROUPS = (
     *("model", "sae", "features", "interpret", "thresholds", "synthesis", "tasks", "seeds", "llm", "annotator"),
-    *("data", GROUP, "paths", "tracking"),
+    *("data", GROUP, "paths", "ray", "tracking"),
 )
 
 
@@ -248,6 +253,15 @@ class RunConfig:
         return self._typed["workers"]
 
     @property
+    def backend(self) -> str:
+        """Where steps run that need not run in this process: one of `BACKENDS`."""
+        return self._typed["backend"]
+
+    @property
+    def ray(self) -> sections.Ray:
+        return self._typed["ray"]
+
+    @property
     def dry_run(self) -> bool:
         return self._typed["dry_run"]
 
@@ -397,6 +411,8 @@ class RunConfig:
                 self._typed[key] = _value(values, key, kind)
         if (workers := self._typed.get("workers")) is not None and workers < 1:
             problems.add(f"workers={workers} will not do: it must be above 0.")
+        if (backend := self._typed.get("backend", "local")) not in BACKENDS:
+            problems.add(f"backend={backend} will not do: choose one of {', '.join(BACKENDS)}.")
         held: dict[str, dict[str, Any]] = {}
         for name in GROUPS:
             with problems.collected():
@@ -412,6 +428,7 @@ class RunConfig:
             "synthesis": ("synthesis", lambda told: sections.synthesis_of(told, seeds.get("generation", 0))),
             "seeds": ("seeds", lambda told: self._watched(typed(sections.Seeds, told, "seeds"), "seeds")),
             "paths": ("paths", lambda told: typed(sections.Paths, told, "paths")),
+            "ray": ("ray", lambda told: typed(sections.Ray, told, "ray")),
             "tracking": ("tracking", lambda told: typed(sections.Tracking, told, "tracking")),
             GROUP: (GROUP, self._experiment),
         }.items():

@@ -14,7 +14,7 @@ from typing import Any
 from fac.errors import FacError
 
 # Where and how fast a run went, not what it computed. The first group counts only at the top of the configuration.
-UNHASHED_GROUPS = frozenset({"dry_run", "hydra", "launcher", "out", "paths", "tracking"})
+UNHASHED_GROUPS = frozenset({"backend", "dry_run", "hydra", "launcher", "out", "paths", "ray", "tracking"})
 UNHASHED_KEYS = frozenset({"device", "n_jobs", "num_workers", "workers"})
 
 

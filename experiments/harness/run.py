@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from experiments.harness import plan as plans
 from experiments.harness import records
-from experiments.harness.backends import Workers, advance, on_gpu
+from experiments.harness.backends import Backend, Workers, advance, on_gpu
+from experiments.harness.cluster import Cluster
 from experiments.harness.config import RunConfig
 from experiments.harness.experiment import Experiment, Plan, Results, Trial
 from experiments.harness.graph import Graph, TrialSteps
@@ -79,7 +80,7 @@ def execute(experiment: Experiment, run: RunConfig) -> Path:
         elif run.workers is not None:  # else all cores measure
             torch.set_num_threads(run.workers)
         _check_engines(laid, store_of(run))
-        with Session.open(run) as session, Workers(session.store.root, run.workers) as workers:
+        with Session.open(run) as session, _backend(run, session.store.root) as workers:
             graph.on_sae_step = session.sae_curve
             _build(laid, graph, session, workers)
             found = [session.tracked(records.record_of(t, steps, session.store)) for t, steps in laid.trials.items()]
@@ -103,18 +104,27 @@ def _check_engines(laid: LaidOut, store: Store) -> None:
             engine.settings.check()
 
 
-def _build(laid: LaidOut, graph: Graph, session: Session, workers: Workers) -> None:
+def _backend(run: RunConfig, root: Path) -> Backend:
+    """Who builds the steps that need not be built here."""
+    return Cluster(root, run.workers, run.ray.address) if run.backend == "ray" else Workers(root, run.workers)
+
+
+def _build(laid: LaidOut, graph: Graph, session: Session, workers: Backend) -> None:
     """Steps of this process in the order of the trials, those that may run elsewhere beside them.
 
-    One worker has nothing beside it in a plan without trials: a process of its own would only be waited for.
+    On a GPU they wait: this process' encoder and writer, and a training do not fit beside each other. One worker has
+    nothing beside it in a plan without trials: a process of its own would only be waited for.
     """
-    if not laid.trials and session.run.workers == 1 and not on_gpu():
+    if not laid.trials and isinstance(workers, Workers) and session.run.workers == 1 and not on_gpu():
         for target in laid.targets:
             session.store.get(target)
         return
-    advance(laid.targets, session.store, workers)
+    waiting: list[list[Step]] = []
+    advance(laid.targets, session.store, waiting.append if on_gpu() else workers.submit)
     if on_gpu():
         graph.release()
+    for chain in waiting:
+        workers.submit(chain)
     for event in workers.results():
         session.record(event)
 

@@ -121,6 +121,13 @@ class Paths:
 
 
 @dataclass(frozen=True)
+class Ray:
+    """Which Ray cluster backend=ray uses; address None: one of this machine, for this run."""
+
+    address: str | None = None
+
+
+@dataclass(frozen=True)
 class Tracking:
     """Whether and where MLflow keeps runs; uri None: sqlite in paths.outputs."""
 

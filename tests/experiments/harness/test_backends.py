@@ -34,9 +34,12 @@ def step(name: str, text: str, *inputs: Step, parallel: bool = False) -> Step:
 
 def in_order(*targets: Step, store: Store, wait: bool = False) -> list[StageEvent]:
     events: list[StageEvent] = []
+    waiting: list[list[Step]] = []
     kept = Store(store.root, events.append)
-    with Workers(store.root, 2, wait) as workers:
-        advance(targets, kept, workers)
+    with Workers(store.root, 2) as workers:
+        advance(targets, kept, waiting.append if wait else workers.submit)
+        for chain in waiting:
+            workers.submit(chain)
         events += workers.results()
     return events
 
@@ -74,7 +77,7 @@ def test_the_error_of_a_process_is_said(store: Store):
 @pytest.mark.parametrize("how", ["killed", "left"])
 def test_a_process_that_dies_is_said_and_who_leaves_does_not_wait(store: Store, how: str):
     def leave() -> None:
-        with Workers(store.root, 1, wait=False) as workers:
+        with Workers(store.root, 1) as workers:
             workers.submit([Step("train", sleep, parallel=True)])
             while not list((store.root / "train").glob(".partial-*/begun")):
                 time.sleep(0.02)

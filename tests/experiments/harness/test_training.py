@@ -163,7 +163,7 @@ LEFT = textwrap.dedent("""
 
     def main():
         root, steps, when = Path(sys.argv[1]), pickle.loads(Path(sys.argv[2]).read_bytes()), sys.argv[3]
-        with Workers(root, 1, wait=False) as workers:
+        with Workers(root, 1) as workers:
             for step in steps:
                 workers.submit([step])
             if when == "after an error":
