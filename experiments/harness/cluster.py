@@ -35,9 +35,10 @@ class Cluster:
     def __init__(self, root: Path, workers: int | None, address: str | None) -> None:
         """`address` None starts a cluster of this machine, of `workers` CPUs, that ends with the run.
 
-        Raises FacError if Ray is not installed, or if `workers` is said of a cluster that is there.
+        Raises FacError if Ray is not installed, if nobody answers there, or if `workers` is said of a cluster that is
+        there.
         """
-        check()
+        check(address)
         if address is not None and workers is not None:
             raise FacError(
                 f"workers={workers} says nothing about the cluster at {address}, which has CPUs of its own: "
@@ -96,28 +97,14 @@ class Cluster:
         self._ray.shutdown()
 
 
-def check() -> None:
-    """Raise FacError if Ray is not installed."""
+def check(address: str | None) -> None:
+    """Raise FacError if Ray is not installed, or nobody listens at HOST:PORT (Ray itself would try for minutes)."""
     if importlib.util.find_spec("ray") is None:
         raise FacError(
             "Ray is not installed: run `pip install -c constraints.txt -e .[ray]`, or leave out backend=ray."
         )
-
-
-def _connected(address: str | None, workers: int) -> Any:
-    if address is not None:
-        _check_answers(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without GPUs hides none
-    import ray
-
-    own = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
-    ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
-    return ray
-
-
-def _check_answers(address: str) -> None:
-    """Raise FacError if nobody listens at HOST:PORT: Ray itself would try for minutes, again and again."""
+    if address is None:
+        return
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
@@ -126,6 +113,16 @@ def _check_answers(address: str) -> None:
             f"No Ray cluster answers at {address} ({error}): give HOST:PORT as `ray start --head` prints it, or leave "
             f"out ray.address for one on this machine."
         ) from error
+
+
+def _connected(address: str | None, workers: int) -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without GPUs hides none
+    import ray
+
+    own = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
+    ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
+    return ray
 
 
 def _build(root: Path, steps: list[Step]) -> Events:

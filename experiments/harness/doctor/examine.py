@@ -55,6 +55,7 @@ def look(run: RunConfig, plan: LaidOut, online: bool) -> list[Finding]:
     uses, facts = plan.uses, Facts()
     findings = checked("models", lambda: presence.models(uses, online, facts))
     findings += checked("engines", lambda: presence.engines(uses, run.model.ref))
+    findings += checked("backend", lambda: presence.backend(run))
     findings += checked("prompts", lambda: presence.prompts(uses))
     findings += checked("data", lambda: data.data_sets(uses, online))
     findings += checked("lab data", lambda: data.lab_data(uses))

@@ -10,6 +10,8 @@ from importlib import metadata
 
 from transformers import AutoModelForCausalLM
 
+from experiments.harness import cluster
+from experiments.harness.config import RunConfig
 from experiments.harness.doctor import needs
 from experiments.harness.doctor.base import Finding, checked, name_of
 from experiments.harness.doctor.hub import cached, on_hub
@@ -224,6 +226,19 @@ def shape_of(ref: ModelRef) -> Shape | None:
         kind, values = needs.PAPER_MODELS[ref.path]
         return needs.shape_of(AutoConfig.for_model(kind, **values))
     return None
+
+
+# ------------------------------------------------------------------------------------------------------------ backend
+
+
+def backend(run: RunConfig) -> Iterator[Finding]:
+    """Whether the Ray cluster that is to train is there; nothing where this machine does."""
+    if run.backend == "ray":
+        try:
+            cluster.check(run.ray.address)
+            yield Finding("ok", "backend", f"Ray, {run.ray.address or 'a cluster of this machine'}")
+        except FacError as error:
+            yield Finding("missing", "backend", str(error))
 
 
 # ----------------------------------------------------------------------------------------------------------- engines

@@ -11,6 +11,8 @@ import pytest
 
 from experiments.harness.backends import advance
 from experiments.harness.cluster import Cluster
+from experiments.harness.config import read_config
+from experiments.harness.doctor.presence import backend
 from fac.errors import FacError
 from fac.store import StageEvent, Step, Store
 
@@ -88,9 +90,22 @@ def test_the_error_of_a_step_is_said_and_nothing_runs_on(tmp_path: Path, address
 @pytest.mark.parametrize("nobody", ["127.0.0.1:1", "nowhere", "ray://127.0.0.1:1"])
 def test_an_address_without_a_cluster_is_said(tmp_path: Path, nobody: str):
     with pytest.raises(FacError, match=f"No Ray cluster answers at {nobody} .*ray start --head"):
-        built(Store(tmp_path / "store"), nobody, step("train", "t"))
+        Cluster(tmp_path, None, nobody)
 
 
-def test_workers_of_a_cluster_are_its_own(tmp_path: Path):
-    with pytest.raises(FacError, match="workers=3 says nothing about the cluster at h:6379"):
-        Cluster(tmp_path, 3, "h:6379")
+def test_workers_of_a_cluster_are_its_own(tmp_path: Path, address: str):
+    with pytest.raises(FacError, match=f"workers=3 says nothing about the cluster at {address}"):
+        Cluster(tmp_path, 3, address)
+
+
+def test_the_doctor_says_whether_the_cluster_is_there(address: str):
+    told = ["experiment=lab", "backend=ray"]
+    assert found(*told, f"ray.address={address}") == ("ok", f"Ray, {address}")
+    status, said = found(*told, "ray.address=127.0.0.1:1")
+    assert status == "missing"
+    assert "No Ray cluster answers at 127.0.0.1:1" in said
+
+
+def found(*settings: str) -> tuple[str, str]:
+    finding = next(iter(backend(read_config(settings))))
+    return finding.status, finding.said
