@@ -18,9 +18,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +30,15 @@ from transformers.utils import logging
 from experiments.bench.clock import Clock, Figures, measure_peak
 from experiments.bench.phases import kernels, phases, work
 from experiments.bench.shapes import Shape, describe, random_backbone, random_sae, texts_of, write_model
+from experiments.bench.training import classifier, reward, sft
 from experiments.harness.results import provenance, versions
 from fac.backbone import ModelRef, default_device, load_tokenizer
-from fac.chat import as_chat, encode, exchange
-from fac.data.pairs import Pair
+from fac.chat import as_chat
 from fac.errors import FacError, closest
 from fac.features import Extractor, FeatureSettings
 from fac.jsonl import write_json_atomic
 from fac.llm.base import ChatModel, Request, Sampling
 from fac.provenance import REPOSITORY
-
-WARM_STEPS = 2  # of training, left out of its rate
 
 
 @dataclass(frozen=True)
@@ -106,59 +103,6 @@ def features(bench: Bench) -> Figures:
     figures["sae_s"] = figures["content_tokens"] * figures["pooled_us_per_token"] / 1e6
     figures["other_share"] = 1 - (figures["layers_s"] + figures["sae_s"]) / seconds
     bench.notes["features"] = kernels(extractor, chats[: max(size.texts // 10, 1)])
-    return figures
-
-
-def classifier(bench: Bench) -> Figures:
-    """The toxicity classifier by LoRA (Table 1)."""
-    from fac.train.classifier import ClassifierSettings, train_classifier
-
-    size, settings = bench.size, replace(ClassifierSettings(), epochs=1)
-    count = size.steps * settings.batch_size * settings.gradient_accumulation
-    chats = [as_chat(text) for text in bench.texts(count, size.query_tokens, size.longest)]
-    examples = [(chat, i % 2) for i, chat in enumerate(chats)]
-    train = partial(train_classifier, bench.ref, examples, settings, 42)
-    return _trained(bench, train, [chats], settings.max_tokens)
-
-
-def reward(bench: Bench) -> Figures:
-    """The reward model by LoRA (Table 1)."""
-    from fac.train.reward import RewardSettings, train_reward
-
-    size, settings = bench.size, replace(RewardSettings(), epochs=1)
-    count = size.steps * settings.batch_size * settings.gradient_accumulation
-    half = size.pair_tokens // 2
-    parts = bench.texts(3 * count, half, size.longest)
-    pairs = [Pair(as_chat(p), a, b) for p, a, b in zip(parts[::3], parts[1::3], parts[2::3], strict=True)]
-    train = partial(train_reward, bench.ref, pairs, settings, 42)
-    return _trained(
-        bench, train, [[p.chosen_chat for p in pairs], [p.rejected_chat for p in pairs]], settings.max_tokens
-    )
-
-
-def sft(bench: Bench) -> Figures:
-    """Instruction tuning by LoRA."""
-    from fac.train.sft import SftSettings, train_sft
-
-    size, settings = bench.size, replace(SftSettings(), epochs=1)
-    count = size.steps * settings.batch_size * settings.gradient_accumulation
-    asked = bench.texts(count, size.lesson_tokens // 4, size.longest)
-    answers = bench.texts(count, 3 * size.lesson_tokens // 4, 4 * size.longest - size.longest)
-    chats = [exchange(*both) for both in zip(asked, answers, strict=True)]
-    train = partial(train_sft, bench.ref, chats, settings, 42)
-    return _trained(bench, train, [chats], settings.max_tokens)
-
-
-def _trained(bench: Bench, train: Callable[..., object], chats: Sequence[Sequence[Any]], max_tokens: int) -> Figures:
-    """Steps per second without the first ones; `train` takes a folder and a progress report."""
-    tokenizer, figures = load_tokenizer(bench.ref), Figures()
-    tokens = sum(min(len(encode(tokenizer, chat).ids), max_tokens) for kind in chats for chat in kind)
-    ends: list[float] = []
-    with tempfile.TemporaryDirectory() as folder, bench.watched(figures, "whole"):
-        train(Path(folder), lambda _done, _all: ends.append(bench.now()))
-    rate = (len(ends) - WARM_STEPS) / (ends[-1] - ends[WARM_STEPS - 1])
-    figures |= {"steps": len(ends), "steps_per_s": rate, "tokens_per_step": tokens / len(ends)}
-    figures["tokens_per_s"] = rate * figures["tokens_per_step"]
     return figures
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from fac.backbone import load_tokenizer
@@ -28,19 +27,17 @@ from fac.train.sequence import (
     BATCH,
     PROJECTIONS,
     WHOLE,
-    Head,
     Progress,
     SequenceModel,
     SequenceSettings,
     TrainLog,
     at_last_token,
     closed,
-    collate_hidden,
     load_network,
     opened,
     pad_id,
-    pad_rows,
     train_head,
+    train_network,
     trained_parameters,
     with_adapters,
 )
@@ -148,17 +145,15 @@ def fit_classifier(
         whole = settings.mode in WHOLE
         dtypes = [held.dtype for held in trained_parameters(network, settings)] if whole else []
         model = opened(network, settings, pad) if whole else with_adapters(network, settings, pad)
-        inputs = [{"input_ids": ids, "label": label} for ids, label in zip(rows, labels, strict=True)]
-        collate = partial(_collate_ids, pad=pad)
-        log = train_head(model, inputs, collate, settings, seed, progress, folder, settings.group_by_length)
+        items = [[ids] for ids in rows]
+        log = train_network(model, items, labels, settings, seed, progress, folder, settings.group_by_length)
         if whole:
             closed(network, dtypes, settings)
     else:
         # A frozen backbone without dropout answers the same in every epoch: it runs once, the head trains on that.
         model = network
         hidden = at_last_token(network, nn.Identity(), rows, BATCH)
-        inputs = [{"hidden": vector, "label": label} for vector, label in zip(hidden, labels, strict=True)]
-        log = train_head(Head(network.score), inputs, collate_hidden, settings, seed, progress, folder)
+        log = train_head(network.score, hidden, labels, settings, seed, progress, folder)
     return Classifier(model, tokenizer, settings, ref.lasting, seed), log
 
 
@@ -175,8 +170,3 @@ def _token_rows(
     tokenizer: PreTrainedTokenizerBase, chats: Sequence[Sequence[Message]], max_tokens: int
 ) -> list[list[int]]:
     return [encode(tokenizer, chat, max_tokens=max_tokens).ids for chat in chats]
-
-
-def _collate_ids(batch: list[dict[str, Any]], pad: int) -> dict[str, Tensor]:
-    labels = torch.tensor([row["label"] for row in batch])
-    return {**pad_rows([row["input_ids"] for row in batch], pad), "labels": labels}

@@ -1,20 +1,18 @@
 """Reward models (paper App. J): a causal LM with a one-score head, fine-tuned on preference pairs by Bradley-Terry.
 
-LoRA is trained by trl's RewardTrainer. How a model with a head is trained and kept is in `fac.train.sequence`, the
+How a model with a head is trained and kept is in `fac.train.sequence`, the
 benchmark in `eval.reward`.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase, set_seed
 
@@ -27,19 +25,15 @@ from fac.train.checkpoints import remove_checkpoints
 from fac.train.sequence import (
     BATCH,
     PROJECTIONS,
-    Head,
     Progress,
     SequenceModel,
     SequenceSettings,
     TrainLog,
     at_last_token,
-    collate_hidden,
     load_network,
-    on_one_gpu,
     pad_id,
-    run,
     train_head,
-    training_arguments,
+    train_network,
     with_adapters,
 )
 
@@ -129,17 +123,17 @@ def fit_reward(
     rows = _token_rows(tokenizer, chats, settings.max_tokens)
     set_seed(seed)
     network = load_network(ref, settings, RewardModel.LABELS)
+    # Bradley-Terry is cross-entropy over the two rewards of a pair, of which the first (label 0) is chosen.
+    labels = [0] * len(pairs)
     if settings.mode == "lora":
-        pad = pad_id(tokenizer)
-        model = with_adapters(network, settings, pad)
-        log = _train_adapters(model, tokenizer, pad, rows, settings, seed, progress, folder)
+        model = with_adapters(network, settings, pad_id(tokenizer))
+        items = [rows[first : first + 2] for first in range(0, len(rows), 2)]
+        log = train_network(model, items, labels, settings, seed, progress, folder)
     else:
         # A frozen backbone without dropout answers the same in every epoch: it runs once, the head trains on that.
-        # Bradley-Terry is cross-entropy over the two rewards of a pair, of which the first (label 0) is chosen.
         model = network
         hidden = at_last_token(network, nn.Identity(), rows, BATCH).unflatten(0, (len(pairs), 2))
-        inputs = [{"hidden": states, "label": 0} for states in hidden]
-        log = train_head(Head(network.score), inputs, collate_hidden, settings, seed, progress, folder)
+        log = train_head(network.score, hidden, labels, settings, seed, progress, folder)
     return RewardModel(model, tokenizer, settings, ref.lasting, seed), log
 
 
@@ -150,47 +144,6 @@ def load_reward(folder: Path, ref: ModelRef | None = None) -> RewardModel:
     reward model, or if the base model cannot be loaded or is another one.
     """
     return RewardModel.load(folder, ref)
-
-
-def _train_adapters(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    pad: int,
-    rows: Sequence[list[int]],
-    settings: RewardSettings,
-    seed: int,
-    progress: Progress | None,
-    folder: Path | None,
-) -> TrainLog:
-    """Train `model` in place with trl; `rows` are the ids of chosen and rejected chats in turn.
-
-    Given ids, trl neither renders, truncates nor drops anything. Its loss is the mean over a micro-batch, which it has
-    divided by the number of accumulated ones; where the last step of an epoch holds an odd one of fewer pairs, these
-    weigh more.
-    """
-    try:
-        from datasets import Dataset
-        from trl.trainer.reward_config import RewardConfig
-        from trl.trainer.reward_trainer import RewardTrainer
-    except ImportError as error:
-        raise FacError(
-            f"Reward models are trained with trl, which cannot be imported ({error}): install fac-synthesis[trl]."
-        ) from None
-    padding: Any = copy.deepcopy(tokenizer)  # from which trl takes the padding token; the model's own stays as it is
-    padding.pad_token = padding.convert_ids_to_tokens(pad)
-    with training_arguments(settings, seed, folder) as told:
-        arguments = RewardConfig(
-            **told,
-            max_length=None,
-            disable_dropout=False,  # else trl switches off the adapters' dropout, too
-        )
-        trainer = RewardTrainer(
-            model=model,
-            args=on_one_gpu(arguments),
-            train_dataset=Dataset.from_dict({"chosen_ids": rows[::2], "rejected_ids": rows[1::2]}),
-            processing_class=padding,
-        )
-        return run(trainer, progress)
 
 
 def _token_rows(

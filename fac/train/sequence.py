@@ -1,15 +1,13 @@
 """A causal LM with a linear head on the last token of a chat: what classifiers and reward models have in common.
 
-How a data set becomes a loss is in `fac.train.classifier` and `fac.train.reward`. Needs peft and transformers' Trainer.
+What it is trained on is said in `fac.train.classifier` and `fac.train.reward`, how in `fac.train.loop`. Needs peft.
 """
 
 from __future__ import annotations
 
 import math
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -20,26 +18,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fac.backbone import check_length, load_config
 from fac.errors import FacError
 from fac.model_ref import ModelRef, default_device
 from fac.model_weights import check_finite, check_whole, load_adapter, load_weights, quiet
-from fac.train.checkpoints import FOLDER, keep_checkpoints
-from fac.train.double import at_least_float32, in_double
+from fac.train.adapters import in_one_piece
+from fac.train.double import at_least_float32, in_double, norms_of_torch
+from fac.train.loop import Progress, TrainLog, optimise
+from fac.train.packing import keeps_apart, parts, states_at_last
 from fac.train.record import load_record, save_record
-
-Progress = Callable[[int, int], None]  # (optimizer steps done, steps in all)
 
 HEAD = "score.safetensors"
 WEIGHTS = "weights.safetensors"  # what modes "partial" and "full" trained
@@ -52,7 +41,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 class SequenceSettings:
     """How a model with a head is trained; a subclass gives its row of the paper's App. J as defaults.
 
-    Optimizer: AdamW (0.9, 0.999, 1e-8), gradients clipped at norm 1, as the Trainer's defaults are.
+    Optimizer: AdamW (0.9, 0.999, 1e-8), gradients clipped at norm 1, as the defaults of transformers' Trainer are.
     """
 
     MODES: ClassVar[tuple[str, ...]] = ("lora", "head")
@@ -77,6 +66,9 @@ class SequenceSettings:
     # Keep only what enters each layer and compute the rest again for the backward pass: much less memory, a third more
     # time, the same weights.
     gradient_checkpointing: bool = False
+    # Tokens of one forward pass of a training: an optimizer step is one pass where its batch has no more. It decides
+    # the draws of a dropout, and else no weights.
+    pass_tokens: int = 8192
 
     def identity(self) -> dict[str, Any]:
         """What decides the trained weights, for store keys."""
@@ -93,17 +85,9 @@ class SequenceSettings:
 def deciding(settings: Any) -> dict[str, Any]:
     """The settings of a training that decide its weights, with bf16 as it is on this machine."""
     unread = {"gradient_checkpointing"} | ({"layers"} if getattr(settings, "mode", "") != "partial" else set())
+    unread |= set() if settings.dropout and getattr(settings, "mode", "lora") == "lora" else {"pass_tokens"}
     decided = {name: value for name, value in asdict(settings).items() if name not in unread}
     return {**decided, "bf16": uses_bf16(settings)}
-
-
-@dataclass(frozen=True)
-class TrainLog:
-    """What happened in one training run."""
-
-    losses: list[float]  # mean loss of each optimizer step, in nats
-    steps: int
-    seconds: float  # wall time of the optimisation, without loading and saving, since it last went on
 
 
 @dataclass(frozen=True)
@@ -200,6 +184,8 @@ def load_network(ref: ModelRef, settings: SequenceSettings, labels: int) -> Any:
     else:
         if not torch.cuda.is_available():
             network.float()
+        elif settings.mode in ("lora", "head"):
+            norms_of_torch(network)
         network.score.float()
     return network.to(default_device()).eval()
 
@@ -320,119 +306,87 @@ def at_last_token(network: Any, head: nn.Module, rows: Sequence[list[int]], batc
 # Optimisation
 
 
-class Head(nn.Module):
-    """The score head as a model of its own, fed with what the frozen backbone said."""
-
-    def __init__(self, score: nn.Module) -> None:
-        super().__init__()
-        self.score = score
-
-    def forward(self, hidden: Tensor) -> dict[str, Tensor]:
-        return {"logits": self.score(hidden)}
-
-
-def collate_hidden(batch: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """Rows {"hidden": cached states, "label": int} as one batch for `Head`."""
-    hidden = torch.stack([row["hidden"] for row in batch])
-    return {"hidden": hidden, "labels": torch.tensor([row["label"] for row in batch])}
-
-
-def cross_entropy(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
-    """Cross-entropy over two scores per item (logits [items, 2] or [items, 2, 1]), averaged over the effective batch.
-
-    Given to the Trainer because the sequence classifiers of transformers 5.19 average over the micro-batch while the
-    Trainer takes their loss for one that is averaged over the effective batch: gradients would be too large by the
-    number of accumulation steps.
-    """
-    logits = at_least_float32(outputs["logits"]).reshape(len(labels), 2)
-    loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
-    return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
-
-
-@contextmanager
-def training_arguments(settings: SequenceSettings, seed: int, folder: Path | None) -> Iterator[dict[str, Any]]:
-    """What every Trainer is told: nothing is printed or reported.
-
-    Checkpoints of a long training go to `folder` (None: to a scratch folder that goes with the context).
-    """
-    on_gpu = torch.cuda.is_available()
-    with tempfile.TemporaryDirectory() as scratch:
-        yield {
-            "output_dir": scratch if folder is None else str(folder / FOLDER),
-            "num_train_epochs": settings.epochs,
-            "learning_rate": settings.learning_rate,
-            "lr_scheduler_type": settings.schedule,
-            "warmup_steps": settings.warmup,
-            "weight_decay": settings.weight_decay,
-            "per_device_train_batch_size": settings.batch_size,
-            "gradient_accumulation_steps": settings.gradient_accumulation,
-            "bf16": uses_bf16(settings),
-            "use_cpu": not on_gpu,
-            "gradient_checkpointing": settings.gradient_checkpointing and getattr(settings, "mode", "lora") != "head",
-            "gradient_checkpointing_kwargs": {"use_reentrant": False},
-            "seed": seed,
-            "logging_steps": 1,
-            "save_strategy": "no",  # but see `keep_checkpoints`
-            "save_total_limit": 1,
-            "report_to": [],
-            "disable_tqdm": True,
-            "dataloader_pin_memory": on_gpu,
-        }
-
-
-def on_one_gpu(arguments: Any) -> Any:
-    """The same TrainingArguments: DataParallel over all visible GPUs would multiply the batch size."""
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Summed cross-entropy over two scores per item: logits [items, 2], labels [items]. In float32 at least."""
+    return nn.functional.cross_entropy(at_least_float32(logits), labels, reduction="sum")
 
 
 def train_head(
-    model: nn.Module,
-    inputs: list[dict[str, Any]],
-    collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
+    score: nn.Module,
+    hidden: Tensor,
+    labels: Sequence[int],
     settings: SequenceSettings,
     seed: int,
-    progress: Progress | None,
+    progress: Progress | None = None,
     folder: Path | None = None,
-    grouped: bool = False,
 ) -> TrainLog:
-    """Train `model` in place on `inputs` by `cross_entropy`; `grouped` batches inputs of like length.
+    """Train a head in place on what a frozen backbone said: `hidden` [items, width] or, of pairs, [items, 2, width].
 
     With a `folder`, a long training that was stopped goes on from its last checkpoint there.
     """
-    with training_arguments(settings, seed, folder) as told:
-        sampling = "group_by_length" if grouped else "random"
-        arguments = TrainingArguments(**told, remove_unused_columns=False, train_sampling_strategy=sampling)
-        trainer = Trainer(
-            model=model,
-            args=on_one_gpu(arguments),
-            train_dataset=inputs,  # type: ignore[arg-type]  # any sized sequence will do
-            data_collator=collate,
-            compute_loss_func=cross_entropy,
-        )
-        return run(trainer, progress)
+    trained = list(score.parameters())
+    hidden, wanted = hidden.to(trained[0].device), torch.tensor(labels, device=trained[0].device)
+
+    def losses(batch: list[int]) -> Iterator[Tensor]:
+        yield cross_entropy(score(hidden[batch]).reshape(len(batch), 2), wanted[batch]) / len(batch)
+
+    return optimise(trained, losses, [1] * len(labels), settings, seed, progress, folder)
 
 
-def run(trainer: Trainer, progress: Progress | None) -> TrainLog:
-    """Train, say how it went, and leave the model in evaluation mode."""
-    trainer.remove_callback(PrinterCallback)
-    if progress:
-        trainer.add_callback(_Report(progress))
-    checkpoint = keep_checkpoints(trainer)
-    start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.perf_counter() - start
-    model: Any = trainer.model
+def train_network(
+    model: PreTrainedModel | PeftModel,
+    items: Sequence[Sequence[list[int]]],
+    labels: Sequence[int],
+    settings: SequenceSettings,
+    seed: int,
+    progress: Progress | None = None,
+    folder: Path | None = None,
+    grouped: bool = False,
+) -> TrainLog:
+    """Train a model with its head in place, by cross-entropy over the two scores of each item.
+
+    An item is one row of ids with two scores, or two rows with one score each; `grouped` batches items of like length.
+    Rows share lines without padding (`fac.train.packing`), and an optimizer step is one forward pass if its rows have
+    no more than `pass_tokens`. With a `folder`, a long training that was stopped goes on from its last checkpoint.
+    """
+    network = network_of(model)
+    lengths, wanted = [sum(map(len, item)) for item in items], torch.tensor(labels, device=network.device)
+    check_length(max(len(row) for item in items for row in item), network.config, network.config.name_or_path)
+    together = keeps_apart(network)
+
+    def losses(batch: list[int]) -> Iterator[Tensor]:
+        longest_first = sorted(batch, key=lambda item: -lengths[item])
+        for part in parts(longest_first, lengths, settings.pass_tokens):
+            with _products(network, settings):
+                states = states_at_last(network, [row for item in part for row in items[item]], together)
+            logits = network.score(at_least_float32(states)).reshape(len(part), 2)
+            yield cross_entropy(logits, wanted[part]) / len(batch)
+
+    with _in_training(model, settings):
+        trained = [held for held in model.parameters() if held.requires_grad]
+        return optimise(trained, losses, lengths, settings, seed, progress, folder, grouped)
+
+
+@contextmanager
+def _in_training(model: Any, settings: SequenceSettings) -> Iterator[None]:
+    """The model in training mode, and after it in evaluation mode."""
+    network = network_of(model)
+    if settings.gradient_checkpointing:
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    with in_one_piece(model) if _plain_products(network, settings) else nullcontext():
+        yield
     model.eval()
-    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    return TrainLog(losses, trainer.state.global_step, seconds)
+    if settings.gradient_checkpointing:
+        network.gradient_checkpointing_disable()
 
 
-class _Report(TrainerCallback):
-    """Hands the Trainer's progress on."""
+def _plain_products(network: Any, settings: SequenceSettings) -> bool:
+    """Whether all is computed in the dtype of the frozen weights, without autocast."""
+    return settings.mode == "lora" and (network.dtype == torch.bfloat16 or not uses_bf16(settings))
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
 
-    def on_step_end(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
-        self._progress(state.global_step, state.max_steps)
+def _products(network: Any, settings: SequenceSettings) -> Any:
+    """Where weights in float32 are trained, or are under adapters, products are in bfloat16 by autocast."""
+    on = uses_bf16(settings) and not _plain_products(network, settings)
+    return torch.autocast(network.device.type, torch.bfloat16, enabled=on)

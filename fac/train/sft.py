@@ -6,31 +6,28 @@ Needs trl and peft.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from fac.backbone import check_length, load_config, load_tokenizer
 from fac.chat import Message, encode_lesson
 from fac.errors import FacError
-from fac.model_ref import ModelRef
+from fac.model_ref import ModelRef, default_device
 from fac.model_weights import load_weights
+from fac.train.adapters import in_one_piece
 from fac.train.checkpoints import remove_checkpoints
 from fac.train.double import in_double
+from fac.train.loop import Progress, TrainLog
+from fac.train.packing import Packed, at_once, keeps_apart
 from fac.train.record import load_record, save_record
-from fac.train.sequence import (
-    Progress,
-    TrainLog,
-    deciding,
-    on_one_gpu,
-    run,
-    training_arguments,
-    training_dtype,
-)
+from fac.train.sequence import deciding, training_dtype
 
 RECORD = "sft.json"
 IGNORED = -100  # the label of a token that is not trained on
@@ -59,6 +56,7 @@ class SftSettings:
     bf16: bool = True  # on a GPU; a CPU computes in float32
     float64: bool = False  # train in float64, but for the loss (`fac.train.double`)
     gradient_checkpointing: bool = False  # as in fac.train.sequence
+    pass_tokens: int = 16384  # as there: most that one forward pass may come to
 
     def identity(self) -> dict[str, Any]:
         """What decides the trained weights, for store keys."""
@@ -86,6 +84,8 @@ def train_sft(
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
+    from fac.train.trainer import on_one_gpu, run, training_arguments
+
     tokenizer = load_tokenizer(as_trained(ref, settings.chat_template))
     if tokenizer.pad_token_id is None:
         raise FacError(
@@ -93,16 +93,18 @@ def train_sft(
             f"pad_token and eos_token in its tokenizer_config.json."
         )
     rows = lessons(tokenizer, chats, settings.max_tokens)
-    config = load_config(ref)
-    check_length(max(len(row["input_ids"]) for row in rows), config, ref.path)
-    on_gpu = torch.cuda.is_available()
+    config, longest = load_config(ref), max(len(row["input_ids"]) for row in rows)
+    check_length(longest, config, ref.path)
     model = load_weights(AutoModelForCausalLM, ref, config, dtype=training_dtype(ref, settings))
     if settings.float64:
         in_double(model)
-    elif not on_gpu:
+    elif not torch.cuda.is_available():
         model.float()
-    options: Any = settings
-    with training_arguments(options, seed, folder) as told:
+    model.to(default_device())
+    batch = settings.batch_size * settings.gradient_accumulation
+    rows_at_once = at_once(batch, longest, settings.pass_tokens)
+    how = replace(settings, batch_size=rows_at_once, gradient_accumulation=batch // rows_at_once)
+    with training_arguments(how, seed, folder) as told:
         arguments = SFTConfig(
             **told,
             max_grad_norm=settings.clip,
@@ -114,6 +116,7 @@ def train_sft(
             args=on_one_gpu(arguments),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
+            data_collator=partial(collate, together=keeps_apart(model)),
             peft_config=LoraConfig(
                 task_type="CAUSAL_LM",
                 r=settings.rank,
@@ -122,13 +125,21 @@ def train_sft(
                 target_modules="all-linear",
             ),
         )
-        log = run(trainer, progress)
         trained: Any = trainer.model
+        with in_one_piece(trained):
+            log = run(trainer, progress)
         trained.save_pretrained(str(folder), save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
     save_record(folder / RECORD, ref, seed, settings)
     remove_checkpoints(folder)
     return log
+
+
+def collate(rows: Sequence[Mapping[str, list[int]]], together: bool) -> dict[str, Tensor]:
+    """What `lessons` gave as one batch, laid end to end (`fac.train.packing`)."""
+    packed = Packed.of([row["input_ids"] for row in rows], together)
+    labels = packed.laid([row["labels"] for row in rows], IGNORED)
+    return {"input_ids": packed.ids, "position_ids": packed.positions, "labels": labels}
 
 
 def lessons(

@@ -194,7 +194,7 @@ TRAINING = {
 }  # fmt: skip
 OF_METHODS = {"rows": 7, "votes": 7, "novelty": 0.5, "prefix": "template", "strengths": (0.1,), "proxy": "x",
               "clusters": 3.0}  # fmt: skip
-SEQUENCE = {**TRAINING, "mode": "head", "target_modules": ("q_proj",)}
+SEQUENCE = {**TRAINING, "mode": "head", "target_modules": ("q_proj",), "pass_tokens": 77}  # under a dropout
 NO_WEIGHTS = {"gradient_checkpointing": True, "bf16": False}  # bf16: a CPU has none, see below
 
 # (settings, the keys that they are part of, fields that decide with another value, fields that do not)
@@ -285,7 +285,8 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Cha
     ),
     "reward model": (lambda _: RewardSettings(), training_key, SEQUENCE, NO_WEIGHTS),
     "fine-tuning": (
-        lambda _: SftSettings(), training_key, {**TRAINING, "chat_template": "alpaca", "clip": 0.1}, NO_WEIGHTS
+        lambda _: SftSettings(), training_key, {**TRAINING, "chat_template": "alpaca", "clip": 0.1},
+        {**NO_WEIGHTS, "pass_tokens": 77},  # its dropout is 0
     ),
     "steering": (
         lambda _: SteeringSettings(cue="a", counter_cue="b"),
