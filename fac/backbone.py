@@ -73,7 +73,7 @@ def load_config(ref: ModelRef) -> Any:
 
 def model_depth(ref: ModelRef) -> int:
     """Number of decoder layers of the whole model."""
-    return int(load_config(ref).get_text_config().num_hidden_layers)
+    return int(load_config(ref.kin).get_text_config().num_hidden_layers)
 
 
 def positions_of(config: Any) -> int | None:

@@ -58,13 +58,15 @@ class FeatureEncoder:
         settings: FeatureSettings,
         sae_texts: Step | None = None,
         on_step: OnStep | None = None,
+        origin: ModelRef | None = None,
     ) -> None:
         """`sae` is an SAE that exists, or how to train one on the corpus `sae_texts`, which `on_step` watches.
 
         `layer` None is the layer that the SAE was trained on; for one to be trained, half the model's depth (App. J).
-        Raises FacError if an SAE is to be trained and there are no texts.
+        `origin` is the model whose weights the SAE was made for, where `model` was trained from it and is read with the
+        same SAE: that is refused otherwise. Raises FacError if an SAE is to be trained and there are no texts.
         """
-        self.model, self.sae, self.settings, self.chosen_layer = model, sae, settings, layer
+        self.model, self.sae, self.settings, self.chosen_layer, self.origin = model, sae, settings, layer, origin
         if isinstance(sae, SaeRef):
             self.sae_step = Step("sae", partial(_refer, sae), {"sae": lambda: _identity(sae)})
             return
@@ -94,7 +96,9 @@ class FeatureEncoder:
         """What decides activations, beside the SAE (whose step is an input)."""
         settings = self.settings
         product = {} if settings.product == "auto" else {"product": settings.product}
+        adapted = {} if self.origin is None else {"sae_made_for": self.origin.identity()}
         return {
+            **adapted,
             "model": self.model.identity(),
             "layer": self.layer,
             "rule": settings.rule,
@@ -115,6 +119,11 @@ class FeatureEncoder:
         params = {"encoder": lambda: {name: self.identity()[name] for name in held}}
         return Step("sae_quality", self._reconstruct, params, (corpus, self.sae_step))
 
+    @property
+    def made_by(self) -> tuple[Step, ...]:
+        """The steps that make its model."""
+        return self.model.made_by
+
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.model)
@@ -127,8 +136,8 @@ class FeatureEncoder:
         """Model and SAE, loaded once; `sae_folder` is that of `sae_step`."""
         held: Extractor | None = self.__dict__.get("_extractor")
         if held is None:
-            settings = self.settings
-            sae = load(sae_in(sae_folder), self.backbone, settings.rule, settings.product)
+            settings, of_origin = self.settings, self.origin is not None
+            sae = load(sae_in(sae_folder), self.backbone, settings.rule, settings.product, of_origin)
             held = Extractor(self.backbone, sae, settings)
             self.__dict__["_extractor"] = held
         return held

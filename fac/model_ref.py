@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,7 +14,9 @@ from fac.digests import digest_of
 from fac.errors import FacError
 from fac.hub import resolved_commit
 from fac.model_folder import GGUF, not_a_folder
+from fac.store import Step, Stored
 
+MODEL = "model"  # where a step that makes a model keeps it, in its folder
 DECIDING = {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}  # files of a model's folder
 
 
@@ -31,6 +33,21 @@ class ModelRef:
     chat_template: str | None = None  # None: the tokenizer's own; "plain": 'role: text' lines; "alpaca"
     dtype: str = "auto"  # "auto" (float32 on a CPU, as stored on a GPU), "float32", "bfloat16", "float16"
     adapter: str | None = None  # folder of a LoRA adapter of peft, as `fac.train.sft` writes it
+
+    @property
+    def made_by(self) -> tuple[Step, ...]:
+        """The step that is to be finished before the model can be loaded; of a model that is there, none."""
+        return ()
+
+    @property
+    def kin(self) -> ModelRef:
+        """The model that tells its architecture, and is there before anything runs: itself."""
+        return self
+
+    @property
+    def name(self) -> str:
+        """What it is called: its hub id, or the last part of its folder."""
+        return self.folder.name if self.is_local else self.path
 
     @property
     def is_local(self) -> bool:
@@ -93,6 +110,49 @@ class ModelRef:
         used = f"{template}/{DATE:%Y-%m-%d}/{self.dtype_on(default_device())}"
         adapter = "" if self.adapter is None else f"+{adapter_digest(Path(self.adapter))}"
         return f"{self.contents()}/{used}{adapter}"
+
+
+@dataclass(frozen=True)
+class MadeModel(ModelRef):
+    """A model that a step of a store makes: it lies in the step's folder, and the step's key stands for it.
+
+    `path` is what it is called. Whatever works with it is built after that step (`Step.before`).
+    """
+
+    step: Step = field(kw_only=True, repr=False)
+    store: Path = field(kw_only=True)  # root of the store
+    origin: ModelRef = field(kw_only=True)  # the model that it was trained from
+
+    @property
+    def made_by(self) -> tuple[Step, ...]:
+        return (self.step,)
+
+    @property
+    def kin(self) -> ModelRef:
+        return self.origin.kin
+
+    @property
+    def name(self) -> str:
+        return self.path
+
+    @property
+    def is_local(self) -> bool:
+        return True
+
+    @property
+    def folder(self) -> Path:
+        return self.store / self.step.name / self.step.key / MODEL
+
+    @property
+    def commit(self) -> None:
+        return None
+
+    def contents(self) -> str:
+        return f"{self.step.name}:{self.step.key}"
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the way to make it: for another process, in which it is made already."""
+        return {**self.__dict__, "step": Stored(self.step)}
 
 
 def adapter_digest(folder: Path) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 VERSIONS: Mapping[str, int] = {
     # data
     "corpus": 2,
+    "joined": 1,
     "draw": 4,
     "examples": 1,
     "pool": 1,
@@ -51,6 +52,7 @@ VERSIONS: Mapping[str, int] = {
     "reference": 2,
     "evaluation": 2,
     "scores": 2,
+    "trained_model": 1,
     "annotations": 1,
     "judged": 3,
     "steering_questions": 1,

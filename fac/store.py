@@ -31,6 +31,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fac.errors import FacError
+from fac.held import parts
 from fac.jsonl import write_json_atomic
 from fac.provenance import made_with
 from fac.steps import version_of
@@ -60,6 +61,11 @@ class Step:
     parallel: bool = False
 
     @cached_property
+    def before(self) -> tuple[Step, ...]:
+        """What is finished before it is built: its inputs, and the steps that make the models it works with."""
+        return (*dict.fromkeys(_makers((self.params, self.build))), *self.inputs)
+
+    @cached_property
     def key(self) -> str:
         """Raises FacError where something that decides the step (a model, a data set) is not there."""
         return stage_key(self.name, version_of(self.name), self.params, [step.key for step in self.inputs])
@@ -82,6 +88,17 @@ def _not_here(folder: Path) -> None:
     raise AssertionError(f"{folder} was to be finished before")
 
 
+def _makers(value: Any) -> Iterator[Step]:
+    """The steps that make what a value holds: those which the objects in it name as `made_by`."""
+    if isinstance(value, Step):
+        return
+    if isinstance(makers := getattr(value, "made_by", None), tuple):
+        yield from makers
+        return
+    for _, part in parts("", value):
+        yield from _makers(part)
+
+
 def missing(targets: Iterable[Step], store: Store) -> list[Step]:
     """What `Store.get` of all targets would build, each once, in the order in which it would.
 
@@ -97,7 +114,7 @@ def missing(targets: Iterable[Step], store: Store) -> list[Step]:
         if store.find(step):
             stored.add(place)
             return
-        for part in step.inputs:
+        for part in step.before:
             visit(part)
         found[place] = step
 
@@ -161,7 +178,7 @@ class Store:
             raise ValueError(f"a step's name is one folder name, not {step.name!r}")
         path = self.root / step.name / step.key
         if not path.is_dir():
-            for part in step.inputs:  # one at a time: what is loaded for one is given back before the next
+            for part in step.before:  # one at a time: what is loaded for one is given back before the next
                 self.get(part)
             with self._clear_errors(), _locked(path):
                 if not path.is_dir():  # another process may have built it meanwhile

@@ -61,11 +61,12 @@ class Workers:
 
     def results(self) -> Iterator[StageEvent]:
         """What happened to the steps, as they come. Raises the errors of the steps."""
-        if not self._futures:
+        futures, self._futures = self._futures, []
+        if not futures:
             return
         try:
-            with tqdm(total=len(self._futures), desc="training and testing", unit="cell") as bar:
-                for future in as_completed(self._futures):
+            with tqdm(total=len(futures), desc="training and testing", unit="cell") as bar:
+                for future in as_completed(futures):
                     yield from future.result()
                     bar.update()
         except BrokenProcessPool:
@@ -115,20 +116,31 @@ def on_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def advance(targets: Iterable[Step], store: Store, submit: Callable[[list[Step]], object]) -> None:
-    """Build what the targets need, in their order, but for steps that may run in parallel: those are submitted."""
+def advance(targets: Iterable[Step], store: Store, submit: Callable[[list[Step]], object]) -> list[Step]:
+    """Build what the targets need, in their order, but for steps that may run in parallel: those are submitted.
+
+    Returns the targets of which a step of this process needs one that was submitted: to be gone on with when those have
+    come (`Backend.results`).
+    """
     submitted: set[tuple[str, str]] = set()
+    left = []
     for target in targets:
-        chain = []
+        chain: dict[tuple[str, str], Step] = {}
+        waiting: set[tuple[str, str]] = set()
         for step in missing([target], store):
-            if step.parallel:
-                chain.append(step)
+            place, needed = (step.name, step.key), {(part.name, part.key) for part in step.before}
+            if needed & waiting or (not step.parallel and needed & chain.keys()):
+                waiting.add(place)
+            elif step.parallel:
+                chain[place] = step
             else:
                 store.get(step)
-        places = {(step.name, step.key) for step in chain}
-        if not places <= submitted:  # what another chain builds as well is waited for
-            submitted |= places
-            submit(chain)
+        if waiting:
+            left.append(target)
+        if not chain.keys() <= submitted:  # what another chain builds as well is waited for
+            submitted |= chain.keys()
+            submit([*chain.values()])
+    return left
 
 
 def _start_worker(parent: int) -> None:

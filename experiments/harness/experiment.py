@@ -42,6 +42,7 @@ class Trial:
     writer: str  # ... who writes for them (or a name of conf/llm),
     trained: str  # ... and who is trained on what was written
     test: str = "test"  # test | validation
+    round: int = 1  # of self-improvement: in the next, all parts are the model that FAC's rows of this one trained
     settings: Settings = ()  # what the trial changes of the run's configuration
 
     def setting(self, key: str) -> Any:

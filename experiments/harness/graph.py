@@ -16,16 +16,17 @@ from experiments.harness.config import RunConfig
 from experiments.harness.experiment import BASE, Trial
 from experiments.harness.sections import TaskConfig
 from experiments.tasks import TASKS
-from experiments.tasks.base import Task, TaskSteps, scores_step, train_step
+from experiments.tasks.base import Task, TaskSteps, scores_step, train_step, trained_model
 from experiments.tasks.sources import pool_step, task_steps
 from fac.clusters import clusters_step, dense_coverage
+from fac.data.corpus import joined
 from fac.data.mixture import Mixture, mix
 from fac.encoder import FeatureEncoder
 from fac.errors import FacError
 from fac.gap import Mining, mine
 from fac.llm.base import ChatModel
 from fac.llm.engines import Judge, LLMs
-from fac.model_ref import ModelRef
+from fac.model_ref import MadeModel, ModelRef
 from fac.noise import with_noise
 from fac.prompts import Prompts
 from fac.sae.recipe import OnStep
@@ -35,6 +36,8 @@ from fac.synthesis.generate import synthesis
 from fac.synthesis.methods import METHODS
 from fac.synthesis.needs import Extras
 from fac.synthesis.selection import selection
+
+IMPROVING = "fac"  # the method that a model improves itself by
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Graph:
         self._llms: dict[Any, LLMs] = {}
         self._prompts: dict[str, Prompts] = {}
         self._trials: dict[Trial, TrialSteps] = {}
+        self._improved: dict[Trial, MadeModel] = {}  # by the trial that trained it
         self._mixtures: dict[str, Mixture] = {}  # of texts that SAEs learn from
 
     def __enter__(self) -> Graph:
@@ -100,19 +104,23 @@ class Graph:
         """The run's configuration with what the trial changes of it."""
         return self.run.with_(dict(trial.settings))
 
-    def encoder(self, run: RunConfig, anchor: Step | None = None) -> FeatureEncoder:
+    def encoder(self, run: RunConfig, anchor: Step | None = None, trained: ModelRef | None = None) -> FeatureEncoder:
         """The features of a run's model and SAE, one for all that measure with the same.
 
         An SAE that is to be trained learns from the texts of its own settings (`sae.texts`), or else from `anchor`.
+        `trained` is a model that was trained from the run's, to be measured in its place: with an SAE of its own if one
+        is to be trained, else with the one that the run's model has.
         """
         texts = None
         if run.values["sae"]["train"] is not None:
             texts = self.sae_mixture(run).train if run.sae_texts else anchor
-        key = (run.model.ref, run.sae, run.sae_layer, run.features, id(texts))
+        model, origin = trained or run.model.ref, run.model.ref if trained and texts is None else None
+        key = (model, run.sae, run.sae_layer, run.features, id(texts))
         if key not in self._encoders:
             name = "sae" if run.model.name == self.run.model.name else f"sae_{run.model.name}"
             watched = partial(self._sae_step, name)
-            self._encoders[key] = FeatureEncoder(run.model.ref, run.sae, run.sae_layer, run.features, texts, watched)
+            how = (run.sae, run.sae_layer, run.features, texts, watched, origin)
+            self._encoders[key] = FeatureEncoder(model, *how)
         return self._encoders[key]
 
     def sae_mixture(self, run: RunConfig) -> Mixture:
@@ -129,7 +137,7 @@ class Graph:
 
     def llms(self, run: RunConfig, model: ModelRef) -> LLMs:
         """Who writes and annotates in a run on `model`; each loads or starts with its first request."""
-        key = repr((run.llms.writer, run.llms.annotators, model))  # settings of engines hold mappings: no hash
+        key = repr((run.llms.writer, run.llms.annotators)), model  # settings of engines hold mappings: no hash
         if key not in self._llms:
             self._llms[key] = self._stack.enter_context(run.llms.open(model, self.say))
         return self._llms[key]
@@ -150,11 +158,45 @@ class Graph:
         """The data of a task."""
         return task_steps(TASKS[task], run.tasks[task], data_seed, test)
 
-    def mining(self, run: RunConfig, task: Task, data: TaskSteps) -> Mining:
-        """What the seed data of a task miss, by the features of the run's model."""
+    def data_of(self, trial: Trial) -> TaskSteps:
+        """The data of a trial: in a later round what FAC added in those before it belongs to the seed data."""
+        data = self.data(self.config_of(trial), trial.task, trial.data_seed, trial.test)
+        rounds = (self.steps(self._earlier(trial, number)).added for number in range(1, trial.round))
+        added = tuple(step for step in rounds if step is not None)
+        if not added:
+            return data
+        return replace(data, seed=joined((data.seed, *added)), fixed=(*data.fixed, *added))
+
+    def improved(self, trial: Trial) -> MadeModel | None:
+        """The model of a later round of self-improvement: what the round before trained with the first training seed.
+
+        None in the first. Raises FacError where that round trains no model.
+        """
+        if trial.round == 1:
+            return None
+        before = self._earlier(trial, trial.round - 1)
+        if before not in self._improved:
+            run, task, trained = self.config_of(before), TASKS[trial.task], self.steps(before).trained
+            model = self.improved(before) or model_of(run, before, task)
+            assert trained is not None
+            name = f"{run.for_model(trial.trained).model.ref.name} after round {before.round}"
+            self._improved[before] = trained_model(task, model, trained, run.paths.root, name)
+        return self._improved[before]
+
+    def _earlier(self, trial: Trial, number: int) -> Trial:
+        """The trial of an earlier round whose rows and model a later one goes on with."""
+        if not trial.features_of == trial.writer == trial.trained:
+            raise ValueError("a model improves itself: it is measured, writes and is trained")
+        return replace(trial, method=IMPROVING, round=number, seed=self.run.seeds.training[0])
+
+    def mining(self, run: RunConfig, task: Task, data: TaskSteps, trained: ModelRef | None = None) -> Mining:
+        """What the seed data of a task miss, by the features of the run's model, or of one that was `trained` from it.
+
+        Those who annotate are the run's in either case.
+        """
         annotators = self.llms(run, run.model.ref).annotators
         prompts = self.prompts(run, task)
-        encoder = self.encoder(run, data.anchor)
+        encoder = self.encoder(run, data.anchor, trained)
         how = run.interpret
         found = mine(encoder, data.anchor, data.seed, annotators, prompts, how, run.thresholds, data.labelled)
         return with_noise(found, how)
@@ -162,16 +204,16 @@ class Graph:
     def _laid_out(self, trial: Trial) -> TrialSteps:
         run, task = self.config_of(trial), TASKS[trial.task]
         config = run.tasks[task.name]
-        data = self.data(run, task.name, trial.data_seed, trial.test)
-        model = model_of(run, trial, task)
+        improved = self.improved(trial)
+        data = self.data_of(trial)
+        model = improved or model_of(run, trial, task)
         if trial.method == BASE:
             return self._tested(run, trial, task, data, TrialSteps(data, None, None, None, None, None, None))
-        mined = run.for_model(trial.features_of)
-        mining = self.mining(mined, task, data)
+        mining = self.mining(run.for_model(trial.features_of), task, data, improved)
         written = added = None
         if METHODS[trial.method].adds:
             writing = run.for_writer(trial.writer)
-            writer = self.llms(writing, writing.model.ref).writer
+            writer = self.llms(writing, improved or writing.model.ref).writer
             settings = run.synthesis(task.name, seed=trial.generation)
             written = added = self._written(run, trial, task, data, mining, writer)
             if METHODS[trial.method].prompts:
@@ -211,7 +253,7 @@ class Graph:
     def clusters(self, trial: Trial) -> Step:
         """The clusters of embeddings that stand beside the features of a trial (App. G, Table 12)."""
         run, task = self.config_of(trial).for_model(trial.features_of), TASKS[trial.task]
-        mining = self.mining(run, task, self.data(run, task.name, trial.data_seed, trial.test))
+        mining = self.mining(run, task, self.data_of(trial), self.improved(trial))
         annotators, prompts = self.llms(run, run.model.ref).annotators, self.prompts(run, task)
         share = run.synthesis(task.name, seed=trial.generation).clusters
         return clusters_step(mining, annotators, prompts, run.interpret, share, trial.data_seed)
@@ -228,7 +270,7 @@ class Graph:
 
     def _tested(self, run: RunConfig, trial: Trial, task: Task, data: TaskSteps, steps: TrialSteps) -> TrialSteps:
         """The steps with the test of what was trained, or of the model as it is."""
-        config, model = run.tasks[task.name], model_of(run, trial, task)
+        config, model = run.tasks[task.name], self.improved(trial) or model_of(run, trial, task)
         references, judge = {}, None
         if task.references is not None:
             references = task.references(data, config.evaluation)

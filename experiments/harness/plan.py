@@ -55,7 +55,7 @@ def _ancestry(step: Step) -> list[Step]:
 
     def visit(part: Step) -> None:
         if id(part) not in found:
-            for before in part.inputs:
+            for before in part.before:
                 visit(before)
             found[id(part)] = part
 
@@ -123,7 +123,7 @@ def _matrix(states: Mapping[Trial, str]) -> list[str]:
 def labelled(trials: Iterable[Trial]) -> dict[Trial, str]:
     """A trial's method, and whatever else tells it from the others but its training seed."""
     trials = list(trials)
-    parts = ("data_seed", "generation", "features_of", "writer", "trained", "test", "settings")
+    parts = ("data_seed", "generation", "features_of", "writer", "trained", "round", "test", "settings")
     telling = [part for part in parts if len({getattr(trial, part) for trial in trials}) > 1]
 
     def label(trial: Trial) -> str:

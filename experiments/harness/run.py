@@ -119,14 +119,16 @@ def _build(laid: LaidOut, graph: Graph, session: Session, workers: Backend) -> N
         for target in laid.targets:
             session.store.get(target)
         return
-    waiting: list[list[Step]] = []
-    advance(laid.targets, session.store, waiting.append if on_gpu() else workers.submit)
-    if on_gpu():
-        graph.release()
-    for chain in waiting:
-        workers.submit(chain)
-    for event in workers.results():
-        session.record(event)
+    left = laid.targets
+    while left:
+        waiting: list[list[Step]] = []
+        left = advance(left, session.store, waiting.append if on_gpu() else workers.submit)
+        if on_gpu():
+            graph.release()
+        for chain in waiting:
+            workers.submit(chain)
+        for event in workers.results():
+            session.record(event)
 
 
 def _say(text: str) -> None:

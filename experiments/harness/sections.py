@@ -126,6 +126,11 @@ class Ray:
 
     address: str | None = None
 
+    @property
+    def root(self) -> Path:
+        """The folder of the store."""
+        return Path(self.store).expanduser().absolute()
+
 
 @dataclass(frozen=True)
 class Tracking:

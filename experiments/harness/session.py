@@ -162,5 +162,4 @@ class Session:
 
 def store_of(run: RunConfig, session: Session | None = None) -> Store:
     """The store of a run; what happens in it is told to the session."""
-    root = Path(run.paths.store).expanduser()
-    return Store(root, None if session is None else session.record)
+    return Store(run.paths.root, None if session is None else session.record)

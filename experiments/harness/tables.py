@@ -99,11 +99,12 @@ def task_columns(
     paper: Callable[[str], PaperNumber | None],
     prefix: str,
     gain: Callable[[str], PaperNumber | None] = lambda row: None,
+    covered: Callable[[str], PaperNumber | None] = lambda row: None,
 ) -> list[Column]:
     """A task's number, its difference from the baseline, its further metrics, and what was added and covered.
 
-    `prefix` begins the columns' names; the first is called `prefix` itself. `paper` and `gain` are the paper's numbers
-    of a row, and its differences from the baseline.
+    `prefix` begins the columns' names; the first is called `prefix` itself. `paper`, `gain` and `covered` are the
+    paper's numbers of a row, its differences from the baseline and what it covers of the missing features.
     """
     plain = {name: metric(name, PLAIN.get(name, "percent")) for name in task.also}
 
@@ -114,16 +115,18 @@ def task_columns(
         Column(prefix, title, number(task), holds, paper=paper),
         Column(f"{prefix}_gain", "minus Baseline", number(task), trained, less=BASELINE, paper=gain),
         *(Column(f"{prefix}_{name}", told, plain[name], holds) for name, told in task.also.items()),
-        *coverage_columns(holds, prefix),
+        *coverage_columns(holds, prefix, covered),
     ]
 
 
-def coverage_columns(holds: Callable[[Trial], bool], prefix: str) -> list[Column]:
+def coverage_columns(
+    holds: Callable[[Trial], bool], prefix: str, covered: Callable[[str], PaperNumber | None] = lambda row: None
+) -> list[Column]:
     """How many rows a method added, how long, and how much of the missing features they cover, in both readings."""
     return [
         Column(f"{prefix}_rows", "rows added", count("added"), holds),
         Column(f"{prefix}_tokens", "tokens per text added", length(), holds),
-        Column(f"{prefix}_fac", "FAC of missing", coverage("any"), holds),
+        Column(f"{prefix}_fac", "FAC of missing", coverage("any"), holds, paper=covered),
         Column(f"{prefix}_ratio", "FAC ratio", coverage("ratio"), holds),
     ]
 

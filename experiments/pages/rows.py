@@ -43,7 +43,8 @@ class Rows:
     of: Callable[[Trial], str] = by_method  # which row a trial stands in
     pairs: Sequence[tuple[str, str]] = ()  # rows that are compared: this one less that one
     paper: Printed = lambda task, row: None
-    gain: Printed = lambda task, row: None  # ... and what the paper gives as the difference from the baseline
+    gain: Printed = lambda task, row: None  # ... and what the paper gives as the difference from the baseline,
+    covered: Printed = lambda task, row: None  # ... as FAC of missing
     mode: str = ""  # how the paper trained for them, lora or head; "": both, or it does not matter
 
 
@@ -145,8 +146,10 @@ def _columns_of(
     def printed(of: Printed) -> Callable[[str], PaperNumber | None]:
         return lambda row: of(task, row) if beside else None
 
-    paper, gain = printed(rows.paper), printed(rows.gain)
-    first, *rest = task_columns(run.task(task), of_task(task), task_title(run, task), paper, task, gain)
+    numbers = (printed(rows.gain), printed(rows.covered))
+    first, *rest = task_columns(
+        run.task(task), of_task(task), task_title(run, task), printed(rows.paper), task, *numbers
+    )
     return [first, *shown.columns(task), *rest]
 
 

@@ -19,9 +19,10 @@ from fac.data.examples import LoadReport
 from fac.data.files import fingerprint
 from fac.data.schemas import Schema
 from fac.data.source import Source
+from fac.errors import FacError
 from fac.llm.base import ChatModel
 from fac.llm.engines import Judge
-from fac.model_ref import ModelRef
+from fac.model_ref import MODEL, MadeModel, ModelRef
 from fac.prompts import Prompts
 from fac.store import Step
 from fac.synthesis.settings import Settings
@@ -126,6 +127,8 @@ class Task:
     complete: Callable[[Step, ChatModel, Prompts, Settings], Step] | None = None
     # Settings that are to be chosen on held-out examples, as a step; None where all are given.
     choose: Callable[[TaskSteps, ModelRef, Any], Step | None] | None = None
+    # Writes what was trained (a folder, of this model) to a folder as a model that writes and is read; None: it cannot.
+    as_model: Callable[[Path, ModelRef, Path], None] | None = None
     # What the test needs beside its examples, from (data, evaluation); with a "reference" a judge is asked, too.
     references: Callable[[TaskSteps, Any], dict[str, Step]] | None = None
     evaluation: type | None = None  # dataclass of how it is tested on data sets, where there is a choice
@@ -156,6 +159,30 @@ def _train(task: str, training: Training, fixed: int, names: Sequence[str], fold
 
     named = dict(zip(names, parts[fixed:], strict=True))
     TASKS[task].train(replace(training, fixed=parts[:fixed], **named), folder)
+
+
+def trained_model(task: Task, model: ModelRef, trained: Step, store: Path, name: str) -> MadeModel:
+    """What was trained from `model`, as a model called `name` that is measured, writes and is trained as any other.
+
+    Raises FacError if the task makes no such model, or if nothing but a head was trained.
+    """
+    mode = trained.params.get("mode")
+    if task.as_model is None or mode == "head":
+        why = "trains a head alone" if mode == "head" else "trains no model that writes"
+        raise FacError(
+            f"The {task.name} task {why}, so there is no improved model: train toxicity by LoRA "
+            f"(tasks.toxicity.train.mode=lora)."
+        )
+    step = Step("trained_model", partial(_as_model, task.name, model), {"task": task.name, "model": model}, (trained,))
+    return MadeModel(name, chat_template=model.chat_template, dtype=model.dtype, step=step, store=store, origin=model)
+
+
+def _as_model(task: str, model: ModelRef, folder: Path, trained: Path) -> None:
+    from experiments.tasks import TASKS
+
+    write = TASKS[task].as_model
+    assert write is not None
+    write(trained, model, folder / MODEL)
 
 
 def scores_step(

@@ -13,6 +13,7 @@ from fac.data.schemas import QUERY, Query
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.lab.world.corpora import Sizes, draw_corpus
+from fac.model_ref import ModelRef
 from fac.train.classifier import ClassifierSettings
 
 
@@ -39,6 +40,14 @@ def test(job: Testing, folder: Path) -> dict[str, float]:
     return metrics
 
 
+def as_model(trained: Path, model: ModelRef, folder: Path) -> None:
+    """The model with the layers that the classifier was trained to have."""
+    from fac.train.classifier import load_classifier
+    from fac.train.merged import save_as_causal_lm
+
+    save_as_causal_lm(load_classifier(trained, model), folder)
+
+
 def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
     """The texts of a data set, as queries."""
     return ((Query(example.text), example.label) for example in read_examples(source, report))
@@ -62,6 +71,7 @@ TASK = Task(
     stage="classifier",
     train=train,
     test=test,
+    as_model=as_model,
     read=read,
     drawn_in_lab=drawn_in_lab,
     fixed=("safe",),

@@ -10,7 +10,7 @@ import logging
 import operator
 import unicodedata
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -82,6 +82,15 @@ class Corpus:
 def corpus_step(source: Source) -> Step:
     """The texts of a data set as a corpus (`Corpus.load`, `load_report`), keyed by the bytes of its files."""
     return Step("corpus", partial(write_corpus, source), {"source": partial(fingerprint, source)})
+
+
+def joined(parts: Sequence[Step]) -> Step:
+    """The texts of several corpora, one after the other, as a corpus."""
+    return Step("joined", _join, {}, tuple(parts))
+
+
+def _join(folder: Path, *parts: Path) -> None:
+    write_examples((example for part in parts for example in Corpus.load(part)), folder)
 
 
 def load_report(folder: Path) -> LoadReport:

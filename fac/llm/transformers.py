@@ -23,6 +23,7 @@ from fac.backbone import ModelRef, decoder_layers, default_device, end_tokens, l
 from fac.errors import FacError
 from fac.llm.base import Completion, Request, Sampling, Shift
 from fac.llm.local import completion, openings
+from fac.store import Step
 
 
 class TransformersChat:
@@ -33,6 +34,11 @@ class TransformersChat:
     def __init__(self, ref: ModelRef, batch: int = 64) -> None:
         self.ref, self.batch = ref, batch
         self._loaded: tuple[Any, Any] | None = None
+
+    @property
+    def made_by(self) -> tuple[Step, ...]:
+        """The steps that make its model."""
+        return self.ref.made_by
 
     @property
     def identity(self) -> str:

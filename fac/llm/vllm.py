@@ -27,6 +27,7 @@ from fac.llm.base import Completion, Request, Sampling, check_unshifted
 from fac.llm.local import completion, openings
 from fac.model_weights import check_weights, load_pretrained
 from fac.processes import die_with
+from fac.store import Step
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -76,6 +77,11 @@ class VllmChat:
         self.ref, self.settings = ref, settings or VllmSettings()
         self.batch = self.settings.batch
         self._child: _Child | None = None
+
+    @property
+    def made_by(self) -> tuple[Step, ...]:
+        """The steps that make its model."""
+        return self.ref.made_by
 
     @property
     def identity(self) -> str:

@@ -108,8 +108,14 @@ class Sae:
         return float(1 - error / total), float((activations > 0).sum(dim=1).float().mean())
 
 
-def load(ref: SaeRef, backbone: Backbone, rule: str = "paper", product: Product = "auto") -> Sae:
-    """Load an SAE and check it against `backbone`. Raises FacError, listing what would fit, if they do not match."""
+def load(
+    ref: SaeRef, backbone: Backbone, rule: str = "paper", product: Product = "auto", of_origin: bool = False
+) -> Sae:
+    """Load an SAE and check it against `backbone`. Raises FacError, listing what would fit, if they do not match.
+
+    With `of_origin` it is the SAE of the weights that the backbone's were trained from: width and layer must fit, and
+    neither the fingerprint nor what was measured on those weights is asked for.
+    """
     folder = ref.fetched(CONFIG, WEIGHTS)
     record = read_record(folder)
     name = str(record.get("imported", ref))
@@ -117,9 +123,10 @@ def load(ref: SaeRef, backbone: Backbone, rule: str = "paper", product: Product 
     module = _from_release(ref, backbone) if folder is None else _from_folder(ref, folder, backbone)
     for tensor_name, tensor in module.state_dict().items():
         check_tensor(tensor, f"{tensor_name} of the SAE {name}")
-    _check_metadata(module, told, record, backbone, name)
-    # Measured before Top-K is switched off: the recorded figures were.
-    _check_probe(Sae(module, record), backbone, name)
+    _check_metadata(module, told, record, backbone, name, of_origin)
+    if not of_origin:
+        # Measured before Top-K is switched off: the recorded figures were.
+        _check_probe(Sae(module, record), backbone, name)
     return Sae(module, record, rule, product)
 
 
@@ -171,7 +178,7 @@ def write_record(
 
 def model_name(backbone: Backbone) -> str:
     """How an SAE names the model it was trained on."""
-    return Path(backbone.ref.path).name if backbone.ref.is_local else backbone.ref.path
+    return backbone.ref.name
 
 
 def content_residual(backbone: Backbone, chats: Sequence[Sequence[Message]], max_tokens: int = 512) -> torch.Tensor:
@@ -198,7 +205,7 @@ def not_finite(backbone: Backbone) -> FacError:
 
 
 def _check_metadata(
-    module: Any, told: Mapping[str, Any], record: dict[str, Any], backbone: Backbone, name: str
+    module: Any, told: Mapping[str, Any], record: dict[str, Any], backbone: Backbone, name: str, of_origin: bool
 ) -> None:
     metadata = module.cfg.metadata
     layer = layer_in(told or {"metadata": metadata.to_dict()}, record, name)
@@ -213,7 +220,7 @@ def _check_metadata(
         raise FacError(
             f"The SAE {name} was trained on layer {layer}, not on layer {backbone.layer} (sae.layer). {fits}"
         )
-    if record.get("fingerprint") not in (None, backbone.fingerprint()):
+    if not of_origin and record.get("fingerprint") not in (None, backbone.fingerprint()):
         raise FacError(f"The SAE {name} was trained on the weights of another model than {backbone.ref.path}. {fits}")
 
 

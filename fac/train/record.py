@@ -13,7 +13,12 @@ from fac.model_ref import ModelRef
 
 def save_record(file: Path, ref: ModelRef, seed: int, settings: Any) -> None:
     """Write `file`: the model by its lasting name and contents, the seed and the settings (a dataclass)."""
-    record = {"model": asdict(ref.lasting), "contents": ref.contents(), "seed": seed, "settings": asdict(settings)}
+    record = {
+        "model": asdict(ref.lasting),
+        "contents": ref.lasting.contents(),
+        "seed": seed,
+        "settings": asdict(settings),
+    }
     file.write_text(json.dumps(record, indent=1, sort_keys=True))
 
 
@@ -27,7 +32,7 @@ def load_record(file: Path, ref: ModelRef | None) -> tuple[ModelRef, int, dict[s
     was = ModelRef(**record["model"])
     here = was if ref is None else ref
     comparable = here.is_local == ("@" not in record["contents"]) and (here.is_local or here.path == was.path)
-    if comparable and here.contents() != record["contents"]:
+    if comparable and here.lasting.contents() != record["contents"]:
         raise FacError(
             f"{here.path} is not the model that {file.parent} was trained on: its files or its commit differ from "
             f"{record['contents']}. Give that model, or train again."

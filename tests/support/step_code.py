@@ -76,7 +76,7 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/synthesis/replies.py": ("synthesis", "answers"),
     "fac/synthesis/covered.py": ("coverage",),
     "fac/synthesis/selection.py": ("candidates", "selection"),
-    "fac/data": (*DATA, "synthesis"),
+    "fac/data": (*DATA, "joined", "synthesis"),
     "fac/lab/world/grammar.py": ("draw", "scores"),  # also the names that an answer must say
     "fac/lab/world/corpora.py": ("draw", "pool"),
     "fac/lab/world/instructions.py": ("draw",),
@@ -91,6 +91,7 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/train/sequence.py": ("classifier", "reward", "scores"),
     "fac/train/classifier.py": ("classifier", "scores"),
     "fac/train/reward.py": ("reward", "scores"),
+    "fac/train/merged.py": ("trained_model",),
     "fac/train/sft.py": ("sft", "scores"),
     "fac/train/steering.py": ("vector", "scores", "steering_curve", *STEERING),
     "eval/alpaca.py": ("draw", "scores", "judged", "annotations"),

@@ -41,4 +41,4 @@ def short(error: Exception) -> str:
 
 def name_of(ref: ModelRef) -> str:
     """A model as a line calls it: hub id, or the last part of its folder."""
-    return ref.folder.name if ref.is_local else ref.path
+    return ref.name

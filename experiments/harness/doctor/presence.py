@@ -113,6 +113,9 @@ def _known(ref: ModelRef, facts: Facts) -> Iterator[Finding]:
 def model(ref: ModelRef, online: bool) -> Iterator[Finding]:
     """A model by folder or hub id: its weights are the model's and whole, its tokenizer has a chat template."""
     what = f"model {name_of(ref)}"
+    if ref.made_by:
+        yield Finding("ok", what, f"the run makes it of {name_of(ref.kin)}")
+        return
     folder = None if ref.is_local else cached(ref.path, ref.revision, "model")
     if ref.is_local or ref.path.startswith(("/", ".", "~")):
         yield from _loadable(what, ref, f"in {ref.folder}")
@@ -219,6 +222,7 @@ def shape_of(ref: ModelRef) -> Shape | None:
     """From config.json, or from what is known of the paper's models; None if neither is there."""
     from transformers import AutoConfig
 
+    ref = ref.kin
     folder = None if ref.is_local else cached(ref.path, ref.revision, "model")
     if ref.is_local or folder is not None:
         return needs.shape_of(load_config(ref if folder is None else replace(ref, revision=folder.name)))

@@ -7,7 +7,7 @@ hub are missing.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from fac.data.mixture import Part
 from fac.data.source import Source
 from fac.encoder import FeatureEncoder
+from fac.held import enclosed, parts
 from fac.llm.engines import Judge
 from fac.llm.openai import OpenAIChat
 from fac.llm.transformers import TransformersChat
@@ -47,7 +48,7 @@ class Steps:
     def mark(self, step: Step) -> int:
         """A number for the step: the same for steps of the same name, parameters, builder and inputs."""
         if id(step) not in self._marks:
-            inputs = tuple(self.mark(part) for part in step.inputs)
+            inputs = tuple(self.mark(part) for part in step.before)
             told = (step.name, inputs, self._told(step.params), self._told(step.build))
             self._marks[id(step)] = self._known.setdefault(told, len(self._known))
             self._held.append(step)
@@ -74,7 +75,7 @@ class Steps:
         if isinstance(value, MethodType):
             return "method", value.__func__.__qualname__, self._told(value.__self__)
         if isinstance(value, FunctionType):
-            return "function", value.__module__, value.__qualname__, tuple(map(self._told, _enclosed(value)))
+            return "function", value.__module__, value.__qualname__, tuple(map(self._told, enclosed(value)))
         if is_dataclass(value) and not isinstance(value, type):
             return type(value).__name__, tuple(self._told(getattr(value, field.name)) for field in fields(value))
         self._held.append(value)
@@ -109,25 +110,7 @@ def _things(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         return
     if isinstance(value, Step | type):
         return
-    if isinstance(value, Mapping):
-        parts = [(str(key), held) for key, held in value.items()]
-    elif isinstance(value, list | tuple):
-        parts = [(name, held) for held in value]
-    elif isinstance(value, partial):
-        parts = [(name, held) for held in (*value.args, *value.keywords.values())]
-    elif isinstance(value, MethodType):
-        parts = [(name, value.__self__)]
-    elif isinstance(value, FunctionType):
-        parts = [(name, held) for held in _enclosed(value)]
-    elif is_dataclass(value):
+    if is_dataclass(value):
         yield name, value
-        parts = [(field.name, getattr(value, field.name)) for field in fields(value)]
-    else:
-        return
-    for place, held in parts:
+    for place, held in parts(name, value):
         yield from _things(place, held)
-
-
-def _enclosed(function: Callable[..., Any]) -> list[Any]:
-    cells = getattr(function, "__closure__", None) or ()
-    return [cell.cell_contents for cell in cells]

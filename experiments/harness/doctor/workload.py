@@ -35,7 +35,17 @@ from fac.sae.recipe import RecipeSettings
 from fac.store import Step
 
 BYTES_PER_TOKEN = 4
-LIGHT = ("draw", "examples", "pool", "missing", "relevance", "coverage", "evaluation")  # steps that load no model
+MODEL_BYTES = 4  # of a parameter of a model that is kept: at most, on a CPU
+LIGHT = (
+    "draw",
+    "examples",
+    "pool",
+    "joined",
+    "missing",
+    "relevance",
+    "coverage",
+    "evaluation",
+)  # steps that load no model
 LINES = ("train the SAE", "measure", "interpret", "write", "answer", "train", "test")  # in the order of a run
 
 
@@ -130,6 +140,9 @@ class Workload:
             seed, human = step.inputs[2:4] if given["method"].prompts else step.inputs[:2]
             own = self.texts(seed)
             return Texts(self.texts(human).count if given["budget"] is None else given["budget"], own.tokens)
+        if step.name == "joined":
+            joined = [self.texts(part) for part in step.inputs]
+            return Texts(sum(texts.count for texts in joined), joined[0].tokens)
         if step.name == "pool":
             return Texts(given["sizes"].human, LAB_TOKENS)
         read = [held for _, held in found_in(step, (Source, Part))]
@@ -163,16 +176,17 @@ class Workload:
 
     def _features(self, step: Step) -> bool:
         encoder = getattr(step.build, "__self__", None)
-        if step.name != "features" or not isinstance(encoder, FeatureEncoder):
+        if step.name not in ("features", "sae_quality") or not isinstance(encoder, FeatureEncoder):
             return False
         texts = self.texts(step)
-        self._measured(encoder, texts.count, texts.tokens)
+        self._measured(encoder, texts.count, texts.tokens, kept=step.name == "features")
         return True
 
-    def _measured(self, encoder: FeatureEncoder, count: int, tokens: int) -> None:
+    def _measured(self, encoder: FeatureEncoder, count: int, tokens: int, kept: bool = True) -> None:
         shape, known = self.facts.shape(encoder.model), self.facts.encoder(encoder)
         if shape and known:
             self.work.append(Work("measure", shape, needs.measuring_flop(shape, known, count * tokens)))
+        if shape and known and kept:
             self.stored += needs.measured_bytes(known, count, tokens, encoder.settings.top_spans)
 
     def _interpretations(self, step: Step) -> bool:
@@ -278,6 +292,14 @@ class Workload:
             next_token=task.from_base,
         )
 
+    def _made(self, step: Step) -> bool:
+        """A model that was trained, kept as a whole: nothing is computed with it."""
+        if step.name != "trained_model":
+            return False
+        if shape := self.facts.shape(arguments(step)["model"]):
+            self.stored += shape.params * MODEL_BYTES
+        return True
+
     def _choice(self, step: Step) -> bool:
         """Settings of a vector: every layer and norm at two multipliers, on all held-out questions in both orders."""
         given = arguments(step)
@@ -327,6 +349,7 @@ KINDS: tuple[Callable[[Workload, Step], bool], ...] = (
     Workload._synthesis,
     Workload._answers,
     Workload._training,
+    Workload._made,
     Workload._choice,
     Workload._scores,
 )

@@ -37,10 +37,13 @@ def in_order(*targets: Step, store: Store, wait: bool = False) -> list[StageEven
     waiting: list[list[Step]] = []
     kept = Store(store.root, events.append)
     with Workers(store.root, 2) as workers:
-        advance(targets, kept, waiting.append if wait else workers.submit)
-        for chain in waiting:
-            workers.submit(chain)
-        events += workers.results()
+        left = [*targets]
+        while left:
+            left = advance(left, kept, waiting.append if wait else workers.submit)
+            for chain in waiting:
+                workers.submit(chain)
+            waiting.clear()
+            events += workers.results()
     return events
 
 
@@ -65,6 +68,18 @@ def test_what_is_planned_is_built_here_or_in_a_process(store: Store, wait: bool)
     assert (store.get(shared) / "process").read_text() != ours
     assert missing(targets, store) == []
     assert [event.kind for event in in_order(*targets, store=store)] == []
+
+
+@pytest.mark.slow
+def test_what_needs_a_training_here_waits_for_the_process_that_trains(store: Store):
+    first = step("train", "t", step("data", "d"), parallel=True)
+    measured = step("features", "f", step("model", "m", first))
+    second = step("train", "u", measured, parallel=True)
+    targets = [step("scores", "s", second, parallel=True), step("table", "T")]
+    in_order(*targets, store=store, wait=True)
+    assert (store.get(targets[0]) / "text").read_text() == "dtmfus"
+    where = {one: (store.get(one) / "process").read_text() == str(os.getpid()) for one in (first, measured, second)}
+    assert where == {first: False, measured: True, second: False}
 
 
 @pytest.mark.slow

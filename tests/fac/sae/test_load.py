@@ -83,6 +83,25 @@ def test_another_model_of_the_same_width_is_refused(trained, tmp_path):
         load(SaeRef(str(trained)), other)
 
 
+def test_the_model_that_was_trained_from_it_is_accepted_where_that_is_asked_for_and_nothing_else_is(trained, tmp_path):
+    folder = tiny_model(tmp_path, "llama", seed=1)
+    assert load(SaeRef(str(trained)), Backbone(ModelRef(str(folder)), LAYER), of_origin=True).width == WIDTH
+    with pytest.raises(FacError, match=r"trained on layer 2, not on layer 3 \(sae.layer\)"):
+        load(SaeRef(str(trained)), Backbone(ModelRef(str(folder)), 3), of_origin=True)
+
+
+def test_an_sae_of_other_weights_is_in_the_keys(trained, model, tmp_path):
+    other = ModelRef(str(tiny_model(tmp_path, "llama", seed=1)))
+    given = (other, SaeRef(str(trained)), None, FeatureSettings())
+    plain, adapted = FeatureEncoder(*given), FeatureEncoder(*given, origin=ModelRef(str(model)))
+    texts = corpus_of([as_chat(text) for text in sentences(3)])
+    assert plain.features(texts).key != adapted.features(texts).key
+    store = Store(tmp_path / "store")
+    with pytest.raises(FacError, match="trained on the weights of another model"):
+        store.get(plain.features(texts))
+    assert store.get(adapted.features(texts)).is_dir()
+
+
 def test_the_same_model_elsewhere_or_in_another_dtype_is_accepted(trained, model, tmp_path):
     copy = shutil.copytree(model, tmp_path / "copy")
     for dtype in ("float32", "bfloat16"):

@@ -63,6 +63,20 @@ def test_the_lab_lacks_nothing(tmp_path: Path):
     assert not any(status == "missing" for status, _ in found.values())
 
 
+def test_a_model_that_the_run_makes_is_priced_and_not_missed(tmp_path: Path):
+    once = doctor(tmp_path, "experiment=figure15", "experiment.worlds=[0]", code=0)
+    assert once["model llama after round 1"] == ("ok", "the run makes it of llama")
+    assert "llama after round 1" in once["engine of writer, explain, judge"][1]
+    assert "steps without an estimate" not in once
+    assert (
+        requests(once["time write"][1]) == 2 * requests(doctor(tmp_path, "experiment=lab", code=0)["time write"][1]) / 3
+    )
+
+
+def requests(told: str) -> int:
+    return int(re.search(r"\(([\d,]+) requests\)", told)[1].replace(",", ""))  # type: ignore[index]
+
+
 def test_the_list_for_the_paper_s_scale_is_complete(tmp_path: Path):
     found = doctor(tmp_path, *PAPER, code=1)
     for what in ("model meta-llama/Llama-3.1-8B-Instruct", "model meta-llama/Meta-Llama-3-8B"):
