@@ -119,17 +119,17 @@ class Paths:
     replies: str  # what engines that are paid for have said
     data: str = "."  # where the files of scale=small lie
 
+    @property
+    def root(self) -> Path:
+        """The folder of the store."""
+        return Path(self.store).expanduser().absolute()
+
 
 @dataclass(frozen=True)
 class Ray:
     """Which Ray cluster backend=ray uses; address None: one of this machine, for this run."""
 
     address: str | None = None
-
-    @property
-    def root(self) -> Path:
-        """The folder of the store."""
-        return Path(self.store).expanduser().absolute()
 
 
 @dataclass(frozen=True)
