@@ -27,6 +27,8 @@ Bools = NDArray[np.bool_]
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
+BLOCK = 1 << 16  # entries that are binned together: as many as caches hold
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -87,10 +89,10 @@ def counts(pooled: Pooled, cuts: Floats) -> Counts:
     `cuts` and the result are [n_thresholds, n_features]. Raises FacError if `cuts` are for another SAE width.
     """
     _check_width(pooled, cuts)
-    total = np.zeros(cuts.shape, dtype=np.int64)
-    for rows in pooled.chunks():
-        _tally(total, rows.indices, rows.values, cuts)
-    return total
+    tally = _Tally(cuts)
+    for rows in pooled.chunks(tally.entries):
+        tally.add(rows.indices, rows.values)
+    return tally.counts()
 
 
 def own_counts(pooled: Pooled, written_for: NDArray[np.integer], cuts: Floats) -> Counts:
@@ -102,11 +104,11 @@ def own_counts(pooled: Pooled, written_for: NDArray[np.integer], cuts: Floats) -
     _check_width(pooled, cuts)
     if len(written_for) != pooled.n_texts:
         raise ValueError(f"written_for has {len(written_for)} entries for {pooled.n_texts} texts")
-    total = np.zeros(cuts.shape, dtype=np.int64)
-    for rows in pooled.chunks():
+    tally = _Tally(cuts)
+    for rows in pooled.chunks(tally.entries):
         own = rows.indices == written_for[rows.row_of_entry()]
-        _tally(total, rows.indices[own], rows.values[own], cuts)
-    return total
+        tally.add(rows.indices[own], rows.values[own])
+    return tally.counts()
 
 
 def mean_activation(pooled: Pooled) -> NDArray[np.float64]:
@@ -283,10 +285,36 @@ def _check_width(pooled: Pooled, cuts: Floats) -> None:
         )
 
 
-def _tally(total: Counts, indices: NDArray[np.int32], values: Floats, cuts: Floats) -> None:
-    """Add to `total` [n_thresholds, n_features] the entries above each threshold's cut."""
-    for row, cut in zip(total, cuts, strict=True):
-        row += np.bincount(indices[values > cut[indices]], minlength=len(row))
+class _Tally:
+    """Entries by feature and by how many of the feature's cuts they exceed: each is binned once for all thresholds."""
+
+    def __init__(self, cuts: Floats) -> None:
+        self._cuts = cuts  # [n_thresholds, n_features]
+        self._bins = np.zeros(cuts.shape[1] * (len(cuts) + 1), dtype=np.int64)
+        self.entries = max(
+            1 << 20, 4 * len(self._bins)
+        )  # of a chunk, so that adding up the bins costs little beside it
+
+    def add(self, indices: NDArray[np.int32], values: Floats) -> None:
+        cuts = [row[0] if (row == row[:1]).all() else row for row in self._cuts if len(row)]  # a number: for all alike
+        exceeded = np.empty(BLOCK, np.min_scalar_type(len(cuts)))
+        keys = np.empty(len(indices), np.int64)
+        for start in range(0, len(indices), BLOCK):
+            i, g, key = (array[start : start + BLOCK] for array in (indices, values, keys))
+            above = exceeded[: len(i)]
+            above[:] = 0
+            for cut in cuts:
+                above += (g > (cut.take(i, mode="clip") if cut.ndim else cut)).view(np.uint8)
+            np.multiply(i, len(self._cuts) + 1, out=key, casting="unsafe")
+            key += above
+        self._bins += np.bincount(keys, minlength=len(self._bins))
+
+    def counts(self) -> Counts:
+        """Entries above each cut; shape [n_thresholds, n_features]."""
+        bins = self._bins.reshape(-1, len(self._cuts) + 1)
+        above = bins[:, ::-1].cumsum(axis=1)[:, -2::-1].T  # [n, n_features]: entries that exceed more than n cuts
+        rank = np.argsort(np.argsort(self._cuts, axis=0, kind="stable"), axis=0)
+        return np.take_along_axis(above, rank, axis=0)
 
 
 def _share(part: Bools, whole: Bools, anchor_counts: Counts, anchor_mean: NDArray[np.float64]) -> Fac:

@@ -178,3 +178,27 @@ def test_a_cut_model_has_a_list_entry_for_each_layer_only(models):
     shorter = first_layers(config, 3)
     assert shorter.layer_types == config.layer_types[:3]
     assert (shorter.num_hidden_layers, shorter.eos_token_id) == (3, [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_causal_model_needs_no_mask_and_another_gets_one(models, family):
+    backbone = Backbone(ModelRef(str(models[family])), 2)
+    masks = []
+    backbone._model.register_forward_pre_hook(
+        lambda _module, _args, given: masks.append(given["attention_mask"]), with_kwargs=True
+    )
+    batch = [[5, 6, 7], [8]]
+    alone = backbone.residual([[8]])[0, 0]
+    torch.testing.assert_close(backbone.residual(batch)[1, 0], alone, rtol=1e-4, atol=1e-5)
+    assert backbone.is_causal
+    assert all(mask is None for mask in masks)
+
+    seeing = Backbone(ModelRef(str(models[family])), 2)
+    first = seeing._model.layers[0]
+    first.register_forward_hook(lambda _module, _args, out: out + 1e-3 * out.mean(dim=1, keepdim=True))
+    assert not seeing.is_causal  # its tokens see later ones
+    seeing._model.register_forward_pre_hook(
+        lambda _module, _args, given: masks.append(given["attention_mask"]), with_kwargs=True
+    )
+    seeing.residual(batch)
+    assert masks[-1].tolist() == [[1, 1, 1], [1, 0, 0]]

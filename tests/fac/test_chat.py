@@ -18,6 +18,7 @@ from fac.chat import (
     check_template,
     encode,
     encode_lesson,
+    encode_many,
     is_dated,
     open_user_turn,
     render,
@@ -69,6 +70,13 @@ def marked(tokenizer, encoded):
             runs[-1].append(token)
         inside = content
     return [tokenizer.decode(run).strip() for run in runs]
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_many_chats_are_encoded_as_each_is_alone(tokenizers, family):
+    chats = [turns(*SENTENCES[:n]) for n in range(1, len(SENTENCES))]
+    assert encode_many(tokenizers[family], chats) == [encode(tokenizers[family], chat) for chat in chats]
+    assert encode_many(tokenizers[family], []) == []
 
 
 @pytest.mark.parametrize("family", TEMPLATES)

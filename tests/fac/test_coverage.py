@@ -83,6 +83,16 @@ def test_counts_equal_brute_force(dense, absolute, relative):
     np.testing.assert_allclose(cov.mean_activation(pooled), dense.mean(axis=0), rtol=1e-6)
 
 
+def test_many_thresholds_in_any_order_are_counted_in_blocks_of_any_size(monkeypatch):
+    rng = np.random.default_rng(1)
+    dense = (rng.integers(0, 9, (70, N_FEATURES)) / 2 - 1).astype(np.float32)
+    cuts = rng.permutation(np.arange(300, dtype=np.float32)[:, None] / 80 + rng.random((1, N_FEATURES), np.float32))
+    cuts[5] = 0.5
+    for block in (3, 1 << 16):
+        monkeypatch.setattr(cov, "BLOCK", block)
+        np.testing.assert_array_equal(cov.counts(Pooled.from_dense(dense), cuts), brute_counts(dense, cuts))
+
+
 @given(matrices(), st.data())
 def test_own_counts_equal_brute_force(dense, data):
     written_for = data.draw(hnp.arrays(np.int64, len(dense), elements=st.integers(-1, N_FEATURES - 1)))

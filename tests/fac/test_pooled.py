@@ -43,6 +43,26 @@ def test_what_is_written_in_parts_is_read_whole(tmp_path_factory, matrix, data):
 
 
 @settings(deadline=None)
+@given(matrix=matrices, data=st.data())
+def test_rows_that_come_in_any_order_are_read_in_that_of_the_corpus(tmp_path_factory, matrix, data):
+    """Texts that never come have no entries."""
+    folder, whole = tmp_path_factory.mktemp("pooled"), Pooled.from_dense(matrix)
+    order = data.draw(st.permutations(range(len(matrix))))
+    came = np.array(order[: data.draw(st.integers(0, len(matrix)))], np.int64)
+    writer = PooledWriter(folder, matrix.shape[1])
+    for texts in np.split(came, sorted(data.draw(st.lists(st.integers(0, len(came)), max_size=3)))):
+        part = whole.take(texts)
+        writer.put(texts, np.diff(part.indptr), np.asarray(part.indices), np.asarray(part.values))
+    writer.close(len(matrix), cut=3)
+    expected = matrix.clip(min=0)
+    expected[sorted(set(order) - set(came.tolist()))] = 0
+    read = Pooled.load(folder)
+    np.testing.assert_array_equal(dense(read), expected)
+    assert read.meta == {"n_features": matrix.shape[1], "n_texts": len(matrix), "cut": 3}
+    assert {path.name for path in folder.iterdir()} == {"indices.i32", "values.f32", "indptr.npy", "pooled.json"}
+
+
+@settings(deadline=None)
 @given(matrix=matrices, entries=st.integers(1, 20))
 def test_chunks_are_all_rows_in_order_and_bounded(matrix, entries):
     pooled = Pooled.from_dense(matrix)

@@ -6,20 +6,18 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch
 from support.encoders import LAYER, WIDTH, sentences, train_sae
 from support.models import tiny_model
 
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat, encode
 from fac.corpus_features import Tops, cut_note
-from fac.features import Extractor, FeatureSettings, batches, content_means, encode_measured, token_batches
+from fac.features import Extractor, FeatureSettings, batches, content_means, encode_measured
 from fac.pooled import Pooled
 from fac.sae import SaeRef, load
 
@@ -221,15 +219,35 @@ def test_what_is_said_of_cut_texts():
     assert cut_note("seed", 0, 12, 512) == ""
 
 
-@settings(deadline=None)
-@given(lengths=st.lists(st.integers(1, 50), max_size=30), budget=st.integers(1, 200))
-def test_batches_keep_to_the_budget_and_to_the_order(lengths, budget):
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    batches = list(token_batches(order, lengths, budget))
-    assert [i for batch in batches for i in batch] == order
-    assert all(len(b) == 1 or len(b) * max(lengths[i] for i in b) <= budget for b in batches)
-    for one, two in pairwise(batches):  # no batch could have taken one more
-        assert (len(one) + 1) * lengths[two[0]] > budget
+COPIES = ("cpu", "to", "item", "tolist", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__array__")
+
+
+@pytest.mark.parametrize("rule", ["paper", "official"])
+@pytest.mark.parametrize("watched", [False, True])
+def test_nothing_is_copied_to_the_host_for_each_text(extractors, tmp_path, monkeypatch, rule, watched):
+    """Eight times the texts in one batch take as many copies as before; more batches take more."""
+    calls: list[str] = []
+
+    def count(name):
+        plain = getattr(torch.Tensor, name)
+
+        def counted(*args, **kwargs):
+            calls.append(name)
+            return plain(*args, **kwargs)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+
+    for name in COPIES:
+        count(name)
+    counts = {}
+    for texts, budget in ((25, 1 << 20), (200, 1 << 20), (200, 500)):
+        settings = replace(extractors[rule].settings, batch_tokens=budget)
+        chats = [as_chat(f"{n % 10} river dog") for n in range(texts)]
+        calls.clear()
+        extractor = Extractor(extractors[rule].backbone, extractors[rule].sae, settings)
+        extractor.extract(chats, tmp_path, watch=[3] * texts if watched else None)
+        counts[texts, budget] = len(calls)
+    assert counts[25, 1 << 20] == counts[200, 1 << 20] < counts[200, 500]
 
 
 @pytest.mark.slow
