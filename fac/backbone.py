@@ -25,6 +25,7 @@ from fac.chat import DATE, TEMPLATES, check_template, is_dated
 from fac.errors import FacError
 from fac.model_ref import ModelRef, default_device
 from fac.model_weights import decoder_layers, load_adapter, load_pretrained, load_weights
+from fac.norms import fuse_norms
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +166,7 @@ class Backbone:
         if load is None:
             load = partial(load_weights, AutoModel, ref, depth=depth, dtype=ref.dtype_on(self.device))
         self._model = load(self._config).get_decoder().to(self.device).eval()
+        fuse_norms(self._model)
         self._last = decoder_layers(self._model, layer, ref.path)[-1]
 
     @torch.inference_mode()

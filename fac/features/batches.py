@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from fac.backbone import Backbone, on_device
-from fac.chat import Message
+from fac.chat import Encoded, Message
 from fac.features.settings import FeatureSettings
-from fac.features.texts import Measured, encode_all
+from fac.features.texts import encode_all
 
 WINDOW_TOKENS = 1 << 21  # held at a time, in 5 bytes each
 TOGETHER = 256  # chats that the tokenizer gets at a time
@@ -56,10 +56,7 @@ class Content(NamedTuple):
 
 @dataclass(frozen=True)
 class Window:
-    """Consecutive texts of a corpus: text `first + i` owns tokens `starts[i]:starts[i + 1]`.
-
-    What stands behind the last content token of a text is left out, as no content token sees it.
-    """
+    """Consecutive texts of a corpus: text `first + i` owns tokens `starts[i]:starts[i + 1]`."""
 
     first: int
     starts: Ints  # [texts + 1]
@@ -89,7 +86,10 @@ class Window:
 
 
 def windows(backbone: Backbone, chats: Iterable[Sequence[Message]], settings: FeatureSettings) -> Iterator[Window]:
-    """The chats in order, in windows of about `WINDOW_TOKENS`; while one is in use, a thread makes the next."""
+    """The chats in order, in windows of about `WINDOW_TOKENS`; while one is in use, a thread makes the next.
+
+    What stands behind the last content token of a chat is left out, where no content token sees it.
+    """
     return ahead(_joined(_encoded(backbone, chats, settings)))
 
 
@@ -97,19 +97,21 @@ def _encoded(backbone: Backbone, chats: Iterable[Sequence[Message]], settings: F
     source, first = iter(chats), 0
     while some := list(islice(source, TOGETHER)):
         measured = encode_all(backbone.tokenizer, some, settings)
-        yield _window(first, measured, trimmed=backbone.is_causal)
+        yield window_of(
+            [text.encoded for text in measured], first, sum(text.cut for text in measured), trimmed=backbone.is_causal
+        )
         first += len(some)
 
 
-def _window(first: int, measured: Sequence[Measured], trimmed: bool) -> Window:
+def window_of(encoded: Sequence[Encoded], first: int = 0, cut: int = 0, trimmed: bool = False) -> Window:
+    """One window of encoded chats; `trimmed`: without what stands behind their last content token."""
     ids, content, sizes = [], [], [0]
-    for text, _ in measured:
+    for text in encoded:
         inside = np.array(text.content, np.bool_)
         size = int(inside.nonzero()[0][-1]) + 1 if trimmed and inside.any() else len(inside)
         ids.append(np.array(text.ids[:size], np.int32))
         content.append(inside[:size])
         sizes.append(size)
-    cut = sum(text.cut for text in measured)
     return Window(first, np.cumsum(sizes), np.concatenate(ids), np.concatenate(content), cut)
 
 

@@ -14,9 +14,9 @@ import torch
 from tqdm import tqdm
 
 from fac.backbone import Backbone
-from fac.chat import Encoded, Message, encode
+from fac.chat import Encoded, Message, encode_many
 from fac.errors import FacError
-from fac.features import token_batches
+from fac.features.batches import window_of
 from fac.sae.load import Sae, finite
 
 Tokens = Literal["all", "content"]
@@ -48,16 +48,14 @@ def token_rows(
 
     tokens "all": the first `max_tokens` of a chat, its template included; "content": only the content among them.
     """
-    empty = Encoded([], [])
-    encoded = [encode(backbone.tokenizer, chat, max_tokens=max_tokens) if chat else empty for chat in chats]
-    kept = [e.content if tokens == "content" else [True] * len(e.ids) for e in encoded]
-    order = sorted((i for i, keep in enumerate(kept) if any(keep)), key=lambda i: len(kept[i]))
-    for batch in token_batches(order, [len(keep) for keep in kept], batch_tokens):
-        residual = backbone.residual([encoded[i].ids for i in batch])
-        places = [torch.tensor(kept[i], device=residual.device) for i in batch]
-        rows = [residual[row, : len(keep)][keep] for row, keep in enumerate(places)]
-        shares = [torch.full((len(row),), 1 / len(row), device=residual.device) for row in rows]
-        yield Rows(finite(torch.cat(rows), backbone).float(), torch.cat(shares))
+    encoded = encode_many(backbone.tokenizer, [chat for chat in chats if chat])
+    if tokens == "all":
+        encoded = [Encoded(ids, [True] * len(ids)) for ids, _ in encoded]
+    window = window_of([Encoded(ids[:max_tokens], kept[:max_tokens]) for ids, kept in encoded])
+    for batch in window.batches(batch_tokens):
+        content = batch.content(backbone)
+        shares = 1 / content.row.bincount(minlength=len(batch.texts))
+        yield Rows(finite(content.residual, backbone).float(), shares[content.row])
 
 
 class Tally:

@@ -26,6 +26,7 @@ LOADING = (*MEASURING, *TRAINING, "vector", "steering_vector", "answers", "score
 DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/chat.py": (*MEASURING, *TRAINING, "vector", "answers", "interpret", "scores"),
     "fac/backbone.py": (*MEASURING, "vector", "steering_vector", "answers"),
+    "fac/norms.py": (*MEASURING, "vector", "steering_vector"),
     "fac/weights.py": LOADING,
     "fac/model_ref.py": LOADING,
     "fac/model_weights.py": LOADING,
