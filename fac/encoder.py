@@ -26,11 +26,12 @@ from fac.corpus_features import Tops
 from fac.data.corpus import Corpus
 from fac.errors import FacError
 from fac.features import Extractor, FeatureSettings, content_means, span_of
-from fac.sae import SaeRef, TrainSettings, load, recipe, recorded_layer, train
+from fac.sae import SaeRef, TrainSettings, recipe, recorded_layer, train
 from fac.sae.checkpoint import find_checkpoint, import_checkpoint
 from fac.sae.quality import quality
 from fac.sae.recipe import OnStep, RecipeSettings
 from fac.sae.ref import CONFIG, read_record
+from fac.spread import Reader, Spread
 from fac.store import Step
 from fac.vectors import unit_rows
 
@@ -59,14 +60,17 @@ class FeatureEncoder:
         sae_texts: Step | None = None,
         on_step: OnStep | None = None,
         origin: ModelRef | None = None,
+        spread: Spread | None = None,
     ) -> None:
         """`sae` is an SAE that exists, or how to train one on the corpus `sae_texts`, which `on_step` watches.
 
         `layer` None is the layer that the SAE was trained on; for one to be trained, half the model's depth (App. J).
         `origin` is the model whose weights the SAE was made for, where `model` was trained from it and is read with the
-        same SAE: that is refused otherwise. Raises FacError if an SAE is to be trained and there are no texts.
+        same SAE: that is refused otherwise. `spread` measures large corpora elsewhere. Raises FacError if an SAE is to
+        be trained and there are no texts.
         """
         self.model, self.sae, self.settings, self.chosen_layer, self.origin = model, sae, settings, layer, origin
+        self.spread = spread
         if isinstance(sae, SaeRef):
             self.sae_step = Step("sae", partial(_refer, sae), {"sae": lambda: _identity(sae)})
             return
@@ -111,7 +115,8 @@ class FeatureEncoder:
     def features(self, corpus: Step) -> Step:
         """g_i of every text of a corpus, and each feature's top spans (`CorpusFeatures.load`)."""
         params = {"encoder": self, "top_spans": self.settings.top_spans}
-        return Step("features", self._measure, params, (corpus, self.sae_step))
+        resumable = self.spread is not None
+        return Step("features", self._measure, params, (corpus, self.sae_step), resumable=resumable)
 
     def quality(self, corpus: Step) -> Step:
         """How well the SAE reconstructs a corpus (`load_quality`), over the tokens that it was trained on."""
@@ -136,11 +141,11 @@ class FeatureEncoder:
         """Model and SAE, loaded once; `sae_folder` is that of `sae_step`."""
         held: Extractor | None = self.__dict__.get("_extractor")
         if held is None:
-            settings, of_origin = self.settings, self.origin is not None
-            sae = load(sae_in(sae_folder), self.backbone, settings.rule, settings.product, of_origin)
-            held = Extractor(self.backbone, sae, settings)
-            self.__dict__["_extractor"] = held
+            held = self.__dict__["_extractor"] = self._reader(sae_folder).extractor(self.backbone)
         return held
+
+    def _reader(self, sae_folder: Path) -> Reader:
+        return Reader(self.model.lasting, self.layer, sae_in(sae_folder), self.settings, self.origin is not None)
 
     def of_residuals(self) -> dict[str, object]:
         """What decides a residual: all that decides an activation but how the SAE is read."""
@@ -175,8 +180,9 @@ class FeatureEncoder:
         return found
 
     def _measure(self, folder: Path, corpus: Path, sae: Path) -> None:
-        texts = Corpus.load(corpus)
-        self.extractor(sae).extract((example.messages for example in texts), folder, len(texts))
+        if self.spread is None or not self.spread.measure(self._reader(sae), corpus, folder):
+            texts = Corpus.load(corpus)
+            self.extractor(sae).extract((example.messages for example in texts), folder, len(texts))
 
     def _reconstruct(self, folder: Path, corpus: Path, sae: Path) -> None:
         texts, record = Corpus.load(corpus), read_record(sae_in(sae).fetched(CONFIG))

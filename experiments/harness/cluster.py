@@ -12,24 +12,25 @@ import importlib.util
 import logging
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from experiments.harness.backends import Events, build, default_workers, one_thread
+from experiments.harness.backends import build, default_workers, one_thread
 from fac.errors import FacError
 from fac.store import StageEvent, Step
 
+T = TypeVar("T")
 RETRIES = 3  # of a chain of steps whose worker or node died
 
 
 class Cluster:
     """A Ray cluster that works through chains of steps while the caller goes on; it starts with the first chain.
 
-    Each chain holds one CPU, and a GPU where the cluster has any: Ray says when one is free.
+    Each task holds one CPU, and a GPU where the cluster has any: Ray says when one is free.
     """
 
     def __init__(self, root: Path, workers: int | None, address: str | None) -> None:
@@ -50,11 +51,7 @@ class Cluster:
 
     def submit(self, steps: Iterable[Step]) -> None:
         """Build these steps one after the other, on the cluster; what they need beside each other is finished."""
-        ray = self._started()
-        chain = [step.detached() for step in steps]
-        gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        task = ray.remote(_build).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
-        self._running.append(task.remote(self._root, chain))
+        self._running.append(self._begun(build, self._root, [step.detached() for step in steps]))
 
     def results(self) -> Iterator[StageEvent]:
         """What happened to the steps, as they come. Raises the errors of the steps."""
@@ -66,7 +63,32 @@ class Cluster:
                 yield from self._result(done[0])
                 bar.update()
 
-    def _result(self, done: Any) -> Events:
+    def each(self, work: Callable[[T], None], items: Sequence[T]) -> None:
+        """Call `work` for every item, on the cluster; returns when all are done. Raises its errors."""
+        running = [self._begun(work, item) for item in items]
+        try:
+            with tqdm(total=len(running), desc="measuring parts of a corpus", unit="part") as bar:
+                while running:
+                    done, running = self._ray.wait(running)
+                    self._result(done[0])
+                    bar.update()
+        finally:
+            for left in running:
+                self._ray.cancel(left, force=True)
+
+    def size(self) -> int:
+        """How many tasks it has room for at once."""
+        resources = self._started().cluster_resources()
+        return int(resources.get("GPU") or resources.get("CPU", 1))
+
+    def _begun(self, work: Callable[..., object], *items: Any) -> Any:
+        """A task that holds one CPU, and a GPU where the cluster has any."""
+        ray = self._started()
+        gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        task = ray.remote(_alone).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
+        return task.remote(work, *items)
+
+    def _result(self, done: Any) -> Any:
         errors = self._ray.exceptions
         try:
             return self._ray.get(done)
@@ -74,7 +96,7 @@ class Cluster:
             raise error.cause from None
         except errors.RayError as error:
             raise FacError(
-                f"The Ray cluster gave up a training after {RETRIES + 1} tries ({type(error).__name__}; out of memory, "
+                f"The Ray cluster gave up a task after {RETRIES + 1} tries ({type(error).__name__}; out of memory, "
                 f"or its nodes gone?): see `ray status`, and run again; what is done is kept."
             ) from error
 
@@ -125,6 +147,6 @@ def _connected(address: str | None, workers: int) -> Any:
     return ray
 
 
-def _build(root: Path, steps: list[Step]) -> Events:
+def _alone(work: Callable[..., T], *items: Any) -> T:
     one_thread()
-    return build(root, steps)
+    return work(*items)

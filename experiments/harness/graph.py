@@ -30,6 +30,7 @@ from fac.model_ref import MadeModel, ModelRef
 from fac.noise import with_noise
 from fac.prompts import Prompts
 from fac.sae.recipe import OnStep
+from fac.spread import Spread
 from fac.store import Step
 from fac.synthesis.covered import coverage
 from fac.synthesis.generate import synthesis
@@ -74,9 +75,10 @@ class TrialSteps:
 class Graph:
     """The steps of the trials of one run. A context manager that closes the LLMs it opened."""
 
-    def __init__(self, run: RunConfig, say: Callable[[str], None]) -> None:
+    def __init__(self, run: RunConfig, say: Callable[[str], None], spread: Spread | None = None) -> None:
         self.run = run
         self.say = say  # a line of progress
+        self.spread = spread  # who measures large corpora elsewhere
         self.on_sae_step: Callable[[str], OnStep] | None = None  # by the name of its curves, who watches a training
         self._stack = ExitStack()
         self._encoders: dict[Any, FeatureEncoder] = {}
@@ -119,7 +121,7 @@ class Graph:
         if key not in self._encoders:
             name = "sae" if run.model.name == self.run.model.name else f"sae_{run.model.name}"
             watched = partial(self._sae_step, name)
-            how = (run.sae, run.sae_layer, run.features, texts, watched, origin)
+            how = (run.sae, run.sae_layer, run.features, texts, watched, origin, self.spread)
             self._encoders[key] = FeatureEncoder(model, *how)
         return self._encoders[key]
 

@@ -22,6 +22,7 @@ from experiments.harness.listing import claims
 from experiments.harness.session import Session, store_of
 from experiments.tasks import TASKS
 from fac.errors import FacError
+from fac.spread import Spread
 from fac.store import Step, Store, missing
 
 
@@ -73,14 +74,15 @@ def execute(experiment: Experiment, run: RunConfig) -> Path:
     """Build what is missing, and write what it comes to; returns the folder of the results."""
     import torch
 
-    with Graph(run, _say) as graph:
+    backend = _backend(run)
+    with Graph(run, _say, _spread(run, backend)) as graph:
         laid = lay_out(experiment, run, graph)
         if laid.trials:
             torch.set_num_threads(1)  # the other cores train
         elif run.workers is not None:  # else all cores measure
             torch.set_num_threads(run.workers)
         _check_engines(laid, store_of(run))
-        with Session.open(run) as session, _backend(run, session.store.root) as workers:
+        with Session.open(run) as session, backend as workers:
             graph.on_sae_step = session.sae_curve
             _build(laid, graph, session, workers)
             found = [session.tracked(records.record_of(t, steps, session.store)) for t, steps in laid.trials.items()]
@@ -104,9 +106,15 @@ def _check_engines(laid: LaidOut, store: Store) -> None:
             engine.settings.check()
 
 
-def _backend(run: RunConfig, root: Path) -> Backend:
+def _backend(run: RunConfig) -> Backend:
     """Who builds the steps that need not be built here."""
+    root = store_of(run).root
     return Cluster(root, run.workers, run.ray.address) if run.backend == "ray" else Workers(root, run.workers)
+
+
+def _spread(run: RunConfig, backend: Backend) -> Spread | None:
+    """Who measures parts of large corpora: a cluster; workers of this machine have no cores to spare."""
+    return Spread(backend.each, backend.size, run.ray.texts) if isinstance(backend, Cluster) else None
 
 
 def _build(laid: LaidOut, graph: Graph, session: Session, workers: Backend) -> None:

@@ -130,6 +130,7 @@ class Ray:
     """Which Ray cluster backend=ray uses; address None: one of this machine, for this run."""
 
     address: str | None = None
+    texts: int = 2000  # of a corpus that one worker measures, at least
 
 
 @dataclass(frozen=True)

@@ -109,3 +109,16 @@ def test_the_doctor_says_whether_the_cluster_is_there(address: str):
 def found(*settings: str) -> tuple[str, str]:
     finding = next(iter(backend(read_config(settings))))
     return finding.status, finding.said
+
+
+def touch(path: Path) -> None:
+    path.write_text(ray.get_runtime_context().get_node_id())
+    time.sleep(1)
+
+
+def test_parts_are_measured_on_all_nodes_at_once(tmp_path: Path, address: str):
+    files = [tmp_path / name for name in "abcd"]
+    with Cluster(tmp_path, None, address) as cluster:
+        assert cluster.size() == 2
+        cluster.each(touch, files)
+    assert len({file.read_text() for file in files}) == 2
