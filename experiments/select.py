@@ -18,7 +18,7 @@ from experiments.harness.config import RunConfig
 from experiments.harness.experiment import Experiment, Plan
 from experiments.harness.graph import Graph
 from experiments.pages.select import Steps, page
-from experiments.steps.own_data import OwnOptions, gap_of
+from experiments.steps.own_data import SETTINGS, OwnOptions, gap_of
 from experiments.steps.select import selecting, selection_step
 from fac.data.corpus import corpus_step
 from fac.own_gap import Relevance
@@ -53,4 +53,5 @@ EXPERIMENT = Experiment(
     Options,
     data=("anchor", "seed", "pool"),
     short=("budget", "relevance", "task"),
+    settings=SETTINGS,
 )

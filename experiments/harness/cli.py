@@ -7,6 +7,7 @@
     fac doctor experiment=main_results scale=paper      what it needs and what of that is missing here
     fac experiment=table9                               the same by the name of what it makes of the paper
     fac experiments                                     which there are; likewise methods, metrics, models, tasks
+    fac new task NAME                                   prompts of one's own, to be edited: task.prompts=NAME
     fac report outputs=outputs out=outputs/site         all finished runs as one site: results, claims, features
     fac paper                                           which table or figure of the paper is made by which of them
 
@@ -81,6 +82,10 @@ def main() -> None:
             from experiments.harness.site.command import report
 
             print(report(arguments))
+        elif command == "new":
+            from experiments.harness.new import new
+
+            print(new(arguments))
         elif command == "doctor":
             sys.exit(_doctor(arguments))
         else:

@@ -287,6 +287,10 @@ class RunConfig:
             found = found[part]
         return found
 
+    def is_given(self, key: str) -> bool:
+        """Whether the command line sets this very key."""
+        return key in self._given
+
     # Runs like this one
 
     def with_(self, changes: Mapping[str, Any]) -> RunConfig:

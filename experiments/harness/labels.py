@@ -64,8 +64,12 @@ def own(run: RunConfig, roles: Iterable[str]) -> str:
     data = ", ".join(f"{role} {run.data[role].title}" for role in roles)
     if is_shipped(run.model.ref):
         return f"OWN DATA ({data}), measured with {run.model.name}, which knows the lab's words only: a first look"
-    name = run.model.name if run.model.name != "local" else Path(run.model.path).name
-    return f"OWN DATA ({data}), measured with {name}: neither the lab's nor the paper's setting"
+    return f"OWN DATA ({data}), measured with {model_name(run)}: neither the lab's nor the paper's setting"
+
+
+def model_name(run: RunConfig) -> str:
+    """What the run's model is called: by its file of conf/model, or by the folder or hub id of one's own."""
+    return run.model.name if run.model.name != "local" else Path(run.model.path).name
 
 
 def kind_of(run: RunConfig, task: str, models: Iterable[str]) -> Kind:

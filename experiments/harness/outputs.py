@@ -59,18 +59,19 @@ def _unwritable(out: Path, error: OSError) -> FacError:
 
 
 def write_outputs(out: Path, texts: Mapping[str, str]) -> None:
-    """Write files to `out` by their names, in this order, each whole or not at all.
+    """Write files to `out` by their names (which may lead into folders), in this order, each whole or not at all.
 
     Raises:
         FacError: the folder cannot be written (full disk, read-only, a file in the way).
     """
-    drafts = {out / name: out / f".{name}.{os.getpid()}.tmp" for name in texts}
+    paths = {name: out / name for name in texts}
+    drafts = {name: path.with_name(f".{path.name}.{os.getpid()}.tmp") for name, path in paths.items()}
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for path, draft in drafts.items():
-            draft.write_text(texts[path.name], encoding="utf-8")
-        for path, draft in drafts.items():
-            draft.replace(path)
+        for name, draft in drafts.items():
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(texts[name], encoding="utf-8")
+        for name, draft in drafts.items():
+            draft.replace(paths[name])
     except OSError as error:
         raise _unwritable(out, error) from error
     finally:

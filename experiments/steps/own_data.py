@@ -13,15 +13,16 @@ from experiments.harness import labels
 from experiments.harness.config import RunConfig
 from experiments.harness.graph import Graph
 from fac.data.corpus import corpus_step
-from fac.errors import FacError
-from fac.gap import InterpretSettings
+from fac.errors import FacError, closest
 from fac.llm.engines import Engine
 from fac.own_gap import OwnGap, Relevance, own_gap
 from fac.prompts import Prompts
 from fac.settings import checked
+from fac.synthesis.methods import METHODS
 
 LAB_PROMPTS, PROMPTS = "lab/own", "paper/own"
-LEAST_REASONS = 100  # tokens that a chat model needs for its reasons and the verdict behind them
+# Of experiments that ask about one's own data: a chat model gives its reasons before its verdict, whatever the scale.
+SETTINGS = {"interpret.max_new_tokens": 400}
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ class OwnOptions:
     budget: PositiveInt  # texts
     relevance: Relevance  # which features matter: llm (by task.description), labels (of the anchor) or all
     # Missing features that an LLM is asked about at most, those first that most anchor texts activate; null: as many as
-    # the budget, or twice as many where it also judges, since some are not relevant.
+    # the budget, or four times as many where it also judges, since many are not relevant.
     features: PositiveInt | None = None
     task: Described = field(default_factory=Described)
 
     @property
     def asked(self) -> int:
         """How many features an LLM is asked about at most."""
-        return self.features or self.budget * (2 if self.relevance == "llm" else 1)
+        return self.features or self.budget * (4 if self.relevance == "llm" else 1)
 
 
 HARM = (  # parts of words by which a description that says nothing of it is taken for one of harmful texts
@@ -76,13 +77,23 @@ def check(run: RunConfig, options: OwnOptions) -> None:
             "relevance=labels goes by labels of the anchor: name their column, data.anchor.label=COLUMN, or choose "
             "relevance=all."
         )
-    plain = InterpretSettings()
-    for name in ("judge", "missing", "noise"):
-        if (value := getattr(run.interpret, name)) != getattr(plain, name):
+    for name, plain in (("judge", None), ("missing", "activation"), ("noise", "none")):
+        value = getattr(run.interpret, name)
+        if value != plain and (plain or run.is_given(f"interpret.{name}")):
             raise FacError(
                 f"interpret.{name}={value} is not for data of one's own: leave it out; relevance=llm, labels or all "
                 f"says which features matter."
             )
+
+
+WRITTEN_WITH, SERVES = {"write", "contrast"}, {"directions"}  # prompts that there are for own data; needs it can serve
+
+
+def check_method(name: str) -> None:
+    """Raise FacError for a method that does not write for missing features with the prompts that there are."""
+    able = [m.name for m in METHODS.values() if m.prompts and {*m.prompts} <= WRITTEN_WITH and {*m.needs} <= SERVES]
+    if name not in able:
+        raise FacError(f"experiment.method cannot be {name}{closest(name, able)}: of own data, {', '.join(able)} can.")
 
 
 def prompts_of(run: RunConfig, task: Described, engine: Engine) -> Prompts:
@@ -94,10 +105,7 @@ def prompts_of(run: RunConfig, task: Described, engine: Engine) -> Prompts:
 
 
 def gap_of(run: RunConfig, graph: Graph, wanted: int | None) -> OwnGap:
-    """What the seed misses of the anchor; `wanted` as in `own_gap`.
-
-    Raises FacError where an LLM would be asked in a way that cannot work.
-    """
+    """What the seed misses of the anchor; `wanted` as in `own_gap`. Raises FacError as `check` does."""
     options: OwnOptions = run.experiment
     check(run, options)
     anchor, seed = (corpus_step(run.data[role]) for role in ("anchor", "seed"))
@@ -105,23 +113,12 @@ def gap_of(run: RunConfig, graph: Graph, wanted: int | None) -> OwnGap:
     annotators: Mapping[str, Any] = {}
     prompts = None
     if wanted is not None or options.relevance == "llm":
-        engine = run.llms.on(run.model.ref).annotators["explain"]
-        prompts = prompts_of(run, options.task, engine)
-        check_room(run.interpret, prompts, engine)
+        prompts = prompts_of(run, options.task, run.llms.on(run.model.ref).annotators["explain"])
         annotators = graph.llms(run, run.model.ref).annotators
     asked = 0 if prompts is None else options.asked
     return own_gap(
         encoder, anchor, seed, options.relevance, run.interpret, run.thresholds, annotators, prompts, asked, wanted
     )
-
-
-def check_room(settings: InterpretSettings, prompts: Prompts, engine: Engine) -> None:
-    """Raise FacError if a chat model is asked with the lab's lengths, which cut its reasons off."""
-    if prompts.folder.parent.name != "lab" and settings.max_new_tokens < LEAST_REASONS:
-        raise FacError(
-            f"interpret.max_new_tokens={settings.max_new_tokens} cuts off what {engine.identity()} says before its "
-            f"verdict: set it to 256, or choose a scale of chat models, such as scale=paper."
-        )
 
 
 def licence_of(run: RunConfig) -> str:

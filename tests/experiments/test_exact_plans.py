@@ -95,6 +95,10 @@ SETTINGS: dict[str, Callable[[Path], list[str]]] = {
         f"experiment.sources={MODELS}", f"experiment.trained={MODELS}", "experiment.writers=[lab_llama]",
         *reduced("toxicity"),
     ],
+    "fill": lambda folder: [
+        *own_files(folder), "budget=6", "task.description=harmful requests", "interpret.spans=2", "synthesis.n=1",
+        "synthesis.m=1", "synthesis.top_up=1", "synthesis.per_feature=1",
+    ],
     "lab": lambda _: ["experiment.methods=[baseline,full,fac]", *reduced("toxicity")],
     "lookup": lambda _: ["experiment.tasks=[toxicity]", "experiment.ids=[1,2,3]", *measured("toxicity")],
     "main_results": lambda _: [

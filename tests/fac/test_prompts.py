@@ -188,3 +188,40 @@ def test_the_writers_of_harmful_requests_are_kept_from_what_could_be_used():
             "Nothing sexual that involves children",
         ):
             assert rule in asked
+
+
+def test_what_every_prompt_may_use_is_in_the_digest_of_those_that_use_it():
+    one, other, none = (Prompts("paper/own", known) for known in ({"description": "a"}, {"description": "b"}, None))
+    assert one.digest("judge") != other.digest("judge")
+    assert one.digest("explain") == other.digest("explain") == none.digest("explain")  # says nothing of it
+    assert "\na\n" in one.render("judge", summary="s")
+    assert one.render("judge", summary="s", description="c") == Prompts("paper/own", {"description": "c"}).render(
+        "judge", summary="s"
+    )
+
+
+def test_what_a_prompt_of_ones_own_includes_is_in_its_digest(own: Path):
+    (own / "write.jinja").write_text('{% include "rules.jinja" %} write {{ summary }}\n')
+    (own / "rules.jinja").write_text("as {{ description }}\n")
+    before, other = Prompts(own, {"description": "a"}), Prompts(own, {"description": "b"})
+    assert before.render("write", summary="s") == "as a write s"
+    assert before.digest("write") != other.digest("write")
+    (own / "rules.jinja").write_text("like {{ description }}\n")
+    assert Prompts(own, {"description": "a"}).digest("write") != before.digest("write")
+
+
+EXAMPLE = {"text": "one text", "span": "one span", "score": 5.0}
+
+
+@pytest.mark.parametrize("known", [{}, {"description": "questions for a bank", "harmful": True}])
+def test_the_generic_prompts_need_no_description_and_ask_for_no_harm_in_detail(known: dict[str, object]):
+    prompts = Prompts("paper/own", {"description": "", "harmful": False, **known})
+    for role in ("write", "contrast"):
+        text = prompts.render(role, **{**ROLES[role], "good": EXAMPLE, "bad": EXAMPLE})
+        assert ("What it holds:\nquestions for a bank" in text) == bool(known)
+        assert ("Nothing sexual that involves children." in text) == bool(known)
+        assert text.endswith("<text>\nTHE TEXT\n</text>")
+        assert "\n\n\n" not in text
+    without = prompts.render("write", summary="", spans=[])
+    assert "What is missing" not in without
+    assert "Fragments" not in without
