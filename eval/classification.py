@@ -41,7 +41,12 @@ def evaluate(
     for chat, label in corpus:
         chats.append(chat)
         labels.append(label)
-    truth, scores = _checked(labels, classifier.scores(chats, batch_size))
+    return rated(labels, classifier.scores(chats, batch_size))
+
+
+def rated(labels: ArrayLike, values: ArrayLike) -> tuple[dict[str, float], Replicates]:
+    """What `evaluate` gives, of labels and scores [n] that are there."""
+    truth, scores = _checked(labels, values)
     metrics = {
         "auprc": float(average_precision_score(truth, scores)),
         "auroc": float(roc_auc_score(truth, scores)),

@@ -121,7 +121,13 @@ def evaluate(model: RewardModel, pairs: Iterable[Pair], batch_size: int = 32) ->
     """
     pairs = list(pairs)
     scores = model.rewards([chat for pair in pairs for chat in (pair.chosen_chat, pair.rejected_chat)], batch_size)
-    chosen, rejected = scores[::2], scores[1::2]
+    return rated(pairs, scores[::2], scores[1::2])
+
+
+def rated(
+    pairs: Sequence[Pair], chosen: NDArray[np.floating], rejected: NDArray[np.floating]
+) -> tuple[dict[str, float], Replicates]:
+    """What `evaluate` gives, of the scores [pairs] of both replies."""
     sections = section_accuracies(pairs, chosen, rejected)
     parts = {
         f"subset/{subset}": accuracy

@@ -44,6 +44,9 @@ class InterpretSettings:
     judge: Literal["llm", "statistical"] = "llm"  # the paper's, or fac.relevance on a labelled sample
     verified: bool = False  # also require that the explanation passed verification, as the released code does
     fdr: float = 0.01  # false discovery rate of the statistical judge
+    # Which of the anchor's features are explained: all, or the missing ones alone, which the statistical judge knows
+    # without an LLM. Of an SAE as wide as those of real models, all would take days on a small machine.
+    explained: Literal["all", "missing"] = "all"
     seed: int = 42  # of the requests
     # What makes a relevant feature of the anchor missing: no seed text activates it (eq. 6), or, as in the released
     # code, the LLM does not find it relevant from its spans in the seed data (none: not relevant).
@@ -51,6 +54,13 @@ class InterpretSettings:
     # What the annotator said is spoilt for a share of the missing features (`fac.noise`, paper Table 6).
     noise: Literal["none", "mislabel", "truncate", "mismatch"] = "none"
     noise_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.explained == "missing" and not (self.judge == "statistical" and self.missing == "activation"):
+            raise FacError(
+                "interpret.explained=missing goes with interpret.judge=statistical and interpret.missing=activation: "
+                "otherwise what is missing is known from the explanations."
+            )
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -252,8 +262,8 @@ def mine(
     def explained(features: Step, corpus: Step, how: InterpretSettings) -> Step:
         return interpretations(encoder, features, corpus, annotators, prompts, how)
 
-    told = explained(measured, anchor, settings)
-    inputs = {"anchor": measured, "seed": known, "interpretations": told}
+    told = explained(measured, anchor, settings) if settings.explained == "all" else None
+    inputs = {"anchor": measured, "seed": known} | ({} if told is None else {"interpretations": told})
     if settings.judge == "statistical":
         if labelled is None:
             raise FacError("interpret.judge=statistical needs a labelled sample: name one, or use the llm judge.")
@@ -269,6 +279,10 @@ def mine(
         "inputs": list(inputs),
     }
     wanted = Step("missing", partial(_find_missing, tuple(inputs), settings, chosen), params, tuple(inputs.values()))
+    if told is None:
+        sought = Step("sought", _seek, {"of": "missing"}, (wanted,))
+        how = {"among": sought, "roles": ("explain",)}
+        told = interpretations(encoder, measured, anchor, annotators, prompts, settings, **how)
     swept = {"thresholds": thresholds, "inputs": "wanted"}
     missing = Step("missing", partial(_sweep, thresholds), swept, (measured, known, wanted))
     return Mining(encoder, anchor, seed, measured, known, told, wanted, missing)
@@ -298,6 +312,10 @@ def missing_as_relevant_to(
     """
     inputs = (encoder.features(anchor), encoder.features(seed), relevant)
     return Step("missing", partial(_find_of, thresholds), {"thresholds": thresholds, "inputs": "relevant"}, inputs)
+
+
+def _seek(folder: Path, missing: Path) -> None:
+    np.save(folder / SOUGHT, np.flatnonzero(MissingFeatures.load(missing).missing()))
 
 
 def _sweep(thresholds: Thresholds, folder: Path, anchor: Path, seed: Path, wanted: Path) -> None:

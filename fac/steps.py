@@ -44,6 +44,7 @@ VERSIONS: Mapping[str, int] = {
     "selected": 1,
     "answers": 3,
     # training and testing
+    "states": 1,
     "classifier": 2,
     "reward": 2,
     "sft": 2,

@@ -16,7 +16,7 @@ from experiments.harness.config import RunConfig
 from experiments.harness.experiment import BASE, Trial
 from experiments.harness.sections import TaskConfig
 from experiments.tasks import TASKS
-from experiments.tasks.base import Task, TaskSteps, scores_step, train_step, trained_model
+from experiments.tasks.base import Task, TaskSteps, as_read, scores_step, train_step, trained_model
 from experiments.tasks.sources import pool_step, task_steps
 from fac.clusters import clusters_step, dense_coverage
 from fac.data.corpus import joined
@@ -229,8 +229,12 @@ class Graph:
             return steps
         fixed, alone = data.fixed, added is not None and config.protocol == "alone"
         chosen = None if task.choose is None else task.choose(data, model, config.train)
-        seed_examples = None if alone else data.seed_examples
-        trained = train_step(task, model, config.train, trial.seed, fixed, seed_examples, added, chosen)
+        read = partial(as_read, task, model, config.train)
+        seed_examples = None if alone else read(data.seed_examples)
+        rows = None if added is None else read(added)
+        trained = train_step(
+            task, model, config.train, trial.seed, tuple(map(read, fixed)), seed_examples, rows, chosen
+        )
         return self._tested(run, trial, task, data, replace(steps, trained=trained, chosen=chosen))
 
     def _written(
@@ -279,7 +283,8 @@ class Graph:
             judge = Judge(run.llms, run.for_model(trial.trained).model.ref) if "reference" in references else None
             if judge is not None and config.evaluation is not None:
                 config.evaluation.check(judge)
-        scores = scores_step(task, model, config.train, steps.trained, data.test, references, judge)
+        test = as_read(task, model, config.train, data.test)
+        scores = scores_step(task, model, config.train, steps.trained, test, references, judge)
         return replace(steps, scores=scores)
 
 

@@ -129,9 +129,19 @@ class Task:
     choose: Callable[[TaskSteps, ModelRef, Any], Step | None] | None = None
     # Writes what was trained (a folder, of this model) to a folder as a model that writes and is read; None: it cannot.
     as_model: Callable[[Path, ModelRef, Path], None] | None = None
+    # What a frozen model says of examples, as a step that stands in their place where only a head is trained on it
+    # (settings.kept_states); None: no such.
+    states: Callable[[ModelRef, Any, Step], Step] | None = None
     # What the test needs beside its examples, from (data, evaluation); with a "reference" a judge is asked, too.
     references: Callable[[TaskSteps, Any], dict[str, Step]] | None = None
     evaluation: type | None = None  # dataclass of how it is tested on data sets, where there is a choice
+
+
+def as_read(task: Task, model: ModelRef, settings: Any, examples: Step) -> Step:
+    """The examples as training and test read them: with what the frozen model says of them, where that is kept."""
+    if task.states is None or not getattr(settings, "kept_states", False):
+        return examples
+    return task.states(model, settings, examples)
 
 
 def train_step(

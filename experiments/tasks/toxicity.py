@@ -14,28 +14,40 @@ from fac.data.source import Source
 from fac.errors import FacError
 from fac.lab.world.corpora import Sizes, draw_corpus
 from fac.model_ref import ModelRef
+from fac.store import Step
 from fac.train.classifier import ClassifierSettings
 
 
 def train(job: Training, folder: Path) -> None:
     """A classifier on labelled corpora."""
-    from fac.train.classifier import train_classifier
+    from fac.train.classifier import check_classes, train_classifier
+    from fac.train.states import load_parts, train_on_states
 
     examples = [(e.messages, int(e.label or 0)) for part in job.parts for e in Corpus.load(part)]
-    log = train_classifier(job.model, examples, job.settings, job.seed, folder)
+    if job.settings.kept_states:
+        labels = [label for _, label in examples]
+        check_classes(labels)
+        log = train_on_states(load_parts(job.parts), labels, 2, job.settings, job.seed, folder)
+    else:
+        log = train_classifier(job.model, examples, job.settings, job.seed, folder)
     (folder / "losses.json").write_text(json.dumps(log.losses))
 
 
 def test(job: Testing, folder: Path) -> dict[str, float]:
     """AUPRC, AUROC and prevalence on a labelled corpus."""
-    from eval.classification import evaluate
-    from fac.train.classifier import load_classifier
+    from eval.classification import evaluate, rated
+    from fac.train.classifier import load_classifier, of_class_1
+    from fac.train.states import load_parts, scores_of_states
 
     corpus = Corpus.load(job.test)
-    if corpus.labels() is None:
+    labels = corpus.labels()
+    if labels is None:
         raise FacError("The test set has no labels: name their column.")
-    classifier = load_classifier(job.folder, job.model)
-    metrics, replicates = evaluate(classifier, ((e.messages, int(e.label or 0)) for e in corpus))
+    if job.settings.kept_states:
+        metrics, replicates = rated(labels, of_class_1(scores_of_states(job.folder, load_parts([job.test]))))
+    else:
+        classifier = load_classifier(job.folder, job.model)
+        metrics, replicates = evaluate(classifier, ((e.messages, int(e.label or 0)) for e in corpus))
     keep_replicates(folder, replicates)
     return metrics
 
@@ -46,6 +58,14 @@ def as_model(trained: Path, model: ModelRef, folder: Path) -> None:
     from fac.train.merged import save_as_causal_lm
 
     save_as_causal_lm(load_classifier(trained, model), folder)
+
+
+def states(model: ModelRef, settings: ClassifierSettings, examples: Step) -> Step:
+    """What a frozen model says of a corpus."""
+    from fac.train.classifier import rows_of
+    from fac.train.states import states_step
+
+    return states_step(model, settings, rows_of, "texts", examples)
 
 
 def read(source: Source, report: LoadReport) -> Iterator[Labelled]:
@@ -72,6 +92,7 @@ TASK = Task(
     train=train,
     test=test,
     as_model=as_model,
+    states=states,
     read=read,
     drawn_in_lab=drawn_in_lab,
     fixed=("safe",),

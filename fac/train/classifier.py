@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from fac.backbone import load_tokenizer
 from fac.chat import Message, encode
+from fac.data.corpus import Corpus
 from fac.errors import FacError
 from fac.model_ref import ModelRef
 from fac.train.checkpoints import remove_checkpoints
@@ -93,8 +94,12 @@ class Classifier(SequenceModel):
         if not chats:
             return np.zeros(0, dtype=np.float32)
         limit = self.settings.max_tokens if max_tokens is None else max_tokens
-        logits = self.logits(_token_rows(self.tokenizer, chats, limit), batch_size)
-        return torch.softmax(logits, dim=-1)[:, 1].numpy()
+        return of_class_1(self.logits(_token_rows(self.tokenizer, chats, limit), batch_size))
+
+
+def of_class_1(logits: torch.Tensor) -> NDArray[np.float32]:
+    """Softmax probability of class 1, [n], of logits [n, 2]."""
+    return torch.softmax(logits, dim=-1)[:, 1].numpy()
 
 
 def train_classifier(
@@ -130,12 +135,7 @@ def fit_classifier(
     one class, or if the model cannot be loaded or has no chat template. Checkpoints go to `folder`, if it is given.
     """
     labels = [label for _, label in examples]
-    if set(labels) != {0, 1}:
-        found = f"only class {labels[0]}" if len(set(labels)) == 1 else f"the classes {sorted(set(labels))}"
-        raise FacError(
-            f"A classifier needs examples of classes 0 and 1, but the training set of {len(labels)} has "
-            f"{found if labels else 'none'}: add seed data or synthetic samples of what is missing."
-        )
+    check_classes(labels)
     tokenizer = load_tokenizer(ref)
     rows = _token_rows(tokenizer, [chat for chat, _ in examples], settings.max_tokens)
     set_seed(seed)
@@ -157,6 +157,16 @@ def fit_classifier(
     return Classifier(model, tokenizer, settings, ref.lasting, seed), log
 
 
+def check_classes(labels: Sequence[int]) -> None:
+    """Raise FacError unless there are examples of both classes."""
+    if set(labels) != {0, 1}:
+        found = f"only class {labels[0]}" if len(set(labels)) == 1 else f"the classes {sorted(set(labels))}"
+        raise FacError(
+            f"A classifier needs examples of classes 0 and 1, but the training set of {len(labels)} has "
+            f"{found if labels else 'none'}: add seed data or synthetic samples of what is missing."
+        )
+
+
 def load_classifier(folder: Path, ref: ModelRef | None = None) -> Classifier:
     """Read what `train_classifier` wrote to `folder`.
 
@@ -164,6 +174,11 @@ def load_classifier(folder: Path, ref: ModelRef | None = None) -> Classifier:
     classifier, or if the base model cannot be loaded or is another one.
     """
     return Classifier.load(folder, ref)
+
+
+def rows_of(tokenizer: PreTrainedTokenizerBase, folder: Path, settings: SequenceSettings) -> list[list[int]]:
+    """Ids of the texts of a corpus, as they are trained on."""
+    return _token_rows(tokenizer, [example.messages for example in Corpus.load(folder)], settings.max_tokens)
 
 
 def _token_rows(

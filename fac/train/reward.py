@@ -18,7 +18,9 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from fac.backbone import load_tokenizer
 from fac.chat import Message, encode
+from fac.data.example_set import load_examples
 from fac.data.pairs import Pair
+from fac.data.schemas import PAIR
 from fac.errors import FacError
 from fac.model_ref import ModelRef
 from fac.train.checkpoints import remove_checkpoints
@@ -144,6 +146,13 @@ def load_reward(folder: Path, ref: ModelRef | None = None) -> RewardModel:
     reward model, or if the base model cannot be loaded or is another one.
     """
     return RewardModel.load(folder, ref)
+
+
+def rows_of(tokenizer: PreTrainedTokenizerBase, folder: Path, settings: SequenceSettings) -> list[list[int]]:
+    """Ids of the chosen and rejected chats of pairs, in turn, as they are trained on."""
+    pairs = load_examples(PAIR, [folder])
+    chats = [chat for pair in pairs for chat in (pair.chosen_chat, pair.rejected_chat)]
+    return _token_rows(tokenizer, chats, settings.max_tokens)
 
 
 def _token_rows(

@@ -69,6 +69,8 @@ class SequenceSettings:
     # Tokens of one forward pass of a training: an optimizer step is one pass where its batch has no more. It decides
     # the draws of a dropout, and else no weights.
     pass_tokens: int = 8192
+    # mode "head": the model's states are steps of their own, shared by all rows and seeds (`fac.train.states`).
+    kept_states: bool = False
 
     def identity(self) -> dict[str, Any]:
         """What decides the trained weights, for store keys."""
@@ -79,6 +81,10 @@ class SequenceSettings:
             raise FacError(
                 f"mode={self.mode} will not do: a training is {', '.join(self.MODES[:-1])} or {self.MODES[-1]}."
             )
+        if self.kept_states and self.mode != "head":
+            raise FacError(
+                f"kept_states=true goes with mode=head, since mode={self.mode} trains what makes the states."
+            )
         object.__setattr__(self, "target_modules", tuple(self.target_modules))
 
 
@@ -86,6 +92,7 @@ def deciding(settings: Any) -> dict[str, Any]:
     """The settings of a training that decide its weights, with bf16 as it is on this machine."""
     unread = {"gradient_checkpointing"} | ({"layers"} if getattr(settings, "mode", "") != "partial" else set())
     unread |= set() if settings.dropout and getattr(settings, "mode", "lora") == "lora" else {"pass_tokens"}
+    unread |= set() if getattr(settings, "kept_states", False) else {"kept_states"}
     decided = {name: value for name, value in asdict(settings).items() if name not in unread}
     return {**decided, "bf16": uses_bf16(settings)}
 

@@ -7,6 +7,7 @@ import json
 import weakref
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from fac.data.examples import Example
 from fac.data.held_out import HeldOut
 from fac.data.schemas import QUERY, Query
 from fac.encoder import CorpusFeatures, FeatureEncoder
+from fac.errors import FacError
 from fac.features import FeatureSettings
 from fac.gap import (
     InterpretSettings,
@@ -341,6 +343,24 @@ def test_the_statistical_judge_holds_length_fixed(world):
     np.testing.assert_array_equal(found, load_relevant(world.store.get(relevant_by_labels(encoder, labelled, 0.05))))
     blind = associated(measured.pooled, labels, np.ones(len(chosen), int), fdr=0.05).relevant
     assert 0 < found.sum() < 0.7 * blind.sum()
+
+    frugal = mine(
+        encoder, world.corpora["anchor"], world.corpora["seed"], annotators, world.prompts,
+        replace(how, explained="missing"), THRESHOLDS, labelled,
+    )  # fmt: skip
+    wanted = MissingFeatures.load(world.store.get(frugal.wanted))
+    np.testing.assert_array_equal(wanted.missing(), MissingFeatures.load(world.store.get(mining.wanted)).missing())
+    np.testing.assert_array_equal(missing_of(world, frugal).relevant, found)
+    told = load_interpretations(world.store.get(frugal.interpretations))
+    assert sorted(told) == np.flatnonzero(wanted.missing()).tolist() != sorted(load_interpretations(
+        world.store.get(mining.interpretations)
+    ))  # fmt: skip
+    assert {one.explanation for one in told.values()} != {""}
+
+
+def test_only_the_statistical_judge_knows_what_is_missing_before_anything_is_explained():
+    with pytest.raises(FacError, match="explained=missing goes with interpret.judge=statistical"):
+        InterpretSettings(explained="missing")
 
 
 def test_cut_texts_are_counted_in_what_was_measured(world):

@@ -19,7 +19,7 @@ TRAINING = ("classifier", "reward", "sft")
 STEERING = ("steering_choice", "steering_questions", "steering_vector", "equal_vectors", "steering_answers")
 DATA = ("corpus", "draw", "examples", "pool", "pairs", "kept_pairs", "mixture", "mixture_split", "steering_questions")
 ASKING = ("interpret", "synthesis", "answers", "reference", "scores", "judged")
-LOADING = (*MEASURING, *TRAINING, "vector", "steering_vector", "answers", "scores")
+LOADING = (*MEASURING, *TRAINING, "states", "vector", "steering_vector", "answers", "scores")
 
 # Modules (or folders of them) whose code decides results, and the steps that must be made again if it gives others.
 # Code that only decides what is asked for is not here: that is in the keys, as are the texts of the lab's world.
@@ -89,10 +89,11 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/train/loop.py": ("classifier", "reward"),
     "fac/train/packing.py": (*TRAINING, "scores"),
     "fac/train/trainer.py": ("sft",),
-    "fac/train/sequence.py": ("classifier", "reward", "scores"),
-    "fac/train/classifier.py": ("classifier", "scores"),
-    "fac/train/reward.py": ("reward", "scores"),
     "fac/train/merged.py": ("trained_model",),
+    "fac/train/sequence.py": ("classifier", "reward", "states", "scores"),
+    "fac/train/states.py": ("classifier", "reward", "states", "scores"),
+    "fac/train/classifier.py": ("classifier", "states", "scores"),
+    "fac/train/reward.py": ("reward", "states", "scores"),
     "fac/train/sft.py": ("sft", "scores"),
     "fac/train/steering.py": ("vector", "scores", "steering_curve", *STEERING),
     "eval/alpaca.py": ("draw", "scores", "judged", "annotations"),

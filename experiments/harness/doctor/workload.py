@@ -330,6 +330,17 @@ class Workload:
             self._ask("test: judge", judge, judged, how.judging.max_new_tokens)
         return True
 
+    def _states(self, step: Step) -> bool:
+        """What a frozen model says of examples."""
+        if step.name != "states":
+            return False
+        texts = self.texts(step)
+        if shape := self.facts.shape(arguments(step)["model"]):
+            each = 2 if arguments(step)["rows"].__module__.endswith("reward") else 1
+            flop = needs.testing_flop(shape, each * texts.count * texts.tokens)
+            self.work.append(Work("test", shape, flop))
+        return True
+
     def _ask(self, name: str, engine: Engine, asked: Asked, reply: int) -> None:
         shape = self.facts.shape(engine.model)
         if asked.requests and (shape or engine_kind(engine) is None):
@@ -352,6 +363,7 @@ KINDS: tuple[Callable[[Workload, Step], bool], ...] = (
     Workload._made,
     Workload._choice,
     Workload._scores,
+    Workload._states,
 )
 
 
