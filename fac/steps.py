@@ -54,6 +54,7 @@ VERSIONS: Mapping[str, int] = {
     "evaluation": 2,
     "scores": 2,
     "trained_model": 1,
+    "subsets": 1,
     "annotations": 1,
     "judged": 3,
     "steering_questions": 1,

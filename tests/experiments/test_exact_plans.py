@@ -86,6 +86,10 @@ def reasoning(folder: Path) -> list[str]:
 SETTINGS: dict[str, Callable[[Path], list[str]]] = {
     "alpaca_eval": alpaca_eval,
     "annotation": lambda _: ["experiment.tasks=[toxicity]", "experiment.features=20", *measured("toxicity")],
+    "budgets": lambda _: [
+        "experiment.budgets=[3,6]", "experiment.writing=3", "experiment.methods=[baseline,full,select_fac,fac]",
+        "tasks.toxicity.pool=40", *(s for s in reduced("toxicity") if "budget" not in s),
+    ],
     "correlation": toxicity(
         "tasks=[toxicity]", "methods=[baseline,full,fac]", "worlds=[0,1]", "generations=[42]", "draws=20"
     ),
@@ -129,6 +133,10 @@ SETTINGS: dict[str, Callable[[Path], list[str]]] = {
     "steering_curves": lambda _: [
         "experiment.tasks=[sycophancy]", "experiment.methods=[baseline,fac]", *reduced("sycophancy")
     ],
+    "subsets": lambda _: [
+        "experiment.size=6", "experiment.each=3", "experiment.draws=20", "tasks.toxicity.pool=40",
+        *measured("toxicity"),
+    ],
     "thresholds": toxicity("thresholds=[0.3max,0.5max]"),
     "two_steps": lambda _: [
         "experiment.tasks=[toxicity]", *(s for s in reduced("toxicity") if "train" not in s),
@@ -166,6 +174,7 @@ def stored(folder: Path) -> dict[tuple[str, str], int]:
 
 NUMBERS = {  # tables of trials: the columns that must have a number in every row
     "annotation": ("features",),
+    "budgets": ("toxicity",),
     "lookup": ("anchor",),
     "noise": ("toxicity",),
     "reasoning": ("gsm8k_before", "gsm8k_after"),

@@ -115,6 +115,7 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "experiments/steps/annotation.py": ("rating_sheet", "ratings"),
     "experiments/steps/alpaca_eval.py": ("annotations", "judged"),
     "experiments/steps/fill.py": ("own_texts",),
+    "experiments/steps/subsets.py": ("subsets",),
     "experiments/steps/select.py": ("selected",),
     "experiments/steps/steering.py": STEERING,
     "experiments/steps/steering_curves.py": ("steering_curve",),
