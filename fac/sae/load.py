@@ -49,7 +49,7 @@ class Sae:
     def __init__(self, module: Any, record: dict[str, Any], rule: str = "paper", product: Product = "auto") -> None:
         if rule not in RULES:
             raise FacError(f"features.rule={rule} is unknown: choose one of {', '.join(RULES)}.")
-        self._module = module.eval()
+        self.module = module.eval()  # of sae-lens
         self.k = int(module.cfg.k) if module.cfg.architecture() == "topk" else None
         if rule == "official":
             if self.k is None:
@@ -57,7 +57,7 @@ class Sae:
                     f"features.rule=official switches Top-K off, which a {module.cfg.architecture()} SAE does not "
                     f"have: use features.rule=paper."
                 )
-            self._module.activation_fn = torch.nn.ReLU()
+            self.module.activation_fn = torch.nn.ReLU()
         self.record, self.rule = record, rule
         self.d_in, self.width = int(module.cfg.d_in), int(module.cfg.d_sae)
         self.preactivations = Preactivations(module, product) if self.k is not None else None
@@ -78,26 +78,26 @@ class Sae:
 
     @torch.inference_mode()
     def encode(self, residual: torch.Tensor) -> torch.Tensor:
-        return self._module.encode(residual.to(self._module.W_enc.dtype)).float()
+        return self.module.encode(residual.to(self.module.W_enc.dtype)).float()
 
     @torch.inference_mode()
     def directions(self, features: Sequence[int]) -> torch.Tensor:
         """What one unit of each feature's activation adds to the reconstruction: [features, d_in], float32."""
-        dtype, device = self._module.W_enc.dtype, self._module.W_enc.device
+        dtype, device = self.module.W_enc.dtype, self.module.W_enc.device
         parts = [torch.zeros(0, self.d_in)]
         for start in range(0, len(features), 256):  # as many rows of the SAE's width are held
             part = features[start : start + 256]
             alone = torch.zeros(len(part) + 1, self.width, dtype=dtype, device=device)
             alone[torch.arange(len(part)), torch.as_tensor(part)] = 1
-            decoded = self._module.decode(alone).float()
+            decoded = self.module.decode(alone).float()
             parts.append((decoded[:-1] - decoded[-1]).cpu())
         return torch.cat(parts)
 
     @torch.inference_mode()
     def reconstruct(self, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(activations [tokens, width], reconstruction [tokens, d_in]), float32."""
-        activations = self._module.encode(residual.to(self._module.W_enc.dtype))
-        return activations.float(), self._module.decode(activations).float()
+        activations = self.module.encode(residual.to(self.module.W_enc.dtype))
+        return activations.float(), self.module.decode(activations).float()
 
     def explained_variance(self, residual: torch.Tensor) -> tuple[float, float]:
         """(explained variance, mean L0) on residuals [tokens, d_in]: whether an SAE knows these activations."""
