@@ -374,7 +374,8 @@ class RunConfig:
         """
         unread = []
         for key, setting in self._given.items():
-            if setting.endswith("=null") or key in CHOICES or is_within(key, [*ALWAYS, *self._read]):
+            name = key.replace("/", ".")  # of hydra/launcher
+            if setting.endswith("=null") or key in CHOICES or is_within(name, [*ALWAYS, *self._read]):
                 continue
             read = [name for name in leaves(self._values) if name in self._read]
             others = same_end(key, read) or like_named(key, read)
