@@ -7,13 +7,22 @@ The maximum over a text's tokens grows with their number, so where the texts of 
 features "go with" the task (small chat model, toxic queries: 7,706 of 16,383 features by a plain test, 1,530 among
 texts of equal length). So texts are compared within strata of equal length only: van Elteren's test (1960, "On the
 combination of independent two sample tests of Wilcoxon"), the sum over strata of Wilcoxon's rank sum / (texts + 1).
-Ranks, unlike the Cochran-Mantel-Haenszel test on presence, also see features that fire on every text (Top-K off).
+Of presence alone it is the Cochran-Mantel-Haenszel test, where the strata are of one size; ranks also see features that
+fire on every text (Top-K off).
 
 Its exact distribution, given the labels' numbers in each stratum, is that of drawing positives without replacement. For
 few positives and sparse features that is skewed, and the usual normal approximation is too bold: at 2 to 7 % positives
 it let through six times the false features that it promised. Here the first three moments are exact and the tail is
 Pearson's type III (a gamma distribution), the usual approximation of permutation tests (Mielke & Berry 2001,
 "Permutation Methods", 2.3). So no text has to be dropped to balance the classes, which would cost power.
+
+Benjamini and Hochberg's control of false discoveries holds where p-values are independent or positively dependent
+(Benjamini & Yekutieli 2001, "The control of the false discovery rate in multiple testing under dependency", theorem
+1.2): features of one SAE fire together rather than instead of each other, and the test is one-sided. Their correction
+for any dependence whatever divides the rate by ln(width) + 0.58, some 12 at 65,536 features, which few features pass.
+That the promise holds for real features is measured, not proven (ToxicChat's 5,654 annotated queries, the lab's LLaMA):
+with the labels shuffled among texts of equal length, 2 of 40 data sets had any feature at a rate of 5 %, where 2 were
+promised; with labels drawn from the length alone 1 of 40 had, one feature each, and 1,500 without strata.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import false_discovery_control, mannwhitneyu, pearson3, rankdata, skew
+from statsmodels.stats.contingency_tables import StratifiedTable
 
 from fac.errors import FacError
 from fac.pooled import Pooled, PooledWriter
@@ -132,6 +133,48 @@ def test_false_features_stay_under_the_promise_few_positives_and_longer_texts_or
     assert np.mean(false) < 0.05 + 3 * error
     assert np.mean(found) > power
     assert (np.mean(blind) > 0.3) == (longer > 0)
+
+
+def together(seed: int, texts: int = 600, groups: int = 30, of_each: int = 15) -> tuple[Pooled, np.ndarray]:
+    """Features of which 15 at a time fire together, all of them more often in longer texts; with the lengths."""
+    rng = np.random.default_rng(seed)
+    lengths = np.exp(rng.normal(np.log(30), 0.8, texts)).clip(1, 512).astype(int)
+    rates = 1 - (1 - np.exp(rng.uniform(np.log(1e-3), np.log(2e-2), groups))) ** lengths[:, None]
+    common = rng.random((texts, groups)) < rates
+    fires = np.repeat(common, of_each, axis=1) & (rng.random((texts, groups * of_each)) < 0.9)
+    strength = np.repeat(np.log1p(lengths[:, None] * rng.random((texts, groups))), of_each, axis=1)
+    return Pooled.from_dense((fires * (strength + 0.1 * rng.random(fires.shape))).astype(np.float32)), lengths
+
+
+def test_labels_that_are_nothing_but_length_make_no_feature_relevant_also_where_features_fire_together():
+    """Of data sets in which nothing is true, a share of `fdr` may show anything; a test blind to length shows all."""
+    shown, blind = [], []
+    for seed in range(30):
+        pooled, lengths = together(seed)
+        odds = 1.5 * (np.log(lengths) - np.log(30)) / 0.8 - 2
+        labels = np.random.default_rng(seed + 100).random(len(lengths)) < 1 / (1 + np.exp(-odds))
+        assert 0.1 < labels.mean() < 0.35
+        shown.append(associated(pooled, labels, lengths, fdr=0.1).relevant.any())
+        blind.append(associated(pooled, labels, alike(labels), fdr=0.1).relevant.mean())
+    assert np.mean(shown) <= 0.1 + 2 * np.sqrt(0.1 * 0.9 / 30)
+    assert np.mean(blind) > 0.5
+
+
+def test_of_presence_it_is_cochran_mantel_haenszel():
+    """By statsmodels, without its correction for continuity, where strata are of one size and nothing is skewed."""
+    rng = np.random.default_rng(1)
+    stratum = np.repeat(np.arange(8), 40)
+    labels = np.tile(np.arange(40) < 20, 8)
+    fires = rng.random((320, 5)) < np.where(labels[:, None], [0.2, 0.4, 0.5, 0.9, 0.05], [0.1, 0.3, 0.5, 0.7, 0.05])
+    got = associated(Pooled.from_dense(fires.astype(np.float32)), labels, stratum * 10 + 1, min_active=1)
+    for i in range(5):
+        tables = [
+            [[(fires[own, i] & labels[own]).sum(), (~fires[own, i] & labels[own]).sum()],
+             [(fires[own, i] & ~labels[own]).sum(), (~fires[own, i] & ~labels[own]).sum()]]
+            for own in (stratum == s for s in range(8))
+        ]  # fmt: skip
+        test = StratifiedTable(np.moveaxis(np.array(tables), 0, -1)).test_null_odds(correction=False)
+        assert 2 * min(got.p_values[i], 1 - got.p_values[i]) == pytest.approx(test.pvalue, rel=1e-9)
 
 
 def test_what_fires_everywhere_is_judged_by_how_strongly():
