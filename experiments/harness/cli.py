@@ -124,10 +124,17 @@ def _job(cfg: DictConfig) -> None:
 
 def _run(run: RunConfig) -> None:
     """Print the plan of the experiment, or run it."""
+    from experiments.harness.results import Table
     from experiments.harness.run import dry_run, execute
 
     experiment = listing.experiments()[run.name]
-    print(dry_run(experiment, run) if run.dry_run else f"results: {execute(experiment, run)}")
+    if run.dry_run:
+        print(dry_run(experiment, run))
+        return
+    out = execute(experiment, run)
+    if label := Table.from_json((out / "table.json").read_text(encoding="utf-8")).told():
+        print(label)
+    print(f"results: {out}")
 
 
 def _doctor(settings: list[str]) -> int:

@@ -111,7 +111,7 @@ class RunConfig:
         self._hidden = tuple(hidden)
         self._noted_here: set[str] = set()  # what another run has read may refer to other keys in this one
         problems = problems or Problems()
-        self._values = resolved(written, problems)
+        self._values = resolved(sections.under_its_own_name(written, given), problems)
         self._typed: dict[str, Any] = {}
         self._others: dict[object, RunConfig] = {}  # made of this one, by what they change
         self._check(problems)
@@ -326,8 +326,8 @@ class RunConfig:
         name that has no file, and where `sae` names one SAE (sae.path, sae.release) for several models.
         """
         chosen = self._values["model"]["name"]
-        if name == chosen:
-            return self
+        if name == chosen or (name == self._written["model"]["name"] and sections.path_of(name) is None):
+            return self  # "local" is whatever model.path says
         if name not in self._others:
             self._others[name] = self._on_model(name, chosen)
         return self._others[name]

@@ -1,7 +1,8 @@
 """Whose numbers a table holds: the lab's, the paper's setting's or a user's own, beside which no paper's number stands.
 
-The lab's are numbers of shipped models on the written world, and show shapes. The paper's setting is one of its models
-scored on its own test set. Anything else is the user's own.
+The lab's are numbers of shipped models and SAEs on the written world, and show shapes. The paper's setting is one of
+its models scored on its own test set. Anything else is the user's own: their data, their model, or both, and the label
+says which, and names them.
 """
 
 from __future__ import annotations
@@ -17,20 +18,25 @@ from experiments.harness.config import RunConfig, read_config
 from experiments.harness.listing import CONF
 from experiments.harness.paper_numbers import PaperNumber, paper_table
 from experiments.harness.results import LAB_LABEL
-from experiments.harness.sections import TaskConfig
+from experiments.harness.sections import TaskConfig, local, path_of
 from experiments.tasks import TASKS
 from experiments.tasks.base import Task
 from experiments.tasks.sources import sets_of
 from fac.data.files import content_digest
-from fac.data.source import Source
+from fac.data.source import Source, listing
 from fac.lab import MODELS
 from fac.llm.engines import LLMConfig
 from fac.model_ref import ModelRef
 
-Kind = Literal["lab", "paper", "own"]
-OWN_LABEL = (
-    "OWN DATA OR MODEL: neither the lab's nor the paper's setting, so the paper's numbers do not stand beside these"
-)
+Kind = Literal["lab", "paper", "own data", "own model", "own"]  # own: both are
+OWN: dict[Kind, str] = {  # how their labels begin
+    "own data": "OWN DATA",
+    "own model": "OWN MODEL",
+    "own": "OWN DATA AND MODEL",
+}
+NO_PAPER = "neither the lab's nor the paper's setting, so the paper's numbers do not stand beside these"
+FIRST_LOOK = "it knows the lab's words only, so take this for a first look"
+IN_PART = "in part not the paper's setting, and there its numbers do not stand beside these"
 TABLE_1_MODELS = ("llama31_8b", "lab_llama")  # names of conf/model: Table 1 and its like are of LLaMA-3.1-8B-Instruct
 PAPER_CORPUS = CONF / "corpus" / "paper.yaml"
 CAA_TESTS = {  # SHA-256 of the test files of github.com/nrimsky/CAA, which are on no hub
@@ -50,32 +56,32 @@ AS_PUBLISHED = (
 )  # what makes a source the paper's test
 
 
-def label(kinds: Iterable[Kind]) -> str:
-    """What stands above a table of such numbers."""
+def label(kinds: Iterable[Kind], run: RunConfig) -> str:
+    """What stands above a table of such numbers of a run."""
     found = set(kinds)
-    return OWN_LABEL if "own" in found else LAB_LABEL if "lab" in found else ""
+    if ours := found & OWN.keys():
+        of_data, of_model = ours & {"own data", "own"}, ours & {"own model", "own"}
+        begins = OWN["own" if of_data and of_model else "own data" if of_data else "own model"]
+        begins = f"{run.scale.upper()} SCALE" if _is_preset(run) else begins
+        ends = IN_PART if ours < found else FIRST_LOOK if of_data and is_shipped(run.model.ref) else NO_PAPER
+        return f"{begins}: {_model_told(run)}{_data_told(run)}; {ends}"
+    if "lab" in found:
+        return LAB_LABEL
+    if "paper" in found and (own_roles := _own_training(run)):
+        return f"OWN DATA: trained on {own_roles}, and tested as in the paper"
+    return ""
 
 
-def own(run: RunConfig, roles: Iterable[str]) -> str:
-    """What stands above a table of data sets of one's own: which they are, and with whose features they are measured.
-
-    A model of the lab on other texts than the lab's world is no result of the lab.
-    """
-    data = ", ".join(f"{role} {run.data[role].title}" for role in roles)
-    if is_shipped(run.model.ref):
-        return f"OWN DATA ({data}), measured with {run.model.name}, which knows the lab's words only: a first look"
-    return f"OWN DATA ({data}), measured with {model_name(run)}: neither the lab's nor the paper's setting"
-
-
-def model_name(run: RunConfig) -> str:
-    """What the run's model is called: by its file of conf/model, or by the folder or hub id of one's own."""
-    return run.model.name if run.model.name != "local" else Path(run.model.path).name
+def own(run: RunConfig) -> Kind:
+    """Whose the numbers are of data sets of one's own, read by the model of the run."""
+    return kind("own", {run.model.name: run.model.ref})
 
 
 def kind_of(run: RunConfig, task: str, models: Iterable[str]) -> Kind:
     """Whose the numbers are that models (names of conf/model) get on the test set of a task of this run."""
-    refs = {name: run.for_model(name).model.ref for name in models}
-    return kind(data_of(TASKS[task], run.tasks[task]), refs, run.llms)
+    runs = {name: run.for_model(name) for name in models}
+    found = kind(data_of(TASKS[task], run.tasks[task]), {name: of.model.ref for name, of in runs.items()}, run.llms)
+    return "own model" if found == "lab" and any(map(_own_sae, runs.values())) else found
 
 
 def kind(data: Kind, models: Mapping[str, ModelRef], llms: LLMConfig | None = None) -> Kind:
@@ -84,12 +90,18 @@ def kind(data: Kind, models: Mapping[str, ModelRef], llms: LLMConfig | None = No
     `llms` are who else takes part: another writer or annotator than the lab's models makes no number of the lab.
     """
     if data == "paper":
-        return "paper" if all(ref.path == _papers_model(name) for name, ref in models.items()) else "own"
+        return "paper" if all(_is_papers_model(name, ref) for name, ref in models.items()) else "own model"
     if data == "lab":
         others = (llms.writer, *llms.annotators.values()) if llms else ()
         taking_part = [*models.values(), *(engine.model for engine in others if not engine.follows_run)]
-        return "lab" if all(ref is not None and is_shipped(ref) for ref in taking_part) else "own"
-    return "own"
+        return "lab" if all(ref is not None and is_shipped(ref) for ref in taking_part) else "own model"
+    known = all(is_shipped(ref) or ref.path == path_of(name) for name, ref in models.items())
+    return "own data" if known else "own"
+
+
+def is_own(kind: Kind) -> bool:
+    """Whether the paper's numbers do not belong beside such."""
+    return kind in OWN
 
 
 def is_shipped(model: ModelRef) -> bool:
@@ -113,16 +125,31 @@ def is_published(task: Task, tests: list[Source]) -> bool:
     if task.name in BEHAVIORS:
         files = [file for test in tests for file in test.paths]
         return len(files) == 1 and tests[0].limit is None and is_caa_test(BEHAVIORS[task.name], files[0])
-    papers = _papers_tests()[task.name]
-    same = all(getattr(tests[0], option) == getattr(papers, option) for option in AS_PUBLISHED)
-    return same and all(test.path == papers.path for test in tests)
+    papers = _papers_data(task.name)["test"]
+    return _as_published(tests[0], papers) and all(test.path == papers.path for test in tests)
+
+
+def _as_published(source: Source, papers: Source) -> bool:
+    return all(getattr(source, option) == getattr(papers, option) for option in AS_PUBLISHED)
+
+
+def _papers_data(task: str) -> Mapping[str, Source]:
+    """The data sets of a task, by role, as the paper's scale has them."""
+    return _preset("paper").tasks[task].data
 
 
 @cache
-def _papers_tests() -> dict[str, Source]:
-    """The test set of every task as the paper's scale has it."""
-    tasks = read_config(["scale=paper"]).tasks
-    return {name: config.data["test"] for name, config in tasks.items()}
+def _preset(scale: str) -> RunConfig:
+    return read_config([f"scale={scale}"])
+
+
+def _is_preset(run: RunConfig) -> bool:
+    """Whether a scale's own model and data are used, of a scale that is neither the lab's nor the paper's."""
+    if run.scale in ("lab", "paper") or run.data:
+        return False
+    here, there = run.values, _preset(run.scale).values
+    data = [{name: told.get("data") for name, told in held["tasks"].items()} for held in (here, there)]
+    return (here["model"]["path"], data[0]) == (there["model"]["path"], data[1])
 
 
 def is_papers_corpus(parts: Mapping[str, Source]) -> bool:
@@ -139,7 +166,7 @@ def is_caa_test(behavior: str, file: Path) -> bool:
 
 def stands_beside(kind: Kind, model: str, test: str = "test") -> bool:
     """Whether numbers of Table 1's model may stand beside those of the model of this name, scored on this set."""
-    return kind != "own" and test == "test" and model in TABLE_1_MODELS
+    return not is_own(kind) and test == "test" and model in TABLE_1_MODELS
 
 
 def table_1(task: Task, row: str, settings: Any = None) -> PaperNumber | None:
@@ -154,7 +181,59 @@ def table_1(task: Task, row: str, settings: Any = None) -> PaperNumber | None:
     return None
 
 
-def _papers_model(name: str) -> str | None:
-    file = CONF / "model" / f"{name}.yaml"
-    found = yaml.safe_load(file.read_text()) if file.is_file() else {}
-    return None if str(found.get("path")).startswith(("lab:", "???")) else found.get("path")
+def _is_papers_model(name: str, ref: ModelRef) -> bool:
+    return name in _preset("paper").families and ref.path == path_of(name)
+
+
+def _own_sae(run: RunConfig) -> bool:
+    """Whether the SAE is neither a shipped one nor trained on the run's own texts."""
+    told = run.values["sae"]
+    if told["train"] is not None:
+        return bool(run.values["data"].get("parts"))
+    path = told["path"] and Path(local(str(told["path"]))).resolve()
+    return bool(told["release"]) or (path is not None and not path.is_relative_to(MODELS.resolve()))
+
+
+def _model_told(run: RunConfig) -> str:
+    """Which model, and what else took part in the lab's world that is not of it: an SAE, whoever writes or judges."""
+    if not is_shipped(run.model.ref):
+        return f"model {run.model.name}"
+    others = ["an SAE of one's own"] if _own_sae(run) else []
+    in_lab = not run.data and any(config.sizes is not None for config in run.tasks.values())
+    for engine in (run.llms.writer, *run.llms.annotators.values()) if in_lab else ():
+        if not (engine.follows_run or (engine.model and is_shipped(engine.model))):
+            others.append(Path(engine.model.path).name if engine.model else str(getattr(engine.settings, "model", "")))
+    return f"the lab's model {run.model.name}" + (f" with {listing(dict.fromkeys(others))}" if others else "")
+
+
+def _data_told(run: RunConfig) -> str:
+    """Which data the numbers are of: those of the run, or the test sets of its tasks; "" if it reads them otherwise."""
+    if run.data:
+        return f" on {listing(f'{role} {source.title}' for role, source in run.data.items())}"
+    tasks = _tasks(run)
+    if not tasks:
+        return ""
+    told: dict[str, None] = {}
+    for config in (run.tasks[name] for name in tasks):
+        titles = [source.title for source in sets_of(config, "test").values()]
+        told |= dict.fromkeys(["the lab's world"] if config.sizes is not None else titles)
+    return f" on {listing(told, at_most=4)}"
+
+
+def _own_training(run: RunConfig) -> str:
+    """The data sets, by role, that are not those of the paper's scale; steering's lie where the user put them."""
+    own = [
+        f"{source.title} (tasks.{name}.data.{role})"
+        for name in _tasks(run)
+        if name not in BEHAVIORS
+        for role, source in run.tasks[name].data.items()
+        if not role.startswith(("test", "validation"))
+        and (source.path, source.subset) not in [(held.path, held.subset) for held in _papers_data(name).values()]
+    ]  # fmt: skip
+    return listing(own, at_most=4, shorten=False)
+
+
+def _tasks(run: RunConfig) -> tuple[str, ...]:
+    """The tasks that the experiment's options name."""
+    options = run.experiment
+    return tuple(getattr(options, "tasks", ()) or ()) or ((options.task,) if getattr(options, "task", None) else ())

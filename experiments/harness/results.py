@@ -164,7 +164,7 @@ class Table:
     notes: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)  # who wrote it and its steps; no part of the result
-    label: str | None = None  # what to know before any number is read; None: by the scale
+    label: str = ""  # what to know before any number is read
     aid: str | None = None  # what `±` and brackets are; None: seeds, and resampled test items
 
     def __post_init__(self) -> None:
@@ -267,7 +267,7 @@ class Table:
 
     def told(self) -> str:
         """The label above the table, such as LAB_LABEL; empty if there is none."""
-        return (LAB_LABEL if self.scale == "lab" else "") if self.label is None else self.label
+        return self.label
 
     def reading_aid(self) -> str:
         """One line that says what `±` and brackets are; empty where no seed has a part in any number."""

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from omegaconf import OmegaConf
+
+from experiments.harness.listing import CONF
 from experiments.tasks import TASKS
 from experiments.tasks.base import Protocol, Task
 from fac.data.hub import is_hub
@@ -171,6 +174,26 @@ def options_of(cls: type, values: Mapping[str, Any], key: str) -> Any:
     if wrong:
         raise SettingsError(wrong)
     return options
+
+
+def under_its_own_name(written: Mapping[str, Any], given: Mapping[str, str]) -> Mapping[str, Any]:
+    """The configuration with a model of one's own called as its folder or repository, not as the file of conf/model
+    whose path was replaced."""
+    model = written.get("model")
+    if "model.path" not in given or "model.name" in given or not isinstance(model, Mapping):
+        return written
+    path = str(model.get("path"))
+    if is_unset(model.get("path")) or "${" in path or path == path_of(str(model.get("name"))):
+        return written
+    name = f"lab_{path.removeprefix(LAB)}" if path.startswith(LAB) else Path(path).expanduser().resolve().name
+    return {**written, "model": {**model, "name": name}}
+
+
+def path_of(name: str) -> str | None:
+    """Where the file of conf/model says that a model is; None if there is none, or if it leaves that to the user."""
+    file = CONF / "model" / f"{name}.yaml"
+    held = OmegaConf.load(file) if file.is_file() else OmegaConf.create()
+    return None if OmegaConf.is_missing(held, "path") or "path" not in held else str(held["path"])
 
 
 def model_of(values: Mapping[str, Any], given: Mapping[str, str]) -> ModelConfig:

@@ -23,6 +23,7 @@ from fac.jsonl import write_json_atomic
 from fac.sae.recipe import OnStep
 from fac.store import StageEvent, Store
 
+LABEL, PAPERS = "label", "the paper's setting"  # tag of a tracked run, and what it says where a table has no label
 RUNS = ".runs"  # folder of the store: which tracked run a trial is, by the key of its last step
 
 
@@ -144,6 +145,7 @@ class Session:
         outputs.write_outputs(out, written)
         outputs.copy_folders(out, page.copies)
         metrics = {f"{cell.column}/{cell.row}": cell.mean for table in page.tables[:1] for cell in table.cells}
+        self.tracker.tag(LABEL, page.tables[0].told() or PAPERS)
         self.tracker.log(metrics=metrics, artifacts=[out / name for name in written])
         for t in times:
             if t.built:

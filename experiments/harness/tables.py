@@ -65,7 +65,7 @@ def table(
         config_hash=config_hash(run.values),
         versions=versions(),
         provenance=provenance(),
-        label=labels.label(kinds),
+        label=labels.label(kinds, run),
         names={**TITLES, **names},
         notes=tuple(dict.fromkeys(note for note in (*notes, weights_note(run)) if note)),
         **more,

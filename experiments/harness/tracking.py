@@ -58,6 +58,8 @@ class Sink(Protocol):
 
     def log(self, run: str, metrics: Metrics, artifacts: Sequence[Path]) -> None: ...
 
+    def tag(self, run: str, name: str, value: str) -> None: ...
+
     def end(self, run: str, status: str) -> None: ...
 
 
@@ -82,6 +84,9 @@ class JsonlSink:
 
     def log(self, run: str, metrics: Metrics, artifacts: Sequence[Path]) -> None:
         self._write(event="log", run=run, metrics=metrics, artifacts=artifacts)
+
+    def tag(self, run: str, name: str, value: str) -> None:
+        self._write(event="tag", run=run, name=name, value=value)
 
     def end(self, run: str, status: str) -> None:
         self._write(event="end", run=run, status=status)
@@ -144,6 +149,9 @@ class MlflowSink:
         self._client.log_batch(run, metrics=points)  # which cuts itself to the sizes that servers take
         for path in artifacts:
             self._client.log_artifact(run, str(path))
+
+    def tag(self, run: str, name: str, value: str) -> None:
+        self._client.set_tag(run, name, value)
 
     def end(self, run: str, status: str) -> None:
         self._client.set_terminated(run, status)
@@ -236,6 +244,10 @@ class Tracker:
     def log(self, *, metrics: Metrics | None = None, artifacts: Sequence[Path] = ()) -> None:
         """Add numbers and files (config.yaml, table.json, table.md, report.html) to the parent run."""
         self._record(lambda sink: sink.log(self.run_id or "", metrics or {}, artifacts))
+
+    def tag(self, name: str, value: str) -> None:
+        """Say of the parent run what is known at its end only."""
+        self._record(lambda sink: sink.tag(self.run_id or "", name, value))
 
     def __enter__(self) -> Tracker:
         return self

@@ -138,9 +138,8 @@ def _table(
         cells,
         NAMES | {"wr": f"{NAMES['wr']}{by}"},
         [exactly, *notes, *([_context()] if own else [])],
-        ["paper" if scale == "paper" else "own"],
     )
-    return replace(made, scale=scale)
+    return replace(made, scale=scale, label=f"OWN DATA: answers of {model}, as the files hold them")
 
 
 def _context() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -117,8 +117,7 @@ def coverage_table(run: RunConfig, measured: Measured, more: list[str]) -> Table
         notes.append(f"One text has no diversity: that of the {' and '.join(small)} is left out.")
     notes += [*more, *parity.notes(run, (), ("features",))]
     title, rows = "Feature activation coverage by threshold δ", [str(t) for t in found.grid.thresholds]
-    made = table(run, "coverage", title, rows, list(COLUMNS), cells, COLUMNS, notes, ["own"])
-    return replace(made, label=labels.own(run, ROLES))
+    return table(run, "coverage", title, rows, list(COLUMNS), cells, COLUMNS, notes, [labels.own(run)])
 
 
 def diversity_table(run: RunConfig, steps: Steps, results: Results) -> Table:
@@ -134,8 +133,7 @@ def diversity_table(run: RunConfig, steps: Steps, results: Results) -> Table:
     texts, layer = run.experiment.diversity_texts, steps.encoder.layer
     notes = [f"Of the first {texts} texts; embeddings are mean content residuals of layer {layer}.", lacking()]
     names = {name: METRICS[name].heading for name in rows}
-    made = table(run, "diversity", "Diversity of both data sets", rows, ROLES, cells, names, notes, ["own"])
-    return replace(made, label=labels.own(run, ROLES))
+    return table(run, "diversity", "Diversity of both data sets", rows, ROLES, cells, names, notes, [labels.own(run)])
 
 
 def facts(found: MissingFeatures, reports: Mapping[str, LoadReport]) -> list[tuple[str, str]]:

@@ -51,7 +51,7 @@ def page(run: RunConfig, options: Options, results: Results) -> Page:
     kind = labels.kind_of(run, task.name, {*options.sources, *options.writers, *options.trained})
     # Table 3 trains heads: beside LoRA's numbers it would mislead, but for the lab's, whose note says it.
     mode = getattr(run.tasks[task.name].train, "mode", "")
-    beside = kind != "own" and task.name == "toxicity" and (kind == "lab" or mode == "head")
+    beside = not labels.is_own(kind) and task.name == "toxicity" and (kind == "lab" or mode == "head")
 
     def paper(target: str, row: str) -> PaperNumber | None:
         llama = {f"{one}+{one}" for one in ("lab_llama", "llama31_8b")}

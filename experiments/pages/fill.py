@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from experiments.harness import labels
@@ -33,7 +33,6 @@ from fac.synthesis.generate import Generated
 from fac.synthesis.methods import METHODS
 from fac.synthesis.samples import Counts
 
-ROLES = ("anchor", "seed")
 SAMPLES, REJECTED, LEFT, DATA = "samples.jsonl", "rejected.jsonl", "features_left.json", "dataset"
 WARNING = (
     "These texts are harmful requests or may be, written by a model to train detectors of them and the like: they are "
@@ -164,8 +163,7 @@ def coverage_table(run: RunConfig, found: Found, more: Sequence[str], everything
         notes += [at_chosen(found), *what_is_known(run, found), *budget_notes(run, found)]
         notes += [METHODS[run.experiment.method].note, run.llms.note(run.model.ref), *more]
     title = f"Coverage {of}, before and after, {title_of(run)}"
-    made = table(run, name, title, list(told), list(COLUMNS), cells, COLUMNS, notes, ["own"])
-    return replace(made, label=labels.own(run, ROLES))
+    return table(run, name, title, list(told), list(COLUMNS), cells, COLUMNS, notes, [labels.own(run)])
 
 
 def at_chosen(found: Found) -> str:
@@ -205,10 +203,8 @@ def left_table(run: RunConfig, found: Found) -> Table:
     notes = [f"Of the {found.chosen.missing:,} missing features that matter; each by name in {LEFT}."]
     rows = [*(why for why, _ in tally.most_common()), "covered now"]
     names = {"features": "missing features"}
-    made = table(
-        run, "still_missing", "What is still missing, and why", rows, ["features"], cells, names, notes, ["own"]
-    )
-    return replace(made, label=labels.own(run, ROLES))
+    title = "What is still missing, and why"
+    return table(run, "still_missing", title, rows, ["features"], cells, names, notes, [labels.own(run)])
 
 
 def counts_table(run: RunConfig, found: Found) -> Table:
@@ -216,8 +212,8 @@ def counts_table(run: RunConfig, found: Found) -> Table:
     cells = [observed(name, "samples", getattr(found.counts, name), unit="count") for name in COUNTED]
     title = "What was asked for, and what became of it"
     names = {**COUNTED, "samples": "number"}
-    made = table(run, "samples", title, list(COUNTED), ["samples"], cells, names, [str(found.counts)], ["own"])
-    return replace(made, label=labels.own(run, ROLES))
+    kinds: list[labels.Kind] = [labels.own(run)]
+    return table(run, "samples", title, list(COUNTED), ["samples"], cells, names, [str(found.counts)], kinds)
 
 
 def answer(found: Found) -> str:
@@ -298,7 +294,7 @@ def data_card(
     """The card of the data set."""
     encoder = steps.gap.encoder
     made_with = {
-        "Features": f"{labels.model_name(run)}, {encoder.model.identity()}, layer {encoder.layer}, SAE {encoder.sae}, "
+        "Features": f"{run.model.name}, {encoder.model.identity()}, layer {encoder.layer}, SAE {encoder.sae}, "
         f"Top-K rule `{encoder.settings.rule}`",
         "Language models": run.llms.note(run.model.ref),
         "Written": f"method `{run.experiment.method}`, temperature {run.writing(1).temperature:g}, seed "

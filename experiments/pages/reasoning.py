@@ -35,7 +35,8 @@ class Steps:
 def page(run: RunConfig, steps: Mapping[str, Steps], results: Results) -> Page:
     """A row for each model."""
     o: Options = run.experiment
-    kinds: list[labels.Kind] = ["paper" if run.scale == "paper" and o.gsm8k is None else "own"]
+    data = "paper" if run.scale == "paper" and o.gsm8k is None else "own"
+    kinds: list[labels.Kind] = [labels.kind(data, {name: run.for_model(name).model.ref for name in steps})]
     cells: list[Cell] = []
     names = {}
     for name, asked in zip(o.benchmarks, o.tasks, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -121,8 +121,8 @@ def selection_table(run: RunConfig, found: Found, more: Sequence[str]) -> Table:
     ]
     title = f"What is selected from {run.data['pool'].title}, {title_of(run)}"
     aid = f"Mean ± sample standard deviation (ddof 1) over {options.draws} draws, where a method draws at random."
-    made = table(run, "select", title, list(found.drawn), list(COLUMNS), cells, COLUMNS, notes, ["own"], aid=aid)
-    return replace(made, label=labels.own(run, ROLES))
+    kinds = [labels.own(run)]
+    return table(run, "select", title, list(found.drawn), list(COLUMNS), cells, COLUMNS, notes, kinds, aid=aid)
 
 
 def note_of(name: str) -> str:

@@ -64,6 +64,7 @@ def test_offline_the_published_rates_and_the_minimal_length_control(annotations:
     page = (tmp_path / "out" / "report.html").read_text()
     assert "76.920 %, standard error 0.909" in page
     assert LAB_LABEL not in text + page
+    assert "OWN DATA: answers of " in text
     assert "experiment:\n  name: alpaca_eval\n" in (tmp_path / "out" / "config.yaml").read_text()
 
 

@@ -243,7 +243,7 @@ def test_columns_labels_and_skips_are_as_configured(run: Run, tmp_path: Path):
 def test_no_seeds_are_spoken_of_and_the_data_are_the_user_s(run: Run):
     text = (run.out / "table.md").read_text()
     assert "over seeds" not in text
-    assert "OWN DATA (anchor anchor.jsonl, seed seed.jsonl), measured with model: neither the lab's nor" in text
+    assert "OWN DATA AND MODEL: model model on anchor anchor.jsonl, seed seed.jsonl; neither the lab's nor" in text
     assert LAB_LABEL not in text
     assert {cell.seeds for cell in run.table.cells} == {()}
     assert "cut at" not in text

@@ -150,7 +150,7 @@ def test_the_folder_is_a_data_set_that_datasets_loads_with_a_card_that_says_how_
 
 def test_tables_name_the_data_and_the_page_shows_before_after_and_what_is_left(run: Run):
     text = (run.out / "table.md").read_text()
-    assert "OWN DATA (anchor anchor.jsonl, seed seed.jsonl), measured with lab_llama" in text
+    assert "OWN DATA: the lab's model lab_llama on anchor anchor.jsonl, seed seed.jsonl; it knows" in text
     assert LAB_LABEL not in text
     assert "missing ones that the annotator was asked about" in text
     page = (run.out / "report.html").read_text()

@@ -77,7 +77,7 @@ def test_a_dry_run_tells_what_is_trained_from_what_is_tested(tmp_path: Path):
     done = fac_here(*command, cwd=tmp_path)
     assert done.code == 0, done.err
     text = (tmp_path / "out" / "table.md").read_text()
-    assert "OWN DATA OR MODEL" in text
+    assert "OWN DATA: the lab's model lab_llama on " in text
     assert "RewardBench" not in text
     assert "1 pairs of train were left out: the test asks what they ask." in text
     same = fac_here(*QUICK, "data.train.path=pairs.jsonl", "data.test.path=pairs.jsonl", "out=same", cwd=tmp_path)

@@ -15,7 +15,6 @@ from support.models import tiny_model
 
 from eval.steering import Answers, evaluate, score
 from experiments.harness.config import read_config
-from experiments.harness.labels import OWN_LABEL
 from experiments.harness.results import Table
 from experiments.pages.steering import Measured, table
 from experiments.steps.steering_questions import QuestionFiles, Questions, files_of
@@ -175,13 +174,13 @@ def test_the_paper_stands_beside_scr_of_its_own_model_on_caa(
     made = table(run, behaviors)
     found = {(cell.row, cell.column): cell.paper.mean for cell in made.cells if cell.paper is not None}
     assert found == ({("sycophancy/scr", "robust"): scr} if scr else {})
-    assert made.label == OWN_LABEL  # the paper has no number of the second behaviour
+    assert made.label.startswith("OWN DATA AND MODEL: model model")  # the paper has no number of the second behaviour
 
 
 def test_table_and_page_say_what_matching_means_and_whose_the_numbers_are(run: Run):
     for file in ("table.md", "report.html"):
         text = (run.folder / "out" / file).read_text()
-        for words in ("OWN DATA OR MODEL", POLARITY["sycophancy"].matching, "model.layers[1]", "at all positions"):
+        for words in ("OWN DATA AND MODEL", POLARITY["sycophancy"].matching, "model.layers[1]", "at all positions"):
             assert words in text, (file, words)
     page = (run.folder / "out" / "report.html").read_text()
     assert "<svg" in page

@@ -38,7 +38,7 @@ def test_equal_classes_of_one_length_are_scipys_test(dense, random):
         test = mannwhitneyu(
             column[labels], column[~labels], alternative="greater", method="asymptotic", use_continuity=False
         )
-        assert got.p_values[i] == pytest.approx(test.pvalue, rel=1e-9)
+        assert got.p_values[i] == pytest.approx(test.pvalue, rel=1e-9)  # pyright: ignore[reportAttributeAccessIssue]
         assert got.auc[i] == pytest.approx(test.statistic / (len(dense) / 2) ** 2)
 
 
@@ -174,7 +174,7 @@ def test_of_presence_it_is_cochran_mantel_haenszel():
             for own in (stratum == s for s in range(8))
         ]  # fmt: skip
         test = StratifiedTable(np.moveaxis(np.array(tables), 0, -1)).test_null_odds(correction=False)
-        assert 2 * min(got.p_values[i], 1 - got.p_values[i]) == pytest.approx(test.pvalue, rel=1e-9)
+        assert 2 * min(got.p_values[i], 1 - got.p_values[i]) == pytest.approx(test.pvalue, rel=1e-9)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_what_fires_everywhere_is_judged_by_how_strongly():

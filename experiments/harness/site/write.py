@@ -16,7 +16,7 @@ from experiments.harness import outputs
 from experiments.harness.listing import DEFINES, PAPER_NAME, paper_order, title_of_paper
 from experiments.harness.paper_numbers import names, paper_table
 from experiments.harness.report import Site, filled, render
-from experiments.harness.results import Cell, Table
+from experiments.harness.results import LAB_LABEL, Cell, Table
 from experiments.harness.site import claims as paper_claims
 from experiments.harness.site import features
 from experiments.harness.site.answers import OURS, answer, judged, standings
@@ -115,10 +115,10 @@ def _run(run: Run, out: Path) -> dict[str, str]:
 
 def _claims(decided: Sequence[Decided]) -> str:
     ordered = sorted(decided, key=lambda one: one.verdict == NO_RUN)
-    labels = any(run.label for one in decided for run, _ in one.findings)
+    labels = [run.label for one in decided for run, _ in one.findings if run.label]
     return filled(
         "claims.html.jinja", Site("claims.html", PAGES), title="The paper's claims", decided=ordered, signs=SIGNS,
-        verdicts=VERDICTS, counts=_counts(decided), labels=labels,
+        verdicts=VERDICTS, counts=_counts(decided), labels=labels, lab=LAB_LABEL,
     )  # fmt: skip
 
 

@@ -369,8 +369,8 @@ def test_each_named_model_is_the_one_its_group_would_choose():
         (["model=local", "model.path=x"], "lab_lama", "There is no model=lab_lama: did you mean lab_llama"),
         (["model=local", "model.path=x"], "qwen", "There is no model=qwen: at scale=lab it is model=lab_qwen."),
         ([], "local", "model.path is not set"),
-        (["model=local", "model.path=x", "sae.path=y"], "lab_llama", "local and lab_llama need one each: leave them"),
-        (["model=local", "model.path=x", "sae.release=y"], "lab_llama", "set model.sae=DIR for local"),
+        (["model=local", "model.path=x", "sae.path=y"], "lab_llama", "x and lab_llama need one each: leave them"),
+        (["model=local", "model.path=x", "sae.release=y"], "lab_llama", "set model.sae=DIR for x"),
     ],
 )
 def test_a_model_that_cannot_be_named_is_said(settings: list[str], name: str, said: str):

@@ -30,43 +30,113 @@ def caa(real_data: Any) -> list[str]:
 def test_a_result_of_the_lab_is_of_its_models_on_its_world():
     assert set(kinds().values()) == {"lab"}
     assert set(kinds("model=lab_qwen").values()) == {"lab"}
-    assert set(kinds("model.path=/models/mine").values()) == {"own"}
-    assert set(kinds("llm=openai", "llm.model=gpt-4o-mini-2024-07-18").values()) == {"own"}
+    assert set(kinds("model.path=/models/mine").values()) == {"own model"}
+    assert set(kinds("sae.path=/models/mine/sae").values()) == {"own model"}
+    assert set(kinds("sae.release=r", "sae.id=i").values()) == {"own model"}
+    assert set(kinds("sae=train").values()) == {"lab"}  # on the lab's own texts
+    assert set(kinds("llm=openai", "llm.model=gpt-4o-mini-2024-07-18").values()) == {"own model"}
     assert set(kinds("llm.path=lab:mistral").values()) == {"lab"}
-    assert labels.label(["lab"]) == LAB_LABEL
 
 
 def test_the_paper_s_setting_is_its_model_on_its_test_set(caa: list[str]):
     assert kinds("scale=paper", *caa) == dict.fromkeys(TASKS, "paper")
     assert set(kinds("scale=paper", "model=qwen2_7b", *caa).values()) == {"paper"}
-    assert set(kinds("scale=paper", "model.path=/models/mine", *caa).values()) == {"own"}
+    assert set(kinds("scale=paper", "model.path=/models/mine", *caa).values()) == {"own model"}
     local = ("model=local", "model.path=/models/mine", "sae.release=r")
-    assert set(kinds("scale=paper", *local, *caa).values()) == {"own"}
-    assert labels.label(["paper"]) == ""
-    assert labels.label(["paper", "own"]) == labels.OWN_LABEL
+    assert set(kinds("scale=paper", *local, *caa).values()) == {"own model"}
+    assert set(kinds("scale=paper", "model=lab_llama", *caa).values()) == {"own model"}
 
 
 @pytest.mark.parametrize(
     ("task", "change", "kind"),
     [
-        ("toxicity", "tasks.toxicity.data.test.path=mine.csv", "own"),
-        ("toxicity", "tasks.toxicity.data.test.split=train", "own"),
-        ("toxicity", "tasks.toxicity.data.test.label=jailbreaking", "own"),
-        ("toxicity", "tasks.toxicity.data.test.limit=100", "own"),
-        ("toxicity", "tasks.toxicity.sample.test=100", "own"),
+        ("toxicity", "tasks.toxicity.data.test.path=mine.csv", "own data"),
+        ("toxicity", "tasks.toxicity.data.test.split=train", "own data"),
+        ("toxicity", "tasks.toxicity.data.test.label=jailbreaking", "own data"),
+        ("toxicity", "tasks.toxicity.data.test.limit=100", "own data"),
+        ("toxicity", "tasks.toxicity.sample.test=100", "own data"),
         ("toxicity", "tasks.toxicity.data.test.where=null", "paper"),  # the whole half: the other reading of 4.4
         ("toxicity", "tasks.toxicity.data.test_train={path: 'hub:lmsys/toxic-chat', split: train}", "paper"),
-        ("toxicity", "tasks.toxicity.data.test_train={path: mine.csv}", "own"),
+        ("toxicity", "tasks.toxicity.data.test_train={path: mine.csv}", "own data"),
         ("toxicity", "tasks.toxicity.data.seed.path=mine.csv", "paper"),  # trained on one's own, tested on the paper's
-        ("reward", "tasks.reward.data.test.path=mine.jsonl", "own"),
-        ("reward", "tasks.reward.data.test.split=raw", "own"),
-        ("sycophancy", "tasks.sycophancy.data.test.limit=10", "own"),
-        ("instruction", "tasks.instruction.data.test.path=mine.json", "own"),
+        ("reward", "tasks.reward.data.test.path=mine.jsonl", "own data"),
+        ("reward", "tasks.reward.data.test.split=raw", "own data"),
+        ("sycophancy", "tasks.sycophancy.data.test.limit=10", "own data"),
+        ("instruction", "tasks.instruction.data.test.path=mine.json", "own data"),
     ],
 )
 def test_a_test_set_of_one_s_own_is_not_the_paper_s(task: str, change: str, kind: str, caa: list[str]):
     found = kinds("scale=paper", *caa, change)
     assert found == dict.fromkeys(TASKS, "paper") | {task: kind}
+
+
+NOT_THEIRS = "neither the lab's nor the paper's setting, so the paper's numbers do not stand beside these"
+TOLD = {
+    "lab": ([], LAB_LABEL),
+    "own model": (["model.path=/models/Mine-7B"], f"OWN MODEL: model Mine-7B on the lab's world; {NOT_THEIRS}"),
+    "another SAE": (
+        ["sae.release=r", "sae.id=i"],
+        f"OWN MODEL: the lab's model lab_llama with an SAE of one's own on the lab's world; {NOT_THEIRS}",
+    ),
+    "another writer": (
+        ["llm=openai", "llm.model=gpt-4o-mini-2024-07-18"],
+        f"OWN MODEL: the lab's model lab_llama with gpt-4o-mini-2024-07-18 on the lab's world; {NOT_THEIRS}",
+    ),
+    "paper": (["scale=paper"], ""),
+    "own model at the paper's scale": (
+        ["scale=paper", "model.path=/models/mine"],
+        f"OWN MODEL: model mine on toxic-chat, reward-bench; {NOT_THEIRS}",
+    ),
+    "own test": (
+        ["scale=paper", "tasks.toxicity.data.test.path=mine.csv", "tasks.reward.data.test.path=b.jsonl"],
+        f"OWN DATA: model llama31_8b on mine.csv, b.jsonl; {NOT_THEIRS}",
+    ),
+    "own test of one task": (
+        ["scale=paper", "tasks.toxicity.data.test.path=mine.csv"],
+        "OWN DATA: model llama31_8b on mine.csv, reward-bench; in part not the paper's setting, and there its numbers "
+        "do not stand beside these",
+    ),
+    "own model on own test": (
+        ["scale=paper", "model=local", "model.path=mine", "sae.release=r",
+         "tasks.toxicity.data.test.path=a.csv", "tasks.reward.data.test.path=b.jsonl"],
+        f"OWN DATA AND MODEL: model mine on a.csv, b.jsonl; {NOT_THEIRS}",
+    ),
+    "the lab's model at the paper's scale": (
+        ["scale=paper", "model=lab_llama"],
+        f"OWN MODEL: the lab's model lab_llama on toxic-chat, reward-bench; {NOT_THEIRS}",
+    ),
+    "own training data": (
+        ["scale=paper", "tasks.toxicity.data.seed.path=mine.csv"],
+        "OWN DATA: trained on mine.csv (tasks.toxicity.data.seed), and tested as in the paper",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_a_label_names_the_model_and_the_data_as_what_they_are(case: str):
+    overrides, told = TOLD[case]
+    run = read_config(["experiment=main_results", "experiment.tasks=[toxicity,reward]", *overrides])
+    kinds: list[labels.Kind] = [labels.kind_of(run, task, [run.model.name]) for task in run.experiment.tasks]
+    assert labels.label(kinds, run) == told
+    assert ("LAB RESULT" in told) == (case == "lab")
+
+
+def test_a_model_of_one_s_own_is_not_called_as_the_file_whose_path_it_took():
+    for overrides, name in {
+        ("model.path=/models/Mine-7B/",): "Mine-7B",
+        ("model=local", "model.path=someone/their-model", "sae.release=r"): "their-model",
+        ("model.path=lab:mistral",): "lab_mistral",
+        ("model.path=lab:llama",): "lab_llama",
+        ("scale=paper", "model.path=meta-llama/Llama-3.1-8B-Instruct"): "llama31_8b",
+        ("model.path=/models/mine", "model.name=first"): "first",
+    }.items():
+        run = read_config(["experiment=lab", *overrides])
+        assert run.model.name == run.values["model"]["name"] == name
+        assert run.for_model(name) is run
+    local = read_config(["experiment=lab", "model=local", "model.path=/models/mine", "sae.release=r"])
+    assert local.for_model("local") is local
+    own = read_config(["experiment=lab", "model.path=/models/mine"])
+    assert labels.is_shipped(own.for_model("lab_llama").model.ref)
 
 
 def test_caa_s_questions_are_known_by_their_bytes(real_data: Any, tmp_path: Path):
@@ -84,7 +154,8 @@ def test_caa_s_questions_are_known_by_their_bytes(real_data: Any, tmp_path: Path
 def test_table_1_stands_beside_its_own_model_on_its_own_test_only():
     assert labels.stands_beside("paper", "llama31_8b")
     assert labels.stands_beside("lab", "lab_llama")
-    assert not labels.stands_beside("own", "llama31_8b")
+    for own in labels.OWN:
+        assert not labels.stands_beside(own, "llama31_8b")
     assert not labels.stands_beside("paper", "qwen2_7b")
     assert not labels.stands_beside("lab", "lab_mistral")
     assert not labels.stands_beside("paper", "llama31_8b", "validation")

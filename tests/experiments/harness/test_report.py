@@ -65,6 +65,7 @@ def table(scale: str = "lab") -> Table:
     return Table(
         experiment="table1",
         scale="lab" if scale == "lab" else "paper",
+        label=LAB_LABEL if scale == "lab" else "",
         title="Main results",
         rows=("baseline", "fac"),
         columns=("toxicity", "reward"),

@@ -202,10 +202,12 @@ def test_a_table_of_one_seed_promises_no_spread() -> None:
     assert table.reading_aid() == "Of one seed, 42."
 
 
-@pytest.mark.parametrize(("label", "told"), [(None, LAB_LABEL), ("", ""), ("Model x, not the lab's", "Model x, not")])
-def test_a_table_may_say_itself_what_it_is(label: str | None, told: str) -> None:
-    text = dataclasses.replace(example(), label=label).to_markdown()
-    assert (LAB_LABEL in text) == (label is None)
+@pytest.mark.parametrize(
+    ("label", "told"), [(LAB_LABEL, LAB_LABEL), ("", ""), ("Model x, not the lab's", "Model x, not")]
+)
+def test_a_table_says_what_it_is_whatever_its_scale(label: str, told: str) -> None:
+    text = dataclasses.replace(example(), scale="lab", label=label).to_markdown()
+    assert (LAB_LABEL in text) == (label == LAB_LABEL)
     assert told in text
 
 
