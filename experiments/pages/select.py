@@ -121,7 +121,7 @@ def selection_table(run: RunConfig, found: Found, more: Sequence[str]) -> Table:
     ]
     title = f"What is selected from {run.data['pool'].title}, {title_of(run)}"
     aid = f"Mean ± sample standard deviation (ddof 1) over {options.draws} draws, where a method draws at random."
-    kinds = [labels.own(run)]
+    kinds: list[labels.Kind] = [labels.own(run)]
     return table(run, "select", title, list(found.drawn), list(COLUMNS), cells, COLUMNS, notes, kinds, aid=aid)
 
 

@@ -123,9 +123,7 @@ def test_the_table_says_whose_data_these_are_and_what_was_covered_before(run: Ru
     covered = run.curves["select_fac"][0]["covered"][-1]
     assert cell.mean == pytest.approx(100 * ((active & known).sum() + covered) / active.sum())
     text = (run.folder / "out" / "table.md").read_text()
-    assert (
-        "OWN DATA: the lab's model lab_llama on anchor anchor.jsonl, seed seed.jsonl, pool pool.jsonl; it knows" in text
-    )
+    assert "OWN DATA: the lab's model lab_llama on anchor anchor.jsonl, seed seed.jsonl, pool pool.jsonl; " in text
     assert LAB_LABEL not in text
     page = (run.folder / "out" / "report.html").read_text()
     assert "Coverage by number of texts" in page
