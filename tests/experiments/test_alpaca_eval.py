@@ -45,7 +45,7 @@ def only(table: Table, column: str) -> float:
 def test_offline_the_published_rates_and_the_minimal_length_control(annotations: Path, offline, tmp_path: Path):
     done = fac_here("experiment=alpaca_eval", f"experiment.annotations={annotations}", "out=out", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert done.out == f"results: {tmp_path / 'out'}\n"
+    assert done.out == f"OWN DATA: answers of example, as the files hold them\nresults: {tmp_path / 'out'}\n"
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
     assert table.rows == ("example",)  # as the annotations call NullModel
     assert table.columns == ("minimal_length_control", "wr", "sd", "n")
