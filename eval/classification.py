@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from eval.statistics import Replicates, resampled, resampled_auprc
 from fac.errors import FacError
@@ -26,6 +25,8 @@ def auprc(labels: ArrayLike, scores: ArrayLike) -> float:
     `labels` [n] are 0 or 1, `scores` [n] grow with the probability of class 1; only their order counts. Raises FacError
     if the labels hold one class only or a score is not a finite number.
     """
+    from sklearn.metrics import average_precision_score
+
     return float(average_precision_score(*_checked(labels, scores)))
 
 
@@ -46,6 +47,8 @@ def evaluate(
 
 def rated(labels: ArrayLike, values: ArrayLike) -> tuple[dict[str, float], Replicates]:
     """What `evaluate` gives, of labels and scores [n] that are there."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     truth, scores = _checked(labels, values)
     metrics = {
         "auprc": float(average_precision_score(truth, scores)),

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from eval.statistics import DRAWS, LEVEL, Interval, interval
 
@@ -60,6 +59,8 @@ def pearson(points: Points) -> float:
 
 def spearman(points: Points) -> float:
     """Spearman's ρ: Pearson's r of the ranks, equal numbers sharing the mean of theirs. NaN where there is none."""
+    from scipy.stats import rankdata
+
     return _r(rankdata(points.x), rankdata(points.y))
 
 

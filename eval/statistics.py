@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from fac.errors import FacError
 
@@ -112,6 +111,8 @@ def nested_mean(values: Mapping[tuple[int, int, int], float], level: float = LEV
     )
     means = table.mean(axis=(1, 2))
     mean, error = float(means.mean()), float(means.std(ddof=1) / np.sqrt(len(means)))
+    from scipy import stats
+
     half = float(stats.t.ppf((1 + level) / 2, len(means) - 1)) * error
     p = 2 * float(stats.t.sf(abs(mean) / error, len(means) - 1)) if error > 0 else float(mean == 0)
     return Estimate(mean, Interval(mean - half, mean + half), p, len(means), _spread(table))

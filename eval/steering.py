@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from fac.data.choices import Choice
-    from fac.train.steering import Positions, SteeringVector
+    from fac.train.settings import Positions
+    from fac.train.steering import SteeringVector
 
 MULTIPLIERS = (-1.0, -0.5, 0.0, 0.5, 1.0)  # paper 4.5
 _FILE = "answers.npz"

@@ -138,8 +138,8 @@ def notes(run: RunConfig) -> list[str]:
         f"The model of a later round is that which training seed {first} of the round before gave, its adapters merged "
         "and its classifier's head left out; all training seeds of a round start from it, so their spread is of one "
         "such model. It writes with the head that it had; the writer named below is that of round 1. Missing in a "
-        "later round is what the seed data miss together with the rows of the rounds before, which are trained on again; "
-        f"{sae}. How the paper does this is not known.",
+        "later round is what the seed data miss together with the rows of the rounds before, which are trained on "
+        f"again; {sae}. How the paper does this is not known.",
         "The paper's Round 1 is what its figure calls base.",
     ]
 

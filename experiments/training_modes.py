@@ -21,7 +21,6 @@ from experiments.harness.results import Table
 from experiments.harness.tables import number, of_task
 from experiments.harness.views import Column, Value
 from experiments.pages import rows
-from fac.train.sequence import trained_count
 
 TASK = "toxicity"
 KEY = f"tasks.{TASK}.train"
@@ -73,6 +72,8 @@ def plan(run: RunConfig, graph: Graph) -> Plan:
 
 def page(run: RunConfig, results: Results) -> Page:
     """Score, trained parameters and their ratio; LoRA against the others."""
+    from fac.train.sequence import trained_count
+
     o: Options = run.experiment
     trained = {}
     for trial, steps in results.trials.items():

@@ -35,7 +35,8 @@ from fac.vectors import unit_rows
 if TYPE_CHECKING:
     from fac.chat import Message
     from fac.encoder import FeatureEncoder
-    from fac.features import Span, Watched
+    from fac.features.extract import Watched
+    from fac.features.texts import Span
 
 CLUSTERS, MEASURED = "clusters.npz", "dense_coverage.json"
 ROLES = ("explain", "judge")
@@ -252,7 +253,7 @@ class ClusterScorer:
         watch: Sequence[int] | None = None,
     ) -> Watched:
         """The score of each chat for its own cluster of `watch`; an empty chat has none. `Pooled.load` reads all."""
-        from fac.features import Watched
+        from fac.features.extract import Watched
 
         said = [row for row, chat in enumerate(chats) if chat]
         scores = np.zeros((len(chats), self._clusters.count), np.float32)
@@ -268,7 +269,7 @@ class ClusterScorer:
 
     def span(self, chat: Sequence[Message], token: int, length: int) -> Span:
         """The whole text: no token of it is the one that puts it into a cluster."""
-        from fac.features import Span
+        from fac.features.texts import Span
 
         text = " ".join(message["content"] for message in chat)
         return Span(text, len(text))

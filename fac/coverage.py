@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 from fac.errors import FacError
 from fac.pooled import Pooled
@@ -272,6 +271,8 @@ def rarefaction(counts: Counts, n_texts: int, sizes: Sequence[int] | NDArray[np.
         raise ValueError(f"sizes must lie between 0 and the number of texts, {n_texts}")
     c, features_with_c = np.unique(counts, return_counts=True)
     rest = np.maximum(n_texts - c - m, 0)  # where n − c < m, every draw activates the feature
+    from scipy.special import gammaln
+
     log_unseen = gammaln(n_texts - c + 1) - gammaln(rest + 1) - gammaln(n_texts + 1) + gammaln(n_texts - m + 1)
     unseen = np.where(n_texts - c >= m, np.exp(log_unseen), 0.0)
     return ((1 - unseen) * features_with_c).sum(axis=1)

@@ -8,32 +8,34 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
-from fac.backbone import Backbone, ModelRef, load_tokenizer, model_depth
 from fac.chat import Message
 from fac.corpus_features import CorpusFeatures as CorpusFeatures  # also found here, where it is made
 from fac.corpus_features import Tops
 from fac.data.corpus import Corpus
 from fac.errors import FacError
-from fac.features import Extractor, FeatureSettings, content_means, span_of
-from fac.sae import SaeRef, TrainSettings, recipe, recorded_layer, train
-from fac.sae.checkpoint import find_checkpoint, import_checkpoint
-from fac.sae.quality import quality
-from fac.sae.recipe import OnStep, RecipeSettings
-from fac.sae.ref import CONFIG, read_record
+from fac.features.settings import FeatureSettings
+from fac.model_ref import ModelRef
+from fac.sae.ref import CONFIG, SaeRef, read_record, recorded_layer
+from fac.sae.settings import OnStep, RecipeSettings, TrainSettings
 from fac.spread import Reader, Spread
 from fac.store import Step
 from fac.vectors import unit_rows
+
+if TYPE_CHECKING:  # loaded when something is measured or trained
+    from transformers import PreTrainedTokenizerBase
+
+    from fac.backbone import Backbone
+    from fac.features.extract import Extractor
 
 REFERENCE = "reference.json"  # of an SAE that is used where it lies
 QUALITY = "quality.json"
@@ -84,7 +86,11 @@ class FeatureEncoder:
     def layer(self) -> int:
         """The residual stream after so many of the model's layers. Raises FacError if nobody says which."""
         if not isinstance(self.sae, SaeRef):
+            from fac.backbone import model_depth
+
             return self.chosen_layer if self.chosen_layer is not None else max(model_depth(self.model) // 2, 1)
+        from fac.sae.checkpoint import find_checkpoint
+
         checkpoint = find_checkpoint(self.sae)
         recorded = checkpoint.layer if checkpoint else recorded_layer(self.sae)
         if recorded is None and self.chosen_layer is None:
@@ -131,10 +137,14 @@ class FeatureEncoder:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
+        from fac.backbone import load_tokenizer
+
         return load_tokenizer(self.model)
 
     @cached_property
     def backbone(self) -> Backbone:
+        from fac.backbone import Backbone
+
         return Backbone(self.model, self.layer)
 
     def extractor(self, sae_folder: Path) -> Extractor:
@@ -156,6 +166,8 @@ class FeatureEncoder:
 
         A chat without content is zero.
         """
+        from fac.features.means import content_means
+
         return unit_rows(content_means(self.backbone, chats, self.settings)).astype(np.float32)
 
     def release(self) -> None:
@@ -163,12 +175,15 @@ class FeatureEncoder:
         for name in ("_extractor", "backbone"):
             self.__dict__.pop(name, None)
         gc.collect()  # hooks of a model refer to it
-        torch.cuda.empty_cache()
+        if (torch := sys.modules.get("torch")) is not None:  # what never was loaded holds nothing
+            torch.cuda.empty_cache()
 
     def spans(
         self, corpus: Corpus, tops: Tops, features: Sequence[int], count: int, length: int
     ) -> dict[int, list[FeatureSpan]]:
         """Each feature's top `count` spans of at most `length` tokens, strongest first. Needs the tokenizer only."""
+        from fac.features.texts import span_of
+
         found: dict[int, list[FeatureSpan]] = {int(feature): [] for feature in features}
         for feature, spans in found.items():
             for text, token, value in zip(
@@ -185,6 +200,8 @@ class FeatureEncoder:
             self.extractor(sae).extract((example.messages for example in texts), folder, len(texts))
 
     def _reconstruct(self, folder: Path, corpus: Path, sae: Path) -> None:
+        from fac.sae.quality import quality
+
         texts, record = Corpus.load(corpus), read_record(sae_in(sae).fetched(CONFIG))
         encoder = self.extractor(sae).sae
         which = {  # as it was trained
@@ -207,11 +224,13 @@ class FeatureEncoder:
     def _train(
         self, settings: TrainSettings | RecipeSettings, on_step: OnStep | None, folder: Path, texts: Path
     ) -> None:
+        from fac.sae import lens, recipe
+
         corpus = Corpus.load(texts)
         if isinstance(settings, RecipeSettings):
             recipe.train(self.backbone, lambda i: corpus[i].messages, len(corpus), settings, folder, on_step)
         else:
-            train(self.backbone, lambda: (example.messages for example in corpus), settings, folder, len(corpus))
+            lens.train(self.backbone, lambda: (example.messages for example in corpus), settings, folder, len(corpus))
 
 
 def load_quality(folder: Path) -> dict[str, Any]:
@@ -233,12 +252,16 @@ def sae_in(folder: Path) -> SaeRef:
 
 
 def _identity(sae: SaeRef) -> str:
+    from fac.sae.checkpoint import find_checkpoint
+
     checkpoint = find_checkpoint(sae)
     return sae.identity() if checkpoint is None else checkpoint.identity()
 
 
 def _refer(sae: SaeRef, folder: Path) -> None:
     """One of the paper's checkpoints is imported to SAELens' format; any other SAE is used where it lies."""
+    from fac.sae.checkpoint import find_checkpoint, import_checkpoint
+
     checkpoint = find_checkpoint(sae)
     if checkpoint is None:
         (folder / REFERENCE).write_text(json.dumps(asdict(sae)), encoding="utf-8")

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_array, csr_array
 
 from fac.errors import FacError
 from fac.pooled import Pooled
 from fac.store import Step
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array
 
 Bools = NDArray[np.bool_]
 MATCH = "match.npz"
@@ -82,6 +84,8 @@ def correlations(a: Pooled, b: Pooled, *, min_active: int = 1, block: int = 256)
         )
     if a.n_texts < 2:
         raise FacError(f"{a.n_texts} texts give no correlation: measure both models on more texts.")
+    from scipy.sparse import csr_array
+
     from_a, to_b = _unit_columns(a, min_active), _unit_columns(b, min_active)
     match = Match(*_unmatched(a.n_features), *_unmatched(b.n_features))
     if not len(from_a.ids) or not len(to_b.ids):
@@ -134,6 +138,8 @@ class _Columns(NamedTuple):
 
 
 def _unit_columns(pooled: Pooled, min_active: int) -> _Columns:
+    from scipy.sparse import csc_array, csr_array
+
     n = pooled.n_texts
     values, indices = np.asarray(pooled.values[:], np.float64), np.asarray(pooled.indices[:])
     x = csc_array(csr_array((values, indices, np.asarray(pooled.indptr)), shape=(n, pooled.n_features)))

@@ -6,8 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from fac.chat import DATE, TEMPLATES
 from fac.digests import digest_of
@@ -16,11 +15,17 @@ from fac.hub import resolved_commit
 from fac.model_folder import GGUF, not_a_folder
 from fac.store import Step, Stored
 
+if TYPE_CHECKING:
+    import torch
+
 MODEL = "model"  # where a step that makes a model keeps it, in its folder
 DECIDING = {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}  # files of a model's folder
 
 
 def default_device() -> torch.device:
+    """The GPU if there is one; torch is loaded for the answer."""
+    import torch
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -31,8 +31,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaincc, ndtr
-from scipy.stats import false_discovery_control
 
 from fac.errors import FacError
 from fac.pooled import Pooled
@@ -104,6 +102,8 @@ def associated(
     p_values = upper_tail(z, skew)
 
     relevant = np.bincount(np.asarray(pooled.indices[:]), minlength=pooled.n_features) >= min_active
+    from scipy.stats import false_discovery_control
+
     relevant[relevant] = false_discovery_control(p_values[relevant]) <= fdr
     return Association(relevant, p_values, 0.5 + per_feature(above) / pairs.sum())
 
@@ -134,6 +134,8 @@ def upper_tail(z: NDArray[np.float64], skew: NDArray[np.float64]) -> NDArray[np.
     right = skew > 1e-4  # below, the gamma's shape is so large that the two are one
     shape = 4 / np.where(right, skew, 1.0) ** 2
     at = np.maximum(shape + 2 * z / np.where(right, skew, 1.0), 0)
+    from scipy.special import gammaincc, ndtr
+
     return np.where(right, gammaincc(shape, at), ndtr(-z))
 
 

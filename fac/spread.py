@@ -12,16 +12,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fac.backbone import Backbone, ModelRef
 from fac.corpus_features import LENGTHS, CorpusFeatures, Tops
 from fac.data.corpus import Corpus
-from fac.features import Extractor, FeatureSettings
+from fac.features.settings import FeatureSettings
+from fac.model_ref import ModelRef
 from fac.pooled import Pooled, PooledWriter
-from fac.sae import SaeRef, load
+from fac.sae.ref import SaeRef
+
+if TYPE_CHECKING:
+    from fac.backbone import Backbone
+    from fac.features.extract import Extractor
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class Reader:
 
     def extractor(self, backbone: Backbone | None = None) -> Extractor:
         """Model (unless it is there) and SAE, loaded and checked."""
+        from fac.backbone import Backbone
+        from fac.features.extract import Extractor
+        from fac.sae.load import load
+
         backbone = backbone or Backbone(self.model, self.layer)
         sae = load(self.sae, backbone, self.settings.rule, self.settings.product, self.of_origin)
         return Extractor(backbone, sae, self.settings)

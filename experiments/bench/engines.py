@@ -22,8 +22,9 @@ from fac.jsonl import write_json_atomic
 from fac.lab import shipped
 from fac.lab.world.corpora import Sizes, draw_corpus
 from fac.llm.base import ChatModel, Request, Sampling, request_seed
+from fac.llm.settings import VllmSettings
 from fac.llm.transformers import TransformersChat
-from fac.llm.vllm import VllmChat, VllmSettings
+from fac.llm.vllm import VllmChat
 from fac.prompts import Prompts
 from fac.provenance import REPOSITORY
 from fac.store import RECORD

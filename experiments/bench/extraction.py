@@ -41,7 +41,8 @@ from fac.jsonl import write_json_atomic
 from fac.lab import shipped
 from fac.lab.world.corpora import Sizes, draw_corpus
 from fac.pooled import Pooled
-from fac.sae import SaeRef, load, recorded_layer
+from fac.sae.load import load
+from fac.sae.ref import SaeRef, recorded_layer
 
 SHAPES: Mapping[str, Shape | None] = {
     "S1": None,  # the lab's LLaMA

@@ -35,7 +35,8 @@ from experiments.harness.results import provenance, versions
 from fac.backbone import ModelRef, default_device, load_tokenizer
 from fac.chat import as_chat
 from fac.errors import FacError, closest
-from fac.features import Extractor, FeatureSettings
+from fac.features.extract import Extractor
+from fac.features.settings import FeatureSettings
 from fac.jsonl import write_json_atomic
 from fac.llm.base import ChatModel, Request, Sampling
 from fac.provenance import REPOSITORY

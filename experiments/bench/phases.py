@@ -13,13 +13,13 @@ from torch.profiler import ProfilerActivity, profile
 from experiments.bench.clock import Clock, Figures
 from experiments.bench.shapes import Shape, decoder_weights
 from fac.chat import Message
-from fac.features import Extractor
 from fac.features.batches import Batch, Content, Window, windows
+from fac.features.extract import Extractor
 from fac.features.pooling import entries, packed, pooled, unpacked
 from fac.features.sent import Sent
 from fac.features.tops import TopKeeper
 from fac.pooled import PooledWriter
-from fac.sae import Sae
+from fac.sae.load import Sae
 from fac.sae.strongest import strongest
 
 

@@ -16,7 +16,7 @@ from fac.backbone import Backbone, ModelRef, load_tokenizer
 from fac.errors import FacError
 from fac.lab import shipped
 from fac.lab.world.corpora import Sizes, draw_corpus
-from fac.sae import Sae
+from fac.sae.load import Sae
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ KERNELS = 25  # that are told, of one more step
 
 def classifier(bench: Bench) -> Figures:
     """The toxicity classifier by LoRA (Table 1)."""
-    from fac.train.classifier import ClassifierSettings, train_classifier
+    from fac.train.classifier import train_classifier
+    from fac.train.settings import ClassifierSettings
 
     settings = replace(ClassifierSettings(), epochs=1)
     chats = [as_chat(text) for text in bench.texts(_rows(bench, settings), bench.size.query_tokens, bench.size.longest)]
@@ -42,7 +43,8 @@ def classifier(bench: Bench) -> Figures:
 
 def reward(bench: Bench) -> Figures:
     """The reward model by LoRA (Table 1)."""
-    from fac.train.reward import RewardSettings, train_reward
+    from fac.train.reward import train_reward
+    from fac.train.settings import RewardSettings
 
     settings = replace(RewardSettings(), epochs=1)
     parts = bench.texts(3 * _rows(bench, settings), bench.size.pair_tokens // 2, bench.size.longest)
@@ -53,7 +55,8 @@ def reward(bench: Bench) -> Figures:
 
 def sft(bench: Bench) -> Figures:
     """Instruction tuning by LoRA."""
-    from fac.train.sft import SftSettings, train_sft
+    from fac.train.settings import SftSettings
+    from fac.train.sft import train_sft
 
     settings, longest = replace(SftSettings(), epochs=1), bench.size.longest
     count = _rows(bench, settings)

@@ -18,10 +18,11 @@ from transformers import PreTrainedTokenizerBase
 
 from fac.backbone import Backbone, decoder_layers
 from fac.chat import Message
-from fac.features import Extractor, FeatureSettings
 from fac.features.batches import Batch, windows
-from fac.sae import Sae
-from fac.sae.strongest import Product
+from fac.features.extract import Extractor
+from fac.features.settings import FeatureSettings
+from fac.sae.load import Sae
+from fac.sae.settings import Product
 
 PROMPTS = 16  # that a script pads to one length
 Pooled = list[torch.Tensor]  # [width] of each text, sparse

@@ -149,10 +149,8 @@ def _start_worker(parent: int) -> None:
 
 
 def one_thread() -> None:
-    """Called in a worker: the number of workers changes no result, and their bars and notes would not be seen."""
+    """Called in a worker: the number of workers changes no result, and their notes would not be seen."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import torch
-    from transformers.utils import logging as transformers_logging
 
     torch.set_num_threads(1)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()

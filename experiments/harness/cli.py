@@ -23,6 +23,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what it would say of weights, fac.model_weights says
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trl reports every training otherwise
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads must not burn the core that another process needs
@@ -105,7 +106,6 @@ def _job(cfg: DictConfig) -> None:
     try:
         if cfg.dry_run or cfg.scale == "paper":
             reach_hub()
-        _quiet_transformers()
         from experiments.harness.config import RunConfig, options_of
 
         overrides = as_written(HydraConfig.get().overrides)  # type: ignore[arg-type]
@@ -143,8 +143,8 @@ def _doctor(settings: list[str]) -> int:
         if option.startswith("-"):
             raise FacError(f"fac doctor takes settings only, such as scale=paper: leave out {option}.")
     online = reach_hub()
-    _quiet_transformers()
-    from experiments.harness.doctor import examine, report
+    from experiments.harness.doctor import report
+    from experiments.harness.doctor.examine import examine
 
     findings = examine([quoted(setting, sweep=False) for setting in settings], online)
     print(report(findings))
@@ -155,13 +155,6 @@ def _listed(command: str, arguments: list[str]) -> str:
     if arguments:
         raise FacError(f"fac {command} lists them all: leave out {' '.join(arguments)}.")
     return LISTS[command]()
-
-
-def _quiet_transformers() -> None:
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
 
 
 def _prepared(arguments: list[str]) -> list[str]:

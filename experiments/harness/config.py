@@ -39,12 +39,11 @@ from experiments.tasks.base import Task
 from fac.data.mixture import Part
 from fac.data.source import Source
 from fac.errors import FacError
-from fac.features import FeatureSettings
+from fac.features.settings import FeatureSettings
 from fac.gap import InterpretSettings, Thresholds
 from fac.llm.engines import LLMConfig
-from fac.sae import SaeRef, TrainSettings
-from fac.sae.checkpoint import SUFFIXES
-from fac.sae.recipe import RecipeSettings
+from fac.sae.ref import SUFFIXES, SaeRef
+from fac.sae.settings import RecipeSettings, TrainSettings
 from fac.settings import Problems, SettingsError, checked, typed
 from fac.synthesis.settings import Settings as SynthesisSettings
 

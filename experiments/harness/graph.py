@@ -29,7 +29,7 @@ from fac.llm.engines import Judge, LLMs
 from fac.model_ref import MadeModel, ModelRef
 from fac.noise import with_noise
 from fac.prompts import Prompts
-from fac.sae.recipe import OnStep
+from fac.sae.settings import OnStep
 from fac.spread import Spread
 from fac.store import Step
 from fac.synthesis.covered import coverage

@@ -99,9 +99,11 @@ def execute(experiment: Experiment, run: RunConfig) -> Path:
 
 def _check_engines(laid: LaidOut, store: Store) -> None:
     """Raise FacError if an LLM that is still to be asked lacks a key or a package: now, and not after hours."""
+    if not (left := missing(laid.targets, store)):
+        return  # and no library of models is loaded
     from experiments.harness.doctor.uses import engines_of  # the doctor lays plans out, too
 
-    for step in missing(laid.targets, store):
+    for step in left:
         for _, engine in engines_of(step):
             engine.settings.check()
 

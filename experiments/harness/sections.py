@@ -18,14 +18,13 @@ from fac.data.hub import is_hub
 from fac.data.mixture import Part
 from fac.data.source import HUB_ONLY, Source
 from fac.errors import FacError, closest
-from fac.features import FeatureSettings
+from fac.features.settings import FeatureSettings
 from fac.gap import InterpretSettings, Thresholds
 from fac.lab import shipped
 from fac.lab.world.tasks import TaskSizes, known_themes
 from fac.llm.engines import ANNOTATORS, KINDS, Engine, LLMConfig
 from fac.model_ref import ModelRef
-from fac.sae import TrainSettings
-from fac.sae.recipe import RecipeSettings
+from fac.sae.settings import RecipeSettings, TrainSettings
 from fac.settings import Problems, SettingsError, checked, is_unset, not_set, typed
 from fac.synthesis.settings import Settings as SynthesisSettings
 

@@ -20,7 +20,7 @@ from experiments.harness.report import Page, kept, render
 from experiments.harness.results import provenance
 from experiments.harness.tracking import Tracker
 from fac.jsonl import write_json_atomic
-from fac.sae.recipe import OnStep
+from fac.sae.settings import OnStep
 from fac.store import StageEvent, Store
 
 LABEL, PAPERS = "label", "the paper's setting"  # tag of a tracked run, and what it says where a table has no label

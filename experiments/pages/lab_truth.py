@@ -15,7 +15,6 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from experiments.harness.experiment import Results, matching
 from experiments.harness.results import Cell, observed
@@ -57,6 +56,8 @@ def wordings() -> list[tuple[Concept, str]]:
 
 def match_features(texts: Corpus, anchor: CorpusFeatures, thresholds: NDArray[np.float32]) -> Match:
     """Match every feature with the wording whose presence its activation predicts best (F1 on the anchor)."""
+    from scipy.sparse import csr_matrix
+
     index = {wording: number for number, (_, wording) in enumerate(wordings())}
     present = [[index[wording] for _, wording in mentions(example.text)] for example in texts]
     said = csr_matrix(

@@ -16,8 +16,8 @@ from experiments.harness.tables import table
 from fac.data.examples import left_out
 from fac.data.mixture import Mixture, Part, load_reports
 from fac.encoder import FeatureEncoder, load_quality, sae_in
-from fac.sae import SaeRef
-from fac.sae.recipe import CURVE
+from fac.sae.ref import SaeRef
+from fac.sae.settings import CURVE
 from fac.store import Step
 
 COLUMNS = {

@@ -13,7 +13,6 @@ from experiments.harness.tables import BASELINE, TITLES
 from experiments.harness.views import Column, Value
 from experiments.pages import rows
 from experiments.pages.sae import TOKENS
-from fac.backbone import model_depth
 from fac.encoder import load_quality
 from fac.store import Step
 
@@ -109,6 +108,8 @@ def _layers(run: RunConfig, quality: Mapping[str, Step]) -> dict[int, str]:
     """The rows that differ in nothing but the layer."""
     own = next(iter(quality))
     layered = {int(row.partition("_layer")[2]): row for row in quality if row.startswith(f"{own}_layer")}
+    from fac.backbone import model_depth
+
     return dict(sorted({max(model_depth(run.model.ref) // 2, 1): own, **layered}.items()))
 
 

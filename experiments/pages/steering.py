@@ -21,10 +21,10 @@ from experiments.steps.steering_questions import QuestionFiles, Questions
 from fac.data.choices import POLARITY
 from fac.data.examples import left_out
 from fac.store import Step
-from fac.train.steering import SteeringVector
 
 if TYPE_CHECKING:
     from experiments.steering import Options
+    from fac.train.steering import SteeringVector
 
 PAPER_COLUMNS = {"sycophancy": "sycophancy", "survival-instinct": "survival"}  # of Table 1
 REPLICATED = {"robust": "scr", "p_matching": "matching_range"}  # columns whose differences are resampled
@@ -81,6 +81,8 @@ def page(run: RunConfig, steps: SteeringSteps, results: Results) -> Page:
 
 
 def _measured(of: BehaviorSteps, equal: Mapping[int, Step], multipliers: Sequence[float], results: Results) -> Measured:
+    from fac.train.steering import SteeringVector
+
     vectors = {seed: SteeringVector.load(results.folder(step) / of.files.behavior) for seed, step in equal.items()}
     curves = {}
     for seed, step in of.answers.items():

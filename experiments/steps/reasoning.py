@@ -8,12 +8,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from eval.harness import run_tasks
-from fac.backbone import load_causal_lm
 from fac.data.files import content_digest
 from fac.model_ref import ModelRef
 from fac.store import Step
-from fac.train.sft import load_sft
 
 FOUND = "benchmarks.json"
 FILE_TASK = "gsm8k_file"  # reads a file; all others read the hub
@@ -34,6 +31,10 @@ def benchmarks_step(model: ModelRef, trained: Step | None, tasks: Sequence[str],
 def _measure(
     model: ModelRef, tasks: Sequence[str], file: Path | None, is_trained: bool, folder: Path, *inputs: Path
 ) -> None:
+    from eval.harness import run_tasks
+    from fac.backbone import load_causal_lm
+    from fac.train.sft import load_sft
+
     ref = load_sft(inputs[0], model) if is_trained else replace(model)
     network, tokenizer = load_causal_lm(ref)
     files = {"gsm8k": file} if file else {}

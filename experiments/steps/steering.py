@@ -13,12 +13,11 @@ from pydantic import PositiveInt
 from eval.steering import MULTIPLIERS, evaluate
 from experiments.steps.steering_questions import QuestionFiles, Questions, questions_step
 from experiments.tasks.steering import VectorSettings, read_vector
-from fac.backbone import Backbone, load_causal_lm, model_depth
 from fac.data.choices import POLARITY
 from fac.errors import FacError
 from fac.model_ref import ModelRef
 from fac.store import Step
-from fac.train.steering import Positions, SteeringVector, equalise
+from fac.train.settings import Positions
 
 PAPER_DEPTH = 13 / 32  # layers[12] of LLaMA-3.1-8B (released script)
 
@@ -116,12 +115,16 @@ def _vector(
             )
         picked = np.random.default_rng(seed).choice(len(pairs), settings.pairs, replace=False)
         pairs = [pairs[i] for i in sorted(picked)]
+    from fac.backbone import Backbone
+
     backbone = Backbone(model, layer_of(model, settings.layer))
     read_vector(backbone, pairs, files.behavior, settings.cues(files.behavior), settings.batch_size).save(folder)
 
 
 def layer_of(model: ModelRef, layer: int | None) -> int:
     """The layer that is named, or the paper's at the same depth of this model. Raises FacError if it has no such."""
+    from fac.backbone import model_depth
+
     depth = model_depth(model)
     if layer is None:
         return max(1, round(PAPER_DEPTH * depth))
@@ -137,6 +140,8 @@ def equal_step(vectors: Mapping[str, Step]) -> Step:
 
 
 def _equal(names: Sequence[str], folder: Path, *read: Path) -> None:
+    from fac.train.steering import SteeringVector, equalise
+
     for name, vector in zip(names, equalise([SteeringVector.load(one) for one in read]), strict=True):
         vector.save(folder / name)
 
@@ -164,6 +169,9 @@ def _answers(
     questions: Path,
     vectors: Path | None = None,
 ) -> None:
+    from fac.backbone import load_causal_lm
+    from fac.train.steering import SteeringVector
+
     vector = None if vectors is None else SteeringVector.load(vectors / behavior)
     test, loaded, draft = Questions.load(questions).test, load_causal_lm(model), folder / ".draft"
     for multiplier in multipliers:

@@ -11,7 +11,7 @@ from fac.data.example_set import load_examples
 from fac.data.schemas import CHOICE
 from fac.model_ref import ModelRef
 from fac.store import Step
-from fac.train.steering import Positions
+from fac.train.settings import Positions
 
 CURVE = "curve.json"
 

@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from experiments.harness.config import RunConfig
 from experiments.tasks.steering import cued
-from fac.backbone import load_config, load_tokenizer, positions_of
 from fac.chat import encode
 from fac.data.choices import Choice, read_choices
 from fac.data.examples import LoadReport
@@ -25,7 +22,9 @@ from fac.errors import FacError
 from fac.model_ref import ModelRef
 from fac.settings import typed
 from fac.store import Step
-from fac.train.steering import fits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CAA = "https://github.com/nrimsky/CAA"
 PAIRS, TEST, LEFT_OUT = "pairs.jsonl", "test.jsonl", "left_out.json"
@@ -137,6 +136,9 @@ def read_questions(files: QuestionFiles, model: ModelRef, cues: tuple[str, str] 
     pairs = [item for item in read if item.text not in tested and item.swapped().text not in tested]
     if not pairs:
         raise FacError(f"Every question of {files.generate} stands in its test: name other files.")
+    from fac.backbone import load_config, load_tokenizer, positions_of
+    from fac.train.steering import fits
+
     tokenizer, positions = load_tokenizer(model), positions_of(load_config(model))
     kept = {
         "generate": [item for item in pairs if _is_read(tokenizer, item, cues, positions)],
@@ -156,6 +158,8 @@ def _is_read(
     tokenizer: PreTrainedTokenizerBase, item: Choice, cues: tuple[str, str] | None, positions: int | None
 ) -> bool:
     """Whether a vector can be read from a question: with its answer, or behind the cues."""
+    from fac.train.steering import fits
+
     if cues is None or positions is None:
         return fits(tokenizer, item, positions)
     lengths = [len(encode(tokenizer, chat, add_generation_prompt=True).ids) for chat in cued(item, cues)]

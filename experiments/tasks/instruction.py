@@ -22,7 +22,6 @@ from eval.alpaca_annotator import ONE_TOKEN, annotate_weighted, annotator_identi
 from eval.judging import Answers, Judged, annotate
 from eval.statistics import Replicates, resampled, resampled_means
 from experiments.tasks.base import Labelled, Task, TaskSteps, Testing, Training, keep_replicates
-from fac.backbone import load_tokenizer
 from fac.chat import as_chat, encode_lesson, exchange
 from fac.data.example_set import load_examples
 from fac.data.examples import LoadReport
@@ -44,7 +43,7 @@ from fac.synthesis.generate import Generated, save_outcome
 from fac.synthesis.method import Outcome, finished
 from fac.synthesis.replies import ParsedReply, read_answer
 from fac.synthesis.settings import Settings
-from fac.train.sft import SftSettings
+from fac.train.settings import SftSettings
 
 ANSWERS = "answers.json"
 JUDGE_SEED = 0
@@ -117,6 +116,7 @@ def _server(judge: Judge) -> OpenAISettings:
 
 def train(job: Training, folder: Path) -> None:
     """A LoRA adapter of the base model; examples without an answer within its longest chat are left out and counted."""
+    from fac.backbone import load_tokenizer
     from fac.train.sft import as_trained, train_sft
 
     examples = load_examples(INSTRUCTION, job.parts)

@@ -15,7 +15,7 @@ from fac.data.source import Source
 from fac.lab.world.tasks import TaskSizes, draw_examples
 from fac.model_ref import ModelRef
 from fac.store import Step
-from fac.train.reward import RewardSettings
+from fac.train.settings import RewardSettings
 
 
 def train(job: Training, folder: Path) -> None:

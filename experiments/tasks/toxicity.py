@@ -15,7 +15,7 @@ from fac.errors import FacError
 from fac.lab.world.corpora import Sizes, draw_corpus
 from fac.model_ref import ModelRef
 from fac.store import Step
-from fac.train.classifier import ClassifierSettings
+from fac.train.settings import ClassifierSettings
 
 
 def train(job: Training, folder: Path) -> None:

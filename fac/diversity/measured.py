@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from fac.data.corpus import Corpus
 from fac.diversity import diversity, there
 from fac.encoder import FeatureEncoder
-from fac.features import content_means
 from fac.store import Step
 
 DIVERSITY = "diversity.json"
@@ -54,6 +53,8 @@ def _measure(encoder: FeatureEncoder, texts: int, folder: Path, corpus: Path) ->
     examples = [held[i] for i in range(min(len(held), texts))]
     found: dict[str, float] = {}
     if len(examples) > 1:
+        from fac.features.means import content_means
+
         embeddings = content_means(encoder.backbone, [e.messages for e in examples], encoder.settings)
         found = diversity([e.text for e in examples], embeddings)
     (folder / DIVERSITY).write_text(json.dumps(found), encoding="utf-8")
@@ -65,6 +66,8 @@ def _embed(encoder: FeatureEncoder, most: int | None, folder: Path, corpus: Path
     if most is not None and most < len(held):
         rows = np.sort(np.random.default_rng(0).choice(len(held), most, replace=False))
     chats = [held[int(row)].messages for row in rows]
+    from fac.features.means import content_means
+
     embeddings = content_means(encoder.backbone, chats, encoder.settings)
     np.save(folder / EMBEDDINGS, embeddings)
     np.save(folder / ROWS, rows)

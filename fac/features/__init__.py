@@ -4,20 +4,3 @@ Texts are batched by a token budget (`batches`) and pooled over their content to
 eq. 30). What is held is a window of token ids and one batch of activations, so memory does not depend on the length of
 the corpus. Thresholds and coverage (`fac.coverage`) read the pooled values, so one pass serves every threshold.
 """
-
-from fac.features.batches import token_batches
-from fac.features.extract import Extractor, Watched
-from fac.features.means import content_means
-from fac.features.settings import FeatureSettings
-from fac.features.texts import Span, encode_measured, span_of
-
-__all__ = [
-    "Extractor",
-    "FeatureSettings",
-    "Span",
-    "Watched",
-    "content_means",
-    "encode_measured",
-    "span_of",
-    "token_batches",
-]

@@ -25,8 +25,7 @@ from fac.features.settings import FeatureSettings
 from fac.features.texts import Span, encode_measured, span_of
 from fac.features.tops import TopKeeper
 from fac.pooled import PooledWriter
-from fac.sae import Sae
-from fac.sae.load import not_finite
+from fac.sae.load import Sae, not_finite
 
 
 class Watched(NamedTuple):

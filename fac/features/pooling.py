@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from fac.features.batches import Content
-from fac.sae import Sae
+from fac.sae.load import Sae
 
 _LOW = (1 << 32) - 1
 

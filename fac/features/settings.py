@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fac.sae.strongest import Product
+from fac.sae.settings import Product
 
 GPU_BATCH, CPU_BATCH = 8192, 2048  # padded tokens: larger ones gain nothing on an H100, and cost caches on a CPU
 

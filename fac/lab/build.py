@@ -30,7 +30,8 @@ from fac.chat import encode
 from fac.lab import MODELS
 from fac.lab.pretraining import BASE_MIX, LESSONS, MIX, REHEARSAL, Document, documents, texts_for_tokenizer
 from fac.lab.world.corpora import sae_chats
-from fac.sae import TrainSettings, train
+from fac.sae.lens import train
+from fac.sae.settings import TrainSettings
 
 GENERATION = "{% generation %}{{ m['content'] + 'EOS' }}{% endgeneration %}"
 CHAT_TEMPLATES = {  # after those of the families' instruct models; every message may be the assistant's

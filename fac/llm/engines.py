@@ -11,29 +11,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from fac.interpret import ROLES
 from fac.llm.base import ChatModel
 from fac.llm.openai import OpenAIChat, OpenAISettings
-from fac.llm.transformers import TransformersChat
-from fac.llm.vllm import VllmChat, VllmSettings
+from fac.llm.settings import TransformersSettings, VllmSettings
 from fac.model_ref import ModelRef
 
 COMPARE = "compare"  # which of two outputs is better: AlpacaEval's judge
 ANNOTATORS = (*ROLES, COMPARE)
+if TYPE_CHECKING:  # they load libraries of models
+    from fac.llm.transformers import TransformersChat
+    from fac.llm.vllm import VllmChat
+
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class TransformersSettings:
-    """How the transformers engine runs."""
-
-    batch: int = 64
-
-    def check(self) -> None:
-        """No requirements."""
 
 
 KINDS = {"transformers": TransformersSettings, "vllm": VllmSettings, "openai": OpenAISettings}
@@ -68,7 +62,11 @@ class Engine:
             return OpenAIChat(self.settings, replies, say)
         assert self.model is not None, "an engine that follows the run is asked for with `on`"
         if isinstance(self.settings, VllmSettings):
+            from fac.llm.vllm import VllmChat
+
             return VllmChat(self.model, self.settings)
+        from fac.llm.transformers import TransformersChat
+
         return TransformersChat(self.model, self.settings.batch)
 
 

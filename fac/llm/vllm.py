@@ -7,14 +7,12 @@ whole process it runs in and holds its memory until that ends, hence the child; 
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import multiprocessing
 import os
 import tempfile
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +23,7 @@ from fac.backbone import ModelRef, end_tokens, load_config, load_tokenizer, room
 from fac.errors import FacError
 from fac.llm.base import Completion, Request, Sampling, check_unshifted
 from fac.llm.local import completion, openings
+from fac.llm.settings import VllmSettings
 from fac.model_weights import check_weights, load_pretrained
 from fac.processes import die_with
 from fac.store import Step
@@ -42,22 +41,6 @@ ENVIRONMENT = {  # of the child, where the user has not set them
     "DO_NOT_TRACK": "1",
 }
 PATIENCE = 30.0  # seconds for the child to end by itself
-
-
-@dataclass(frozen=True)
-class VllmSettings:
-    """How vLLM runs. Only `max_model_len`, where replies end, changes more than the last bits of its arithmetic."""
-
-    batch: int = 1024  # requests handed over at once: what a killed run computes again
-    max_model_len: int = 8192  # tokens of prompt and reply; the model's own limit if that is less
-    tensor_parallel_size: int = 1  # GPUs
-    gpu_memory_utilization: float = 0.5  # share of a GPU; the rest is for features and training beside it
-    cpu_cache_gib: float = 0.25  # key-value cache on a CPU
-
-    def check(self) -> None:
-        """Raise FacError if what the engine needs is not at hand."""
-        if importlib.util.find_spec("vllm") is None:
-            raise FacError("vLLM is not installed: run `make vllm`, or choose the engine transformers.")
 
 
 class _Child(NamedTuple):

@@ -28,10 +28,9 @@ from fac.digests import file_digest
 from fac.errors import FacError
 from fac.jsonl import write_json_atomic
 from fac.sae.hooks import hook_name
-from fac.sae.ref import HUB, RECORD, SaeRef
+from fac.sae.ref import HUB, RECORD, SUFFIXES, SaeRef
 from fac.weights import check_fetched, check_tensor
 
-SUFFIXES = (".pth", ".pt")
 _LAYER = re.compile(r"_l(\d+)(?=[_.]|$)")
 _LAYOUT = '{"weight": {W_enc, b_enc, b_dec}, "config": {d_inp, d_hide, topK}}'
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,31 +24,11 @@ from fac.sae import held
 from fac.sae.hooks import hook_name
 from fac.sae.load import Chats, content_residual, model_name, write_record
 from fac.sae.ref import WEIGHTS
+from fac.sae.settings import TrainSettings
 
 CHECKPOINT_EVERY = 50  # steps, with `held`
 _CHECKPOINTS, _NEWEST = "checkpoints", "newest.json"
 _NORM_BATCHES = 20  # from which the activations' scale is estimated
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How `sae=train` trains a TopK SAE on streamed activations (sae-lens defaults where nothing is said)."""
-
-    width: int = 2048
-    k: int = 8
-    steps: int = 3200
-    batch_size: int = 256  # tokens; the number of steps decides whether features are useful, not the tokens
-    lr: float = 2e-3
-    max_tokens: int = 512
-    seed: int = 42
-    # Each text goes through the model once, its activations on disk (`fac.sae.held`), and batches are drawn from all of
-    # them; else they are streamed anew in every pass and mixed over 512 texts.
-    held: bool = False
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the trained SAE, for store keys."""
-        told = asdict(self)
-        return told if self.held else {name: value for name, value in told.items() if name != "held"}
 
 
 def train(

@@ -18,7 +18,8 @@ from fac.errors import FacError
 from fac.hub import failures, snapshot
 from fac.jsonl import write_json_atomic
 from fac.sae.ref import CONFIG, RECORD, WEIGHTS, SaeRef, check_weights, layer_in, read_config, read_record, unloadable
-from fac.sae.strongest import Preactivations, Product, strongest
+from fac.sae.settings import Product
+from fac.sae.strongest import Preactivations, strongest
 from fac.weights import check_tensor
 
 RULES = ("paper", "official")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -18,8 +18,8 @@ from fac.chat import Encoded, Message, encode_many
 from fac.errors import FacError
 from fac.features.batches import window_of
 from fac.sae.load import Sae, finite
+from fac.sae.settings import Tokens
 
-Tokens = Literal["all", "content"]
 _WINDOW = 512  # texts sorted by length together
 
 

@@ -18,11 +18,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,50 +35,12 @@ from fac.jsonl import write_json_atomic
 from fac.sae.checkpoint import save_tied
 from fac.sae.hooks import hook_name
 from fac.sae.load import model_name, write_record
-from fac.sae.quality import Rows, Tally, Tokens, token_rows
+from fac.sae.quality import Rows, Tally, token_rows
 from fac.sae.ref import RECORD
+from fac.sae.settings import CURVE, OnStep, RecipeSettings
 
-CURVE = "curve.json"  # what was measured at every step
 DEAD_AFTER = 100  # steps without firing, after which a feature counts as dead
 _CHECKPOINT = "checkpoint.pt"
-
-OnStep = Callable[[int, Mapping[str, float]], None]  # steps done, and what was measured in the last
-
-
-@dataclass(frozen=True)
-class RecipeSettings:
-    """The released recipe (paper §4.2). Only the last two do not decide the result."""
-
-    width: int = 65536  # 2^16 [P, C]
-    k: int = 20  # [P, C]
-    k_start: int = 200  # K falls linearly from here [C]
-    anneal_steps: int = 625  # to k, over so many optimizer steps: half of the code's first epoch [C]
-    batch_size: int = 512  # sequences of an optimizer step [C]; the paper says "batch 512"
-    epochs: int = 3  # [P]; the code's default is 5
-    lr: float = 1e-3  # fixed [P, C]
-    betas: tuple[float, float] = (0.9, 0.999)  # Adam [C]; the paper says AdamW, without weight decay they are the same
-    eps: float = 6.25e-10  # [C]
-    max_tokens: int = 286  # first tokens of a sequence: LLaMA 286, Mistral and Qwen2 256 [C]
-    tokens: Tokens = "all"  # with those of the chat template, as the code caches them [C]; or the content's only
-    seed: int = 42  # [C]
-    batch_tokens: int = 8192  # padded tokens that go through the model and the SAE at a time
-    checkpoint_every: int = 25  # steps; a killed training loses at most so many
-
-    def __post_init__(self) -> None:
-        if not self.k <= self.k_start <= self.width:
-            raise FacError(
-                f"sae.train: k={self.k} (at the end), k_start={self.k_start} and width={self.width} must not decrease "
-                f"in this order: set them so."
-            )
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the trained SAE, for store keys."""
-        return {key: v for key, v in asdict(self).items() if key not in ("batch_tokens", "checkpoint_every")}
-
-    def k_at(self, step: int) -> int:
-        """K of an optimizer step, counted from 0: one step down the line is taken before the first [C]."""
-        fallen = (self.k_start - self.k) * (step + 1)
-        return max((self.k_start * self.anneal_steps - fallen) // self.anneal_steps, self.k)
 
 
 class TiedTopK(nn.Module):

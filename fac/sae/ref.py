@@ -16,9 +16,9 @@ from fac.digests import digest_of
 from fac.errors import FacError
 from fac.hub import failures, resolved_commit
 from fac.sae.hooks import told_layer
-from fac.weights import check_safetensors
 
 HUB = "hub:"  # may stand before a repository of the Hugging Face hub
+SUFFIXES = (".pth", ".pt")  # of the paper's checkpoints
 CONFIG, WEIGHTS, RECORD = "cfg.json", "sae_weights.safetensors", "fac.json"
 
 
@@ -109,6 +109,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def check_weights(folder: Path) -> None:
     """Raise FacError, saying what is wrong, unless the weights are whole, dense, real and finite (`fac.weights`)."""
+    from fac.weights import check_safetensors
+
     if not check_safetensors(folder / WEIGHTS, "The SAE's file of weights"):
         raise FacError(f"{folder / WEIGHTS} holds no tensors: fetch it again.")
 

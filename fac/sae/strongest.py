@@ -10,11 +10,12 @@ entries, since each of these is the maximum of its block or lies below K - 1 oth
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-Product = Literal["auto", "float32", "bfloat16"]
+from fac.sae.settings import Product
+
 _LARGEST = {"cpu": 64, "cuda": 256}  # entries of a block: what was fastest on a Xeon and on an H100
 _SMALLEST = 16  # with smaller blocks nothing is gained
 

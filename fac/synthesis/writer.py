@@ -22,7 +22,7 @@ from fac.synthesis.replies import ParsedReply, read_reply
 from fac.synthesis.samples import Sample, load_samples, write_samples, written_for
 
 if TYPE_CHECKING:
-    from fac.features import Extractor
+    from fac.features.extract import Extractor
 
 SAMPLES, REPLIES = "samples.jsonl", "replies.jsonl"
 

@@ -26,11 +26,8 @@ from fac.model_ref import ModelRef
 from fac.train.checkpoints import remove_checkpoints
 from fac.train.sequence import (
     BATCH,
-    PROJECTIONS,
-    WHOLE,
     Progress,
     SequenceModel,
-    SequenceSettings,
     TrainLog,
     at_last_token,
     closed,
@@ -42,35 +39,9 @@ from fac.train.sequence import (
     trained_parameters,
     with_adapters,
 )
+from fac.train.settings import WHOLE, ClassifierSettings, SequenceSettings
 
 Example = tuple[Sequence[Message], int]  # a chat and its class: 1 is the class that `Classifier.scores` is about
-
-
-@dataclass(frozen=True)
-class ClassifierSettings(SequenceSettings):
-    """How a classifier is trained. The defaults are the paper's LoRA row (App. J, Table 1).
-
-    The paper's head-only row (Table 13) is `ClassifierSettings("head", epochs=15, learning_rate=8e-5, batch_size=1)`.
-    """
-
-    MODES: ClassVar[tuple[str, ...]] = ("lora", "head", "partial", "full")
-
-    mode: str = "lora"
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.1
-    target_modules: tuple[str, ...] = PROJECTIONS
-    epochs: int = 3
-    learning_rate: float = 5e-5
-    batch_size: int = 4
-    gradient_accumulation: int = 4
-    max_tokens: int = 512  # longer chats lose their end
-    schedule: str = "linear"
-    warmup: float = 0.0
-    weight_decay: float = 0.0
-    bf16: bool = True
-    layers: int = 1  # mode "partial": how many of the last layers are trained
-    group_by_length: bool = False  # batches of chats of like length: less padding, in an order that is still drawn
 
 
 @dataclass(frozen=True)

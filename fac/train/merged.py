@@ -7,6 +7,7 @@ from pathlib import Path
 from peft import PeftModel
 
 from fac.backbone import load_causal_lm
+from fac.model_weights import quiet
 from fac.train.sequence import SequenceModel
 
 
@@ -19,5 +20,6 @@ def save_as_causal_lm(trained: SequenceModel, folder: Path) -> None:
     model, tokenizer = load_causal_lm(trained.ref)
     network = trained.model.merge_and_unload() if isinstance(trained.model, PeftModel) else trained.model
     model.base_model.load_state_dict(network.base_model.state_dict())  # type: ignore[operator]
-    model.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

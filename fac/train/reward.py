@@ -26,10 +26,8 @@ from fac.model_ref import ModelRef
 from fac.train.checkpoints import remove_checkpoints
 from fac.train.sequence import (
     BATCH,
-    PROJECTIONS,
     Progress,
     SequenceModel,
-    SequenceSettings,
     TrainLog,
     at_last_token,
     load_network,
@@ -38,29 +36,7 @@ from fac.train.sequence import (
     train_network,
     with_adapters,
 )
-
-
-@dataclass(frozen=True)
-class RewardSettings(SequenceSettings):
-    """How a reward model is trained. The defaults are the paper's LoRA row (App. J, Tables 1 and 14).
-
-    The paper's head-only row (Table 13) is `RewardSettings("head", epochs=5, batch_size=1)`.
-    """
-
-    mode: str = "lora"
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.1
-    target_modules: tuple[str, ...] = PROJECTIONS
-    epochs: int = 1
-    learning_rate: float = 8e-5
-    batch_size: int = 2  # pairs
-    gradient_accumulation: int = 4
-    max_tokens: int = 1024  # of a conversation with its reply; longer ones lose their start
-    schedule: str = "cosine"
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    bf16: bool = True
+from fac.train.settings import RewardSettings, SequenceSettings
 
 
 @dataclass(frozen=True)

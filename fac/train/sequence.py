@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -29,72 +29,12 @@ from fac.train.double import at_least_float32, in_double, norms_of_torch
 from fac.train.loop import Progress, TrainLog, optimise
 from fac.train.packing import keeps_apart, parts, states_at_last
 from fac.train.record import load_record, save_record
+from fac.train.settings import WHOLE, SequenceSettings, uses_bf16
 
 HEAD = "score.safetensors"
 WEIGHTS = "weights.safetensors"  # what modes "partial" and "full" trained
-WHOLE = ("partial", "full")  # modes that train weights of the model itself
+
 BATCH = 32  # chats per forward pass where nothing is trained
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-@dataclass(frozen=True)
-class SequenceSettings:
-    """How a model with a head is trained; a subclass gives its row of the paper's App. J as defaults.
-
-    Optimizer: AdamW (0.9, 0.999, 1e-8), gradients clipped at norm 1, as the defaults of transformers' Trainer are.
-    """
-
-    MODES: ClassVar[tuple[str, ...]] = ("lora", "head")
-
-    # "lora": adapters and head are trained; "head": the backbone is frozen; "partial": the last layers, final norm and
-    # head are trained; "full": all weights are
-    mode: str
-    rank: int
-    alpha: int
-    dropout: float
-    target_modules: tuple[str, ...]
-    epochs: int
-    learning_rate: float
-    batch_size: int
-    gradient_accumulation: int  # the effective batch is batch_size * gradient_accumulation
-    max_tokens: int  # of a chat; what longer ones lose is the subclass's business
-    schedule: str  # a name of transformers.SchedulerType
-    warmup: float  # share of the steps, below 1
-    weight_decay: float
-    bf16: bool  # backbone and matrix products on a GPU; a CPU computes in float32
-    float64: bool = False  # train and score in float64, so that the numbers come back elsewhere (`fac.train.double`)
-    # Keep only what enters each layer and compute the rest again for the backward pass: much less memory, a third more
-    # time, the same weights.
-    gradient_checkpointing: bool = False
-    # Tokens of one forward pass of a training: an optimizer step is one pass where its batch has no more. It decides
-    # the draws of a dropout, and else no weights.
-    pass_tokens: int = 8192
-    # mode "head": the model's states are steps of their own, shared by all rows and seeds (`fac.train.states`).
-    kept_states: bool = False
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the trained weights, for store keys."""
-        return deciding(self)
-
-    def __post_init__(self) -> None:
-        if self.mode not in self.MODES:
-            raise FacError(
-                f"mode={self.mode} will not do: a training is {', '.join(self.MODES[:-1])} or {self.MODES[-1]}."
-            )
-        if self.kept_states and self.mode != "head":
-            raise FacError(
-                f"kept_states=true goes with mode=head, since mode={self.mode} trains what makes the states."
-            )
-        object.__setattr__(self, "target_modules", tuple(self.target_modules))
-
-
-def deciding(settings: Any) -> dict[str, Any]:
-    """The settings of a training that decide its weights, with bf16 as it is on this machine."""
-    unread = {"gradient_checkpointing"} | ({"layers"} if getattr(settings, "mode", "") != "partial" else set())
-    unread |= set() if settings.dropout and getattr(settings, "mode", "lora") == "lora" else {"pass_tokens"}
-    unread |= set() if getattr(settings, "kept_states", False) else {"kept_states"}
-    decided = {name: value for name, value in asdict(settings).items() if name not in unread}
-    return {**decided, "bf16": uses_bf16(settings)}
 
 
 @dataclass(frozen=True)
@@ -202,11 +142,6 @@ def training_dtype(ref: ModelRef, settings: Any) -> str:
     if ref.dtype != "auto":
         return ref.dtype
     return "bfloat16" if uses_bf16(settings) else "float32"
-
-
-def uses_bf16(settings: Any) -> bool:
-    """Whether matrix products are in bfloat16 on this machine."""
-    return settings.bf16 and not settings.float64 and torch.cuda.is_available()
 
 
 def with_adapters(network: Any, settings: SequenceSettings, pad: int) -> PeftModel:

@@ -7,7 +7,7 @@ Needs trl and peft.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,40 +27,11 @@ from fac.train.double import in_double
 from fac.train.loop import Progress, TrainLog
 from fac.train.packing import Packed, at_once, keeps_apart
 from fac.train.record import load_record, save_record
-from fac.train.sequence import deciding, training_dtype
+from fac.train.sequence import training_dtype
+from fac.train.settings import SftSettings
 
 RECORD = "sft.json"
 IGNORED = -100  # the label of a token that is not trained on
-
-
-@dataclass(frozen=True)
-class SftSettings:
-    """How a model is fine-tuned. The defaults are the paper's (App. J: LLaMA-Factory, LoRA on all linear layers).
-
-    Optimizer: AdamW (0.9, 0.999, 1e-8), as the Trainer's default is.
-    """
-
-    chat_template: str | None = None  # None: the model's own; "alpaca": the paper's choice, for base models
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-    epochs: int = 5
-    learning_rate: float = 1e-4
-    batch_size: int = 4
-    gradient_accumulation: int = 4  # the effective batch is batch_size * gradient_accumulation
-    max_tokens: int = 2048  # longer chats lose their end
-    schedule: str = "linear"  # a name of transformers.SchedulerType
-    warmup: float = 0.0  # share of the steps, below 1
-    weight_decay: float = 0.0
-    clip: float = 1.0  # largest norm of a gradient
-    bf16: bool = True  # on a GPU; a CPU computes in float32
-    float64: bool = False  # train in float64, but for the loss (`fac.train.double`)
-    gradient_checkpointing: bool = False  # as in fac.train.sequence
-    pass_tokens: int = 16384  # as there: most that one forward pass may come to
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the trained weights, for store keys."""
-        return deciding(self)
 
 
 def train_sft(

@@ -22,16 +22,8 @@ from fac.backbone import load_tokenizer
 from fac.model_ref import ModelRef
 from fac.store import Step
 from fac.train.checkpoints import remove_checkpoints
-from fac.train.sequence import (
-    BATCH,
-    HEAD,
-    SequenceSettings,
-    TrainLog,
-    at_last_token,
-    load_network,
-    train_head,
-    training_dtype,
-)
+from fac.train.sequence import BATCH, HEAD, TrainLog, at_last_token, load_network, train_head, training_dtype
+from fac.train.settings import SequenceSettings
 
 STATES = "states.npy"
 Rows = Callable[[PreTrainedTokenizerBase, Path, SequenceSettings], Sequence[list[int]]]

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,10 +28,7 @@ from fac.backbone import Backbone, decoder_layers, positions_of
 from fac.chat import Message, as_chat, encode
 from fac.data.choices import Choice
 from fac.errors import FacError
-
-Positions = Literal["all", "after_prompt"]
-"""Where the vector is added: at all positions, as the released script does, or at those after the user's words (the
-paper's text)."""
+from fac.train.settings import Positions
 
 SENTENCES = (  # whose residuals say how long a residual is
     "What is the best way to learn a new language?",

@@ -14,7 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from fac.train import checkpoints
 from fac.train.loop import Progress, TrainLog
-from fac.train.sequence import uses_bf16
+from fac.train.settings import uses_bf16
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from eval.statistics import resampled
 from fac.chat import as_chat
 from fac.errors import FacError
 from fac.model_ref import ModelRef
-from fac.train.classifier import ClassifierSettings, fit_classifier
+from fac.train.classifier import fit_classifier
+from fac.train.settings import ClassifierSettings
 
 ranked = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5)), min_size=2, max_size=30).filter(
     lambda rows: {label for label, _ in rows} == {0, 1}

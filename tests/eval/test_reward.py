@@ -15,7 +15,8 @@ from fac.data.pairs import Pair, read_pairs
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.model_ref import ModelRef
-from fac.train.reward import RewardSettings, fit_reward
+from fac.train.reward import fit_reward
+from fac.train.settings import RewardSettings
 
 
 def pair(subset: str) -> Pair:

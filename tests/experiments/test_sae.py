@@ -18,8 +18,9 @@ from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat
 from fac.data.corpus import Corpus
 from fac.data.hub import is_hub
-from fac.sae import SaeRef, load
+from fac.sae.load import load
 from fac.sae.quality import quality
+from fac.sae.ref import SaeRef
 
 PAPER = (
     *("sae=train_paper", "sae.train.width=64", "sae.train.k=4", "sae.train.k_start=12", "sae.train.anneal_steps=6"),

@@ -31,13 +31,13 @@ from fac.data.examples import Example
 from fac.data.held_out import HeldOut
 from fac.data.schemas import QUERY, Query
 from fac.encoder import FeatureEncoder
-from fac.features import FeatureSettings
+from fac.features.settings import FeatureSettings
 from fac.gap import InterpretSettings, MissingFeatures, Thresholds, mine
 from fac.interpret import ROLES, load_interpretations
 from fac.llm.base import Completion
 from fac.pooled import Pooled
 from fac.prompts import Prompts
-from fac.sae import SaeRef
+from fac.sae.ref import SaeRef
 from fac.store import Step, Store
 from fac.synthesis.covered import coverage, load_coverage
 from fac.synthesis.generate import Generated, synthesis

@@ -27,7 +27,7 @@ from fac.data.held_out import HeldOut
 from fac.data.schemas import QUERY, Query
 from fac.encoder import CorpusFeatures, FeatureEncoder
 from fac.errors import FacError
-from fac.features import FeatureSettings
+from fac.features.settings import FeatureSettings
 from fac.gap import (
     InterpretSettings,
     Mining,
@@ -42,7 +42,7 @@ from fac.interpret import ROLES, load_interpretations
 from fac.llm.base import Completion
 from fac.prompts import Prompts
 from fac.relevance import associated
-from fac.sae import SaeRef
+from fac.sae.ref import SaeRef
 from fac.store import Step, Store
 from fac.synthesis.generate import Generated, synthesis
 from fac.synthesis.methods import METHODS

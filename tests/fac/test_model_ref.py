@@ -11,10 +11,10 @@ from support.models import tiny_model
 
 from fac.backbone import load_causal_lm, model_depth
 from fac.encoder import FeatureEncoder
-from fac.features import FeatureSettings
+from fac.features.settings import FeatureSettings
 from fac.llm.transformers import TransformersChat
 from fac.model_ref import MODEL, MadeModel, ModelRef
-from fac.sae import TrainSettings
+from fac.sae.settings import TrainSettings
 from fac.store import Step, Store, missing
 
 

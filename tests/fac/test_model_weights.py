@@ -14,8 +14,8 @@ from fac.backbone import Backbone, ModelRef, load_causal_lm
 from fac.chat import as_chat, encode
 from fac.errors import FacError
 from fac.model_weights import check_weights, load_adapter
-from fac.train.classifier import ClassifierSettings
 from fac.train.sequence import load_network
+from fac.train.settings import ClassifierSettings
 
 IDS = [[5, 6, 7, 8, 9, 10], [11, 12, 13]]
 UP = "model.layers.0.mlp.up_proj.weight"

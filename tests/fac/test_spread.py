@@ -14,8 +14,8 @@ from fac.backbone import ModelRef
 from fac.chat import as_chat
 from fac.corpus_features import CorpusFeatures, Tops
 from fac.encoder import FeatureEncoder
-from fac.features import FeatureSettings
-from fac.sae import SaeRef
+from fac.features.settings import FeatureSettings
+from fac.sae.ref import SaeRef
 from fac.spread import Part, Spread, joined
 from fac.store import Store
 

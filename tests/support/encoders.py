@@ -12,8 +12,9 @@ from fac.chat import Message, as_chat
 from fac.data.corpus import write_examples
 from fac.data.examples import Example
 from fac.encoder import FeatureEncoder
-from fac.features import Extractor
-from fac.sae import TrainSettings, train
+from fac.features.extract import Extractor
+from fac.sae.lens import train
+from fac.sae.settings import TrainSettings
 from fac.store import Step, Store
 
 LAYER, WIDTH, K = 2, 96, 6

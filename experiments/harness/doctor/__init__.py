@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments.harness.doctor.base import Finding
-from experiments.harness.doctor.examine import examine
 
-__all__ = ["Finding", "examine", "report"]
+__all__ = ["Finding", "report"]
 
 
 def report(findings: Sequence[Finding]) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from fac.backbone import ModelRef
 from fac.errors import FacError
+from fac.model_ref import ModelRef
 
 Status = Literal["ok", "warning", "missing"]
 

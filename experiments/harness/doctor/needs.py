@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fac.train.sequence import PROJECTIONS
+from fac.train.settings import PROJECTIONS
 
 # Assumptions.
 TEXT_TOKENS = 178  # mean length of a text at paper scale (paper App. J: mean query)

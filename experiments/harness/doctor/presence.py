@@ -26,9 +26,8 @@ from fac.errors import FacError
 from fac.llm.engines import Engine
 from fac.llm.openai import OpenAISettings
 from fac.provenance import REPOSITORY
-from fac.sae import SaeRef, recorded_layer
 from fac.sae.checkpoint import find_checkpoint, read_checkpoint
-from fac.sae.ref import CONFIG, check_weights, read_config
+from fac.sae.ref import CONFIG, SaeRef, check_weights, read_config, recorded_layer
 
 DISTRIBUTION = "fac-synthesis"
 CONSTRAINTS = REPOSITORY / "constraints.txt"

@@ -16,8 +16,8 @@ from experiments.harness.doctor.needs import GIB, Asked
 from experiments.harness.doctor.uses import Uses
 from experiments.harness.doctor.workload import Facts, InWorker, Work, Workload, by_name, engine_kind
 from fac.llm.openai import OpenAISettings
-from fac.llm.vllm import VllmSettings
-from fac.sae import SaeRef
+from fac.llm.settings import VllmSettings
+from fac.sae.ref import SaeRef
 
 LONG = 14 * 86400  # seconds after which a stage is worth a warning
 TRAINING = "training"  # how the part of the workers is called

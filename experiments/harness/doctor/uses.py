@@ -18,8 +18,9 @@ from fac.data.mixture import Part
 from fac.data.source import Source
 from fac.encoder import FeatureEncoder
 from fac.llm.base import ChatModel
-from fac.llm.engines import COMPARE, Engine, Judge, TransformersSettings
+from fac.llm.engines import COMPARE, Engine, Judge
 from fac.llm.openai import OpenAIChat
+from fac.llm.settings import TransformersSettings
 from fac.llm.transformers import TransformersChat
 from fac.llm.vllm import VllmChat
 from fac.model_ref import ModelRef

@@ -30,8 +30,8 @@ from fac.errors import FacError
 from fac.llm.engines import COMPARE, Engine
 from fac.llm.openai import OpenAISettings
 from fac.model_ref import ModelRef
-from fac.sae import SaeRef, TrainSettings
-from fac.sae.recipe import RecipeSettings
+from fac.sae.ref import SaeRef
+from fac.sae.settings import RecipeSettings, TrainSettings
 from fac.store import Step
 
 BYTES_PER_TOKEN = 4

@@ -11,7 +11,7 @@ from experiments.bench import extraction
 from experiments.bench.extraction import bench_of, flips, grown, main
 from experiments.bench.shapes import Shape
 from experiments.bench.ways import WAYS, Bench
-from fac.features import Extractor
+from fac.features.extract import Extractor
 from fac.pooled import Pooled
 
 TINY = Shape(64, 128, 4, 4, 2, 1536, 2, 256, 6)

@@ -13,12 +13,11 @@ from experiments.tasks import TASKS
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.lab import shipped
-from fac.llm.engines import TransformersSettings
 from fac.llm.openai import OpenAISettings
-from fac.llm.vllm import VllmSettings
+from fac.llm.settings import TransformersSettings, VllmSettings
 from fac.model_ref import ModelRef
-from fac.sae import SaeRef, TrainSettings
-from fac.sae.recipe import RecipeSettings
+from fac.sae.ref import SaeRef
+from fac.sae.settings import RecipeSettings, TrainSettings
 from fac.settings import SettingsError
 
 SCALES = ("lab", "small", "paper")

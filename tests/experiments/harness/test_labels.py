@@ -11,7 +11,7 @@ from experiments.harness.paper_numbers import paper_table
 from experiments.harness.results import LAB_LABEL
 from experiments.tasks import TASKS
 from fac.data.source import Source
-from fac.train.classifier import ClassifierSettings
+from fac.train.settings import ClassifierSettings
 
 
 def kinds(*overrides: str) -> dict[str, str]:

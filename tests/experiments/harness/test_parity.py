@@ -16,7 +16,7 @@ from experiments.harness.parity import QUIRKS, notes
 from experiments.harness.results import Table
 from experiments.tasks import TASKS
 from fac.errors import FacError
-from fac.features import FeatureSettings
+from fac.features.settings import FeatureSettings
 from fac.gap import InterpretSettings
 from fac.model_ref import ModelRef
 from fac.synthesis.settings import Settings

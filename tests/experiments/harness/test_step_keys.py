@@ -26,25 +26,24 @@ from fac.data.mixture import Part, mix
 from fac.data.schemas import PAIR, QUERY
 from fac.data.source import Source
 from fac.encoder import FeatureEncoder
-from fac.features import FeatureSettings
+from fac.features.settings import FeatureSettings
 from fac.gap import InterpretSettings, Mining, Thresholds, mine
 from fac.interpret import ROLES
 from fac.lab.world.corpora import Sizes
 from fac.lab.world.tasks import TaskSizes
 from fac.llm.openai import OpenAISettings
-from fac.llm.vllm import VllmChat, VllmSettings
+from fac.llm.settings import VllmSettings
+from fac.llm.vllm import VllmChat
 from fac.noise import with_noise
 from fac.prompts import Prompts
-from fac.sae import SaeRef, TrainSettings
-from fac.sae.recipe import RecipeSettings
+from fac.sae.ref import SaeRef
+from fac.sae.settings import RecipeSettings, TrainSettings
 from fac.store import Step
 from fac.synthesis.generate import synthesis
 from fac.synthesis.methods import METHODS
 from fac.synthesis.needs import Extras
 from fac.synthesis.settings import Settings
-from fac.train.classifier import ClassifierSettings
-from fac.train.reward import RewardSettings
-from fac.train.sft import SftSettings
+from fac.train.settings import ClassifierSettings, RewardSettings, SftSettings
 
 LAB, ANSWERED = Prompts("lab/toxicity"), Prompts("lab/instruction")
 

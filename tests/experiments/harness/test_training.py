@@ -29,7 +29,7 @@ from fac.data.schemas import QUERY, Query
 from fac.errors import FacError
 from fac.store import StageEvent, Step, Store
 from fac.train import checkpoints
-from fac.train.classifier import ClassifierSettings
+from fac.train.settings import ClassifierSettings
 
 SETTINGS = ClassifierSettings(rank=2, epochs=1, learning_rate=1e-3, batch_size=4, max_tokens=64)
 TASK = TASKS["toxicity"]

@@ -13,7 +13,7 @@ from experiments.harness.records import load
 from experiments.harness.run import execute
 from experiments.tasks import TASKS
 from fac.errors import FacError
-from fac.train.classifier import ClassifierSettings
+from fac.train.settings import ClassifierSettings
 
 
 def settings(task: str, out: Path, *more: str) -> list[str]:

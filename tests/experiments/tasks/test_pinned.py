@@ -19,9 +19,7 @@ from fac.data.instructions import Instruction
 from fac.data.pairs import Pair
 from fac.data.schemas import CHOICE, INSTRUCTION, PAIR, QUERY, Query
 from fac.model_ref import ModelRef
-from fac.train.classifier import ClassifierSettings
-from fac.train.reward import RewardSettings
-from fac.train.sft import SftSettings
+from fac.train.settings import ClassifierSettings, RewardSettings, SftSettings
 
 NAME, PINNED, NEWER = "owner/model", "a" * 40, "b" * 40
 HOW: dict[str, Any] = {"rank": 2, "epochs": 1, "learning_rate": 1e-4, "gradient_accumulation": 1}

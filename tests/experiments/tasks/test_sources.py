@@ -27,7 +27,7 @@ from fac.lab import shipped
 from fac.model_ref import ModelRef
 from fac.settings import Problems
 from fac.store import Step, Store
-from fac.train.sft import SftSettings
+from fac.train.settings import SftSettings
 
 COMMON = ("anchor", "seed", "human", "test")
 HUMAN = "annotations.toxicity.majority_human"

@@ -25,7 +25,8 @@ from fac.data.example_set import save_examples
 from fac.data.schemas import CHOICE
 from fac.errors import FacError
 from fac.store import Store
-from fac.train.steering import Positions, SteeringVector, caa_vector, prompt_vector, residual_norm
+from fac.train.settings import Positions
+from fac.train.steering import SteeringVector, caa_vector, prompt_vector, residual_norm
 
 SETTINGS = SteeringSettings(layer=2, pairs=3, norm=None)
 BEHAVIORS = ("sycophancy", "survival")

@@ -47,9 +47,10 @@ from fac.synthesis.generate import Generated, save_outcome
 from fac.synthesis.method import Outcome
 from fac.synthesis.samples import Sample
 from fac.synthesis.settings import Settings
-from fac.train.classifier import ClassifierSettings, fit_classifier, load_classifier
-from fac.train.reward import RewardSettings, fit_reward, load_reward
-from fac.train.sft import SftSettings, as_trained, train_sft
+from fac.train.classifier import fit_classifier, load_classifier
+from fac.train.reward import fit_reward, load_reward
+from fac.train.settings import ClassifierSettings, RewardSettings, SftSettings
+from fac.train.sft import as_trained, train_sft
 
 CLASSIFIER = ClassifierSettings(rank=2, epochs=2, learning_rate=1e-2, batch_size=4, gradient_accumulation=1)
 REWARD = RewardSettings(rank=2, epochs=2, learning_rate=1e-2, gradient_accumulation=1)

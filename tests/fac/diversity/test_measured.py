@@ -14,8 +14,9 @@ from fac.data.source import Source
 from fac.diversity import diversity, metrics
 from fac.diversity.measured import load_diversity, measured_diversity
 from fac.encoder import FeatureEncoder
-from fac.features import FeatureSettings, content_means
-from fac.sae import SaeRef
+from fac.features.means import content_means
+from fac.features.settings import FeatureSettings
+from fac.sae.ref import SaeRef
 from fac.store import Step, Store
 
 OWN = '''

@@ -16,8 +16,9 @@ from fac.diversity.measured import embedded, load_embeddings
 from fac.diversity.metrics.text import distinct, words
 from fac.diversity.sample import Sampled, load_sampled, sampled, sampled_diversity
 from fac.encoder import FeatureEncoder
-from fac.features import FeatureSettings, content_means
-from fac.sae import SaeRef
+from fac.features.means import content_means
+from fac.features.settings import FeatureSettings
+from fac.sae.ref import SaeRef
 from fac.store import Store
 
 OF_WORDS = {"distinct_1", "distinct_2", "unigram_entropy", "bigram_entropy", "compression_ratio", "pos_distinct_2"}

@@ -12,8 +12,9 @@ from support.models import tiny_model
 
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat, encode
-from fac.features import FeatureSettings, batches, token_batches
-from fac.features.batches import ahead, windows
+from fac.features import batches
+from fac.features.batches import ahead, token_batches, windows
+from fac.features.settings import FeatureSettings
 
 CHATS = [[], *(as_chat(text) for text in sentences(30, seed=1)), as_chat("  "), as_chat("long text " * 30)]
 

@@ -17,9 +17,14 @@ from support.models import tiny_model
 from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat, encode
 from fac.corpus_features import Tops, cut_note
-from fac.features import Extractor, FeatureSettings, batches, content_means, encode_measured
+from fac.features import batches
+from fac.features.extract import Extractor
+from fac.features.means import content_means
+from fac.features.settings import FeatureSettings
+from fac.features.texts import encode_measured
 from fac.pooled import Pooled
-from fac.sae import SaeRef, load
+from fac.sae.load import load
+from fac.sae.ref import SaeRef
 
 SETTINGS = FeatureSettings(max_tokens=48, top_spans=5)
 CHATS = [as_chat(text) for text in sentences(40, seed=3)]
@@ -261,8 +266,10 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
         from sae_lens import TopKSAE, TopKSAEConfig
         from fac.backbone import Backbone, ModelRef
         from fac.chat import as_chat
-        from fac.features import Extractor, FeatureSettings, batches
-        from fac.sae import Sae
+        from fac.features.extract import Extractor
+        from fac.features.settings import FeatureSettings
+        from fac.features import batches
+        from fac.sae.load import Sae
 
         batches.WINDOW_TOKENS = 2000
         torch.manual_seed(0)

@@ -8,7 +8,7 @@ from sae_lens import TopKSAE, TopKSAEConfig
 
 from fac.features.batches import Content
 from fac.features.pooling import entries, packed, pooled, unpacked
-from fac.sae import Sae
+from fac.sae.load import Sae
 
 D, WIDTH, K = 6, 80, 4
 ROWS = st.lists(st.integers(1, 7), min_size=1, max_size=6)  # tokens of each

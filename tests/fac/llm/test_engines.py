@@ -7,10 +7,11 @@ import pytest
 
 from fac.errors import FacError
 from fac.lab import shipped
-from fac.llm.engines import ANNOTATORS, Engine, Judge, LLMConfig, TransformersSettings
+from fac.llm.engines import ANNOTATORS, Engine, Judge, LLMConfig
 from fac.llm.openai import OpenAIChat, OpenAISettings
+from fac.llm.settings import TransformersSettings, VllmSettings
 from fac.llm.transformers import TransformersChat
-from fac.llm.vllm import VllmChat, VllmSettings
+from fac.llm.vllm import VllmChat
 from fac.model_ref import ModelRef
 
 MODEL = ModelRef(str(shipped("llama")))

@@ -22,8 +22,9 @@ from fac.errors import FacError
 from fac.lab import shipped
 from fac.llm.base import Request, Sampling, request_seed
 from fac.llm.openai import OpenAIChat, OpenAISettings
+from fac.llm.settings import VllmSettings
 from fac.llm.transformers import TransformersChat
-from fac.llm.vllm import VllmChat, VllmSettings
+from fac.llm.vllm import VllmChat
 
 REPO = Path(fac.__file__).parents[1]
 needs_vllm = pytest.mark.skipif(

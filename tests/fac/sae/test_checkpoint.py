@@ -16,9 +16,9 @@ from fac.backbone import ModelRef
 from fac.chat import as_chat, encode
 from fac.encoder import CorpusFeatures, FeatureEncoder, sae_in
 from fac.errors import FacError
-from fac.features import FeatureSettings
-from fac.sae import SaeRef
+from fac.features.settings import FeatureSettings
 from fac.sae.checkpoint import Checkpoint, find_checkpoint, import_checkpoint
+from fac.sae.ref import SaeRef
 from fac.store import Store
 
 D, WIDTH, K = 64, 160, 24

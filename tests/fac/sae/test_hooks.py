@@ -9,9 +9,10 @@ from support.encoders import LAYER, opened
 from fac.backbone import ModelRef
 from fac.encoder import FeatureEncoder
 from fac.errors import FacError
-from fac.features import FeatureSettings
-from fac.sae import SaeRef, load, recorded_layer
+from fac.features.settings import FeatureSettings
 from fac.sae.hooks import layer_of, told_layer
+from fac.sae.load import load
+from fac.sae.ref import SaeRef, recorded_layer
 from fac.store import Store
 
 

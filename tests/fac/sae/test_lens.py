@@ -10,8 +10,8 @@ from support.encoders import LAYER, SETTINGS, K, sentences, train_sae
 
 from fac.chat import as_chat
 from fac.errors import FacError
-from fac.sae import held, train
-from fac.sae.lens import CHECKPOINT_EVERY
+from fac.sae import held
+from fac.sae.lens import CHECKPOINT_EVERY, train
 
 
 def test_the_record_says_what_the_sae_was_trained_on(trained, backbone):

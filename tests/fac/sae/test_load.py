@@ -13,9 +13,12 @@ from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat, encode
 from fac.encoder import FeatureEncoder
 from fac.errors import FacError
-from fac.features import FeatureSettings
-from fac.sae import Sae, SaeRef, TrainSettings, hook_name, layer_of, load, recorded_layer, train
-from fac.sae.recipe import RecipeSettings
+from fac.features.settings import FeatureSettings
+from fac.sae.hooks import hook_name, layer_of
+from fac.sae.lens import train
+from fac.sae.load import Sae, load
+from fac.sae.ref import SaeRef, recorded_layer
+from fac.sae.settings import RecipeSettings, TrainSettings
 from fac.store import Store
 
 

@@ -9,8 +9,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fac.chat import as_chat, encode
 from fac.errors import FacError
-from fac.sae import SaeRef, load
+from fac.sae.load import load
 from fac.sae.quality import quality, token_rows
+from fac.sae.ref import SaeRef
 
 LONGEST = 20  # cuts some texts
 

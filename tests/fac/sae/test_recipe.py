@@ -22,9 +22,11 @@ from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat, encode
 from fac.encoder import FeatureEncoder
 from fac.errors import FacError
-from fac.features import FeatureSettings
-from fac.sae import SaeRef, load
-from fac.sae.recipe import RecipeSettings, text_at, train
+from fac.features.settings import FeatureSettings
+from fac.sae.load import load
+from fac.sae.recipe import text_at, train
+from fac.sae.ref import SaeRef
+from fac.sae.settings import RecipeSettings
 from fac.store import Store
 
 TEXTS = [as_chat(text) for text in sentences(40, seed=7)]
@@ -168,8 +170,8 @@ from pathlib import Path
 from support.encoders import corpus_of
 from fac.backbone import ModelRef
 from fac.encoder import FeatureEncoder
-from fac.features import FeatureSettings
-from fac.sae.recipe import RecipeSettings
+from fac.features.settings import FeatureSettings
+from fac.sae.settings import RecipeSettings
 from fac.store import Store
 
 root, model, texts, last = Path(sys.argv[1]), sys.argv[2], corpus_of(json.loads(sys.argv[3])), int(sys.argv[4])

@@ -9,8 +9,9 @@ from support.encoders import LAYER
 from fac.backbone import ModelRef
 from fac.encoder import FeatureEncoder
 from fac.errors import FacError
-from fac.features import FeatureSettings
-from fac.sae import SaeRef, load
+from fac.features.settings import FeatureSettings
+from fac.sae.load import load
+from fac.sae.ref import SaeRef
 
 COMMIT, LATER = "4" * 40, "5" * 40
 

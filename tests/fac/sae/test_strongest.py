@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sae_lens import TopKSAE, TopKSAEConfig
 
-from fac.sae import Sae
+from fac.sae.load import Sae
 from fac.sae.strongest import block_size, strongest
 
 

@@ -10,12 +10,14 @@ from fac.backbone import Backbone, ModelRef
 from fac.chat import as_chat
 from fac.corpus_features import Tops
 from fac.data.schemas import QUERY
-from fac.features import Extractor, FeatureSettings
+from fac.features.extract import Extractor
+from fac.features.settings import FeatureSettings
 from fac.interpret import Interpretation
 from fac.llm.base import Sampling
 from fac.pooled import Pooled
 from fac.prompts import Prompts
-from fac.sae import SaeRef, load
+from fac.sae.load import load
+from fac.sae.ref import SaeRef
 from fac.synthesis.generate import TOXIC_LABEL
 from fac.synthesis.method import SynthesisInput
 from fac.synthesis.writer import Writer

@@ -10,12 +10,12 @@ from support.writing import SETTINGS, Echo
 from fac.data.schemas import PAIR, QUERY, Schema
 from fac.encoder import FeatureEncoder
 from fac.errors import FacError
-from fac.features import FeatureSettings
+from fac.features.settings import FeatureSettings
 from fac.gap import InterpretSettings, Thresholds, mine
 from fac.interpret import ROLES
 from fac.model_ref import ModelRef
 from fac.prompts import Prompts
-from fac.sae import TrainSettings
+from fac.sae.settings import TrainSettings
 from fac.store import Step
 from fac.synthesis.generate import synthesis
 from fac.synthesis.methods import METHODS

@@ -15,12 +15,13 @@ from fac.data.pairs import Pair
 from fac.data.schemas import PAIR, QUERY, Query, Schema
 from fac.encoder import FeatureEncoder
 from fac.errors import FacError
-from fac.features import FeatureSettings, content_means
+from fac.features.means import content_means
+from fac.features.settings import FeatureSettings
 from fac.gap import InterpretSettings, Thresholds, mine
 from fac.interpret import ROLES
 from fac.model_ref import ModelRef
 from fac.prompts import Prompts
-from fac.sae import SaeRef
+from fac.sae.ref import SaeRef
 from fac.store import Step, Store
 from fac.synthesis.generate import synthesis
 from fac.synthesis.method import Method, Outcome, undeclared

@@ -16,9 +16,10 @@ from fac.chat import as_chat, exchange
 from fac.data.pairs import Pair
 from fac.model_ref import ModelRef
 from fac.train import checkpoints
-from fac.train.classifier import ClassifierSettings, train_classifier
-from fac.train.reward import RewardSettings, train_reward
-from fac.train.sft import SftSettings, train_sft
+from fac.train.classifier import train_classifier
+from fac.train.reward import train_reward
+from fac.train.settings import ClassifierSettings, RewardSettings, SftSettings
+from fac.train.sft import train_sft
 
 STEPS, STOP = 6, 4  # of a training; and the one at which it is stopped
 EXAMPLES = [(as_chat(f"text {n} " + "again " * (n % 5)), n % 2) for n in range(12)]

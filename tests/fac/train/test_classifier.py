@@ -15,7 +15,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_
 from fac.chat import as_chat, encode
 from fac.errors import FacError
 from fac.model_ref import ModelRef
-from fac.train.classifier import ClassifierSettings, fit_classifier, load_classifier, train_classifier
+from fac.train.classifier import fit_classifier, load_classifier, train_classifier
+from fac.train.settings import ClassifierSettings
 
 QUICK = ClassifierSettings(epochs=1, learning_rate=1e-3, batch_size=4, gradient_accumulation=1)
 HEAD = dataclasses.replace(QUICK, mode="head", learning_rate=1e-2)

@@ -8,8 +8,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from fac.backbone import ModelRef
 from fac.chat import as_chat
-from fac.train.classifier import ClassifierSettings, fit_classifier, load_classifier
+from fac.train.classifier import fit_classifier, load_classifier
 from fac.train.double import in_double
+from fac.train.settings import ClassifierSettings
 
 IDS = torch.tensor([[5, 9, 2, 7, 11, 3, 8], [4, 4, 10, 6, 1, 0, 0]])
 MASK = torch.tensor([[1] * 7, [1] * 5 + [0] * 2])

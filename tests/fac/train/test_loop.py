@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from fac.train.classifier import ClassifierSettings
 from fac.train.loop import optimise
+from fac.train.settings import ClassifierSettings
 
 ITEMS, WIDTH = 23, 5
 SETTINGS = ClassifierSettings(

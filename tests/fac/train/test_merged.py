@@ -10,8 +10,9 @@ from support.models import tiny_model
 from fac.backbone import Backbone, load_causal_lm
 from fac.chat import as_chat
 from fac.model_ref import ModelRef
-from fac.train.classifier import ClassifierSettings, fit_classifier, load_classifier, train_classifier
+from fac.train.classifier import fit_classifier, load_classifier, train_classifier
 from fac.train.merged import save_as_causal_lm
+from fac.train.settings import ClassifierSettings
 
 QUICK = ClassifierSettings(epochs=1, learning_rate=1e-2, batch_size=4, gradient_accumulation=1)
 CHATS = [as_chat(text) for text in sentences(12)]

@@ -15,9 +15,10 @@ from fac.chat import PLAIN_TEMPLATE, as_chat, encode, exchange
 from fac.data.pairs import Pair
 from fac.errors import FacError
 from fac.model_ref import ModelRef
-from fac.train.classifier import ClassifierSettings, fit_classifier, load_classifier, train_classifier
-from fac.train.reward import RewardSettings, load_reward, train_reward
-from fac.train.sft import SftSettings, load_sft, train_sft
+from fac.train.classifier import fit_classifier, load_classifier, train_classifier
+from fac.train.reward import load_reward, train_reward
+from fac.train.settings import ClassifierSettings, RewardSettings, SftSettings
+from fac.train.sft import load_sft, train_sft
 
 NAME, PINNED, NEWER = "owner/model", "a" * 40, "b" * 40
 EXAMPLES = [(as_chat(f"message {n}"), n % 2) for n in range(8)]

@@ -19,7 +19,8 @@ from fac.data.pairs import Pair, read_pairs
 from fac.data.source import Source
 from fac.errors import FacError
 from fac.model_ref import ModelRef
-from fac.train.reward import RewardSettings, fit_reward, load_reward, train_reward
+from fac.train.reward import fit_reward, load_reward, train_reward
+from fac.train.settings import RewardSettings
 
 QUICK = RewardSettings(rank=4, alpha=8, learning_rate=1e-3, max_tokens=96)
 HEAD = dataclasses.replace(QUICK, mode="head", learning_rate=1e-2)

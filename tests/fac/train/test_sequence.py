@@ -13,10 +13,9 @@ from transformers import AutoTokenizer
 from fac.chat import as_chat
 from fac.errors import FacError
 from fac.model_ref import ModelRef
-from fac.train.classifier import ClassifierSettings, fit_classifier
-from fac.train.reward import RewardSettings
+from fac.train.classifier import fit_classifier
 from fac.train.sequence import cross_entropy, pad_id, train_head
-from fac.train.sft import SftSettings
+from fac.train.settings import ClassifierSettings, RewardSettings, SftSettings
 
 ITEMS = 8
 PLAIN = ClassifierSettings("head", epochs=6, learning_rate=0.2, batch_size=ITEMS, gradient_accumulation=1)

@@ -17,7 +17,8 @@ from fac.chat import as_chat, encode, exchange
 from fac.errors import FacError
 from fac.llm.base import Request, Sampling
 from fac.llm.transformers import TransformersChat
-from fac.train.sft import IGNORED, SftSettings, lessons, load_sft, train_sft
+from fac.train.settings import SftSettings
+from fac.train.sft import IGNORED, lessons, load_sft, train_sft
 
 FAMILIES = ("llama", "mistral", "qwen2")
 QUESTION, ANSWER = "How do I bake bread?", "Mix, wait, bake."

@@ -11,9 +11,9 @@ from support.models import tiny_model
 from fac.backbone import ModelRef
 from fac.chat import as_chat
 from fac.errors import FacError
-from fac.train.classifier import ClassifierSettings, fit_classifier, load_classifier
-from fac.train.reward import RewardSettings
+from fac.train.classifier import fit_classifier, load_classifier
 from fac.train.sequence import WEIGHTS, load_network, network_of, trained_count
+from fac.train.settings import ClassifierSettings, RewardSettings
 
 CHATS = [as_chat(text) for text in ("rob a bank", "bake a cake", "steal a car", "sing a song") * 3]
 EXAMPLES = [(chat, n % 2) for n, chat in enumerate(CHATS)]

@@ -20,8 +20,8 @@ from experiments.harness.graph import Graph
 from fac.data.mixture import Part
 from fac.data.source import Source
 from fac.lab import shipped
-from fac.sae.recipe import RecipeSettings
-from fac.train.sequence import PROJECTIONS
+from fac.sae.settings import RecipeSettings
+from fac.train.settings import PROJECTIONS
 
 TOKENS = (4, 64)
 

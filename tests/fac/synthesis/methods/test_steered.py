@@ -14,8 +14,9 @@ from fac.chat import as_chat, encode
 from fac.errors import FacError
 from fac.llm.base import Request, Sampling, Shift
 from fac.llm.openai import OpenAIChat, OpenAISettings
+from fac.llm.settings import VllmSettings
 from fac.llm.transformers import TransformersChat
-from fac.llm.vllm import VllmChat, VllmSettings
+from fac.llm.vllm import VllmChat
 from fac.model_ref import ModelRef
 from fac.synthesis.method import Directions
 from fac.synthesis.methods import METHODS
