@@ -31,7 +31,7 @@ def auprc(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def evaluate(
-    classifier: Classifier, corpus: Iterable[tuple[Sequence[Message], int]], batch_size: int = 32
+    classifier: Classifier, corpus: Iterable[tuple[Sequence[Message], int]]
 ) -> tuple[dict[str, float], Replicates]:
     """Score every (chat, label) of `corpus`: auprc, auroc and prevalence, as fractions, and n, the number of chats.
 
@@ -42,7 +42,7 @@ def evaluate(
     for chat, label in corpus:
         chats.append(chat)
         labels.append(label)
-    return rated(labels, classifier.scores(chats, batch_size))
+    return rated(labels, classifier.scores(chats))
 
 
 def rated(labels: ArrayLike, values: ArrayLike) -> tuple[dict[str, float], Replicates]:

@@ -113,14 +113,14 @@ def pair_weights(subsets: Sequence[str]) -> NDArray[np.float64]:
     return np.array([weight[str(name)] / sizes[name] for name in names]) / (sections + len(alone))
 
 
-def evaluate(model: RewardModel, pairs: Iterable[Pair], batch_size: int = 32) -> tuple[dict[str, float], Replicates]:
+def evaluate(model: RewardModel, pairs: Iterable[Pair]) -> tuple[dict[str, float], Replicates]:
     """Score both replies of each pair: `section_accuracies`, `subset/NAME` of each part of a section, and n, the pairs.
 
     Beside them the bootstrap replicates of `average` over the pairs, each subset resampled among itself. Raises
     FacError if there are no pairs.
     """
     pairs = list(pairs)
-    scores = model.rewards([chat for pair in pairs for chat in (pair.chosen_chat, pair.rejected_chat)], batch_size)
+    scores = model.rewards([chat for pair in pairs for chat in (pair.chosen_chat, pair.rejected_chat)])
     return rated(pairs, scores[::2], scores[1::2])
 
 

@@ -96,7 +96,7 @@ def _trained(
     with tempfile.TemporaryDirectory() as folder, bench.watched(figures, "whole"), phases.watched():
         train(Path(folder), progress)
     rate = (timed - WARM_STEPS) / (ends[timed - 1] - ends[WARM_STEPS - 1])
-    figures |= {"steps": len(ends), "steps_per_s": rate, "tokens_per_step": tokens / len(ends)}
+    figures |= {"steps": timed, "steps_per_s": rate, "tokens_per_step": tokens / len(ends)}
     figures["tokens_per_s"] = rate * figures["tokens_per_step"]
     if isinstance(profiler, torch.profiler.profile):
         bench.notes[name] = _longest(profiler)
@@ -104,6 +104,9 @@ def _trained(
 
 
 def _longest(profiler: torch.profiler.profile) -> str:
-    """Milliseconds of the kernels that took longest together, of one step, and how often they ran."""
-    kernels = sorted(profiler.key_averages(), key=lambda event: -event.self_device_time_total)[:KERNELS]
-    return "".join(f"{k.self_device_time_total / 1e3:9.2f} ms {k.count:6d} x {k.key[:100]}\n" for k in kernels)
+    """Milliseconds of what took longest together, of one step, and how often it ran: on the device, on the host."""
+    lines = []
+    for where, time in (("device", "self_device_time_total"), ("host", "self_cpu_time_total")):
+        seen = sorted(profiler.key_averages(), key=lambda event, time=time: -getattr(event, time))[:KERNELS]
+        lines += [f"{where} {getattr(one, time) / 1e3:9.2f} ms {one.count:6d} x {one.key[:100]}" for one in seen]
+    return "\n".join(lines)

@@ -25,7 +25,7 @@ from fac.errors import FacError
 from fac.model_ref import ModelRef
 from fac.train.checkpoints import remove_checkpoints
 from fac.train.sequence import (
-    BATCH,
+    PASS_TOKENS,
     Progress,
     SequenceModel,
     TrainLog,
@@ -55,17 +55,17 @@ class Classifier(SequenceModel):
     settings: ClassifierSettings
 
     def scores(
-        self, chats: Sequence[Sequence[Message]], batch_size: int = BATCH, max_tokens: int | None = None
+        self, chats: Sequence[Sequence[Message]], tokens: int = PASS_TOKENS, max_tokens: int | None = None
     ) -> NDArray[np.float32]:
         """Softmax probability of class 1 for each chat; shape [n], float32.
 
-        Chats are cut on the right at `max_tokens` (default: as in training). Batches hold chats of similar length;
-        their size changes a score by float rounding only.
+        Chats are cut on the right at `max_tokens` (default: as in training). A forward pass has at most
+        `tokens` tokens, in chats of similar length: how many changes a score by float rounding only.
         """
         if not chats:
             return np.zeros(0, dtype=np.float32)
         limit = self.settings.max_tokens if max_tokens is None else max_tokens
-        return of_class_1(self.logits(_token_rows(self.tokenizer, chats, limit), batch_size))
+        return of_class_1(self.logits(_token_rows(self.tokenizer, chats, limit), tokens))
 
 
 def of_class_1(logits: torch.Tensor) -> NDArray[np.float32]:
@@ -123,7 +123,7 @@ def fit_classifier(
     else:
         # A frozen backbone without dropout answers the same in every epoch: it runs once, the head trains on that.
         model = network
-        hidden = at_last_token(network, nn.Identity(), rows, BATCH)
+        hidden = at_last_token(network, nn.Identity(), rows)
         log = train_head(network.score, hidden, labels, settings, seed, progress, folder)
     return Classifier(model, tokenizer, settings, ref.lasting, seed), log
 

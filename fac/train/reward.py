@@ -25,7 +25,7 @@ from fac.errors import FacError
 from fac.model_ref import ModelRef
 from fac.train.checkpoints import remove_checkpoints
 from fac.train.sequence import (
-    BATCH,
+    PASS_TOKENS,
     Progress,
     SequenceModel,
     TrainLog,
@@ -49,16 +49,16 @@ class RewardModel(SequenceModel):
 
     settings: RewardSettings
 
-    def rewards(self, chats: Sequence[Sequence[Message]], batch_size: int = BATCH) -> NDArray[np.float32]:
+    def rewards(self, chats: Sequence[Sequence[Message]], tokens: int = PASS_TOKENS) -> NDArray[np.float32]:
         """The score of each chat, which ends with the reply that is judged; shape [n], float32, without a scale.
 
         Only differences between replies to one conversation mean something: their sigmoid is the probability that the
-        first is preferred. Chats lose their start as in training. Batches hold chats of similar length; their size
-        changes a score by float rounding only.
+        first is preferred. Chats lose their start as in training. A forward pass has at most `tokens` tokens, in
+        chats of similar length: how many changes a score by float rounding only.
         """
         if not chats:
             return np.zeros(0, dtype=np.float32)
-        return self.logits(_token_rows(self.tokenizer, chats, self.settings.max_tokens), batch_size)[:, 0].numpy()
+        return self.logits(_token_rows(self.tokenizer, chats, self.settings.max_tokens), tokens)[:, 0].numpy()
 
 
 def train_reward(
@@ -110,7 +110,7 @@ def fit_reward(
     else:
         # A frozen backbone without dropout answers the same in every epoch: it runs once, the head trains on that.
         model = network
-        hidden = at_last_token(network, nn.Identity(), rows, BATCH).unflatten(0, (len(pairs), 2))
+        hidden = at_last_token(network, nn.Identity(), rows).unflatten(0, (len(pairs), 2))
         log = train_head(network.score, hidden, labels, settings, seed, progress, folder)
     return RewardModel(model, tokenizer, settings, ref.lasting, seed), log
 

@@ -17,24 +17,23 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fac.backbone import check_length, load_config
 from fac.errors import FacError
 from fac.model_ref import ModelRef, default_device
 from fac.model_weights import check_finite, check_whole, load_adapter, load_weights, quiet
-from fac.train.adapters import in_one_piece
+from fac.train.adapters import in_one_piece, merged
 from fac.train.double import at_least_float32, in_double, norms_of_torch
 from fac.train.loop import Progress, TrainLog, optimise
-from fac.train.packing import keeps_apart, parts, states_at_last
+from fac.train.packing import parts, reader
 from fac.train.record import load_record, save_record
 from fac.train.settings import WHOLE, SequenceSettings, uses_bf16
 
 HEAD = "score.safetensors"
 WEIGHTS = "weights.safetensors"  # what modes "partial" and "full" trained
 
-BATCH = 32  # chats per forward pass where nothing is trained
+PASS_TOKENS = 2048  # of a forward pass where nothing is trained
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,12 @@ class SequenceModel:
     ref: ModelRef  # the model that was fine-tuned
     seed: int
 
-    def logits(self, rows: Sequence[list[int]], batch_size: int) -> Tensor:
+    def logits(self, rows: Sequence[list[int]], tokens: int) -> Tensor:
         """The head's outputs at the last token of each row of ids: [rows, LABELS], on the CPU."""
         network = network_of(self.model)
-        return at_last_token(network, network.score, rows, batch_size)
+        self.model.eval()
+        with merged(self.model):
+            return at_last_token(network, network.score, rows, tokens)
 
     def save(self, folder: Path) -> None:
         """Write adapter (or head), tokenizer with its chat template, and the record NAME.json to `folder`."""
@@ -219,30 +220,19 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     )
 
 
-def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
-    """Rows of ids as one right-padded batch; two tensors [rows, longest]."""
-    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad)
-    mask = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True)
-    return {"input_ids": ids, "attention_mask": mask}
-
-
 @torch.no_grad()
-def at_last_token(network: Any, head: nn.Module, rows: Sequence[list[int]], batch_size: int) -> Tensor:
+def at_last_token(network: Any, head: nn.Module, rows: Sequence[list[int]], tokens: int = PASS_TOKENS) -> Tensor:
     """`head` of the backbone's output at the last token of each row: [rows, head's width], on the CPU.
 
-    float32, or float64 if the network is.
+    float32, or float64 if the network is. A forward pass has at most so many tokens, in rows of similar length.
     """
     network.eval()
-    check_length(max(map(len, rows), default=0), network.config, network.config.name_or_path)
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))  # the longest first: what does not fit fails at once
-    parts = []
-    for start in range(0, len(order), batch_size):
-        batch = [rows[i] for i in order[start : start + batch_size]]
-        inputs = {name: tensor.to(network.device) for name, tensor in pad_rows(batch, pad=0).items()}
-        states = network.base_model(**inputs).last_hidden_state
-        last = torch.tensor([len(row) - 1 for row in batch], device=network.device)
-        parts.append(head(at_least_float32(states[torch.arange(len(batch), device=network.device), last])).cpu())
-    return torch.cat(parts)[torch.tensor(order).argsort()]
+    lengths = [len(row) for row in rows]
+    check_length(max(lengths, default=0), network.config, network.config.name_or_path)
+    order = sorted(range(len(rows)), key=lambda i: -lengths[i])  # the longest first: what does not fit fails at once
+    with reader(network) as read:
+        found = [head(at_least_float32(read([rows[i] for i in part]))).cpu() for part in parts(order, lengths, tokens)]
+    return torch.cat(found)[torch.tensor(order).argsort()]
 
 
 # Optimisation
@@ -294,17 +284,17 @@ def train_network(
     network = network_of(model)
     lengths, wanted = [sum(map(len, item)) for item in items], torch.tensor(labels, device=network.device)
     check_length(max(len(row) for item in items for row in item), network.config, network.config.name_or_path)
-    together = keeps_apart(network)
+    read = reader(network)
 
     def losses(batch: list[int]) -> Iterator[Tensor]:
         longest_first = sorted(batch, key=lambda item: -lengths[item])
         for part in parts(longest_first, lengths, settings.pass_tokens):
             with _products(network, settings):
-                states = states_at_last(network, [row for item in part for row in items[item]], together)
+                states = read([row for item in part for row in items[item]])
             logits = network.score(at_least_float32(states)).reshape(len(part), 2)
             yield cross_entropy(logits, wanted[part]) / len(batch)
 
-    with _in_training(model, settings):
+    with _in_training(model, settings), read:
         trained = [held for held in model.parameters() if held.requires_grad]
         return optimise(trained, losses, lengths, settings, seed, progress, folder, grouped)
 

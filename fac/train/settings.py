@@ -46,7 +46,7 @@ class SequenceSettings:
     gradient_checkpointing: bool = False
     # Tokens of one forward pass of a training: an optimizer step is one pass where its batch has no more. It decides
     # the draws of a dropout, and else no weights.
-    pass_tokens: int = 8192
+    pass_tokens: int = 4096
     # mode "head": the model's states are steps of their own, shared by all rows and seeds (`fac.train.states`).
     kept_states: bool = False
 
@@ -157,7 +157,7 @@ class SftSettings:
     bf16: bool = True  # on a GPU; a CPU computes in float32
     float64: bool = False  # train in float64, but for the loss (`fac.train.double`)
     gradient_checkpointing: bool = False  # as in fac.train.sequence
-    pass_tokens: int = 16384  # as there: most that one forward pass may come to
+    pass_tokens: int = 8192  # as there: most that one forward pass may come to
 
     def identity(self) -> dict[str, Any]:
         """What decides the trained weights, for store keys."""

@@ -25,7 +25,7 @@ from fac.train.adapters import in_one_piece
 from fac.train.checkpoints import remove_checkpoints
 from fac.train.double import in_double
 from fac.train.loop import Progress, TrainLog
-from fac.train.packing import Packed, at_once, keeps_apart
+from fac.train.packing import Packed, at_once, keeps_apart, multiple_on, prepared_attention
 from fac.train.record import load_record, save_record
 from fac.train.sequence import training_dtype
 from fac.train.settings import SftSettings
@@ -87,7 +87,7 @@ def train_sft(
             args=on_one_gpu(arguments),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            data_collator=partial(collate, together=keeps_apart(model)),
+            data_collator=partial(collate, together=keeps_apart(model), multiple=multiple_on(model.device)),
             peft_config=LoraConfig(
                 task_type="CAUSAL_LM",
                 r=settings.rank,
@@ -97,7 +97,7 @@ def train_sft(
             ),
         )
         trained: Any = trainer.model
-        with in_one_piece(trained):
+        with in_one_piece(trained), prepared_attention():
             log = run(trainer, progress)
         trained.save_pretrained(str(folder), save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
@@ -106,9 +106,9 @@ def train_sft(
     return log
 
 
-def collate(rows: Sequence[Mapping[str, list[int]]], together: bool) -> dict[str, Tensor]:
+def collate(rows: Sequence[Mapping[str, list[int]]], together: bool, multiple: int) -> dict[str, Tensor]:
     """What `lessons` gave as one batch, laid end to end (`fac.train.packing`)."""
-    packed = Packed.of([row["input_ids"] for row in rows], together)
+    packed = Packed.of([row["input_ids"] for row in rows], together, multiple)
     labels = packed.laid([row["labels"] for row in rows], IGNORED)
     return {"input_ids": packed.ids, "position_ids": packed.positions, "labels": labels}
 

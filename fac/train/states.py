@@ -22,7 +22,7 @@ from fac.backbone import load_tokenizer
 from fac.model_ref import ModelRef
 from fac.store import Step
 from fac.train.checkpoints import remove_checkpoints
-from fac.train.sequence import BATCH, HEAD, TrainLog, at_last_token, load_network, train_head, training_dtype
+from fac.train.sequence import HEAD, TrainLog, at_last_token, load_network, train_head, training_dtype
 from fac.train.settings import SequenceSettings
 
 STATES = "states.npy"
@@ -50,7 +50,7 @@ def _measure(model: ModelRef, settings: SequenceSettings, rows: Rows, folder: Pa
         if file.name != "stage.json":  # the store's own record
             shutil.copyfile(file, folder / file.name)
     ids = rows(load_tokenizer(model), examples, settings)
-    states = at_last_token(load_network(model, settings, 1), nn.Identity(), ids, BATCH) if ids else torch.zeros(0, 0)
+    states = at_last_token(load_network(model, settings, 1), nn.Identity(), ids) if ids else torch.zeros(0, 0)
     np.save(folder / STATES, states.numpy())
 
 

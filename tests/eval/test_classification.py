@@ -66,7 +66,7 @@ def test_evaluate_reports_the_metrics_of_the_classifier_s_own_scores(tmp_path):
     scores = classifier.scores([chat for chat, _ in corpus])
     positive, negative = scores[np.array(labels) == 1], scores[np.array(labels) == 0]
 
-    result, replicates = evaluate(classifier, iter(corpus), batch_size=2)
+    result, replicates = evaluate(classifier, iter(corpus))
 
     assert result["auprc"] == pytest.approx(auprc(labels, scores))
     assert result["auroc"] == pytest.approx(np.mean(positive[:, None] > negative[None, :]))

@@ -99,7 +99,7 @@ def test_a_model_is_judged_by_its_own_rewards_and_draws_are_of_each_subset(tmp_p
         for n in range(size)
     ]
     model, _ = fit_reward(ModelRef(str(tiny_model(tmp_path))), pairs, RewardSettings("head", epochs=1), seed=0)
-    found, replicates = evaluate(model, iter(pairs), batch_size=5)
+    found, replicates = evaluate(model, iter(pairs))
     chosen, rejected = (model.rewards([getattr(p, side) for p in pairs]) for side in ("chosen_chat", "rejected_chat"))
     names, right = np.array([p.subset for p in pairs]), chosen > rejected
     shares = {name: right[names == name].mean() for name in sizes}
@@ -128,7 +128,7 @@ def test_a_model_is_judged_on_real_pairs(tmp_path, real_data):
     pairs = [p for file in files for p in read_pairs(Source(file / "dataset.json", limit=6))]
     settings = RewardSettings("head", epochs=1, max_tokens=48)
     model, _ = fit_reward(ModelRef(str(tiny_model(tmp_path))), pairs, settings, seed=0)
-    found, replicates = evaluate(model, pairs, batch_size=5)
+    found, replicates = evaluate(model, pairs)
 
     right = [(model.rewards([p.chosen_chat]) > model.rewards([p.rejected_chat])).item() for p in pairs]
     natural, manual = np.mean(right[:6]), np.mean(right[6:])

@@ -143,13 +143,13 @@ def test_the_same_seed_trains_the_same_bits(models, tmp_path, base):
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(order=st.permutations(range(len(CHATS))), batch_size=st.integers(1, 30))
-def test_scores_depend_neither_on_batch_size_nor_on_order(trained, order, batch_size):
+@given(order=st.permutations(range(len(CHATS))), tokens=st.integers(1, 300))
+def test_scores_depend_neither_on_what_is_read_at_once_nor_on_order(trained, order, tokens):
     """Against the model's own logits for one chat at a time, without padding."""
     model, tokenizer = trained["lora"].model, trained["lora"].tokenizer
     with torch.no_grad():
         one_by_one = [torch.softmax(model(torch.tensor([encode(tokenizer, c).ids])).logits[0], -1)[1] for c in CHATS]
-    scores = trained["lora"].scores([CHATS[i] for i in order], batch_size)
+    scores = trained["lora"].scores([CHATS[i] for i in order], tokens)
     np.testing.assert_allclose(scores, np.array(one_by_one)[list(order)], atol=1e-5)
 
 

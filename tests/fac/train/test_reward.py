@@ -145,13 +145,13 @@ def test_the_dropout_of_the_adapters_is_on(models):
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(order=st.permutations(range(len(CHATS))), batch_size=st.integers(1, 13))
-def test_rewards_depend_neither_on_batch_size_nor_on_order(trained, order, batch_size):
+@given(order=st.permutations(range(len(CHATS))), tokens=st.integers(1, 300))
+def test_rewards_depend_neither_on_what_is_read_at_once_nor_on_order(trained, order, tokens):
     """Against the model's own logit for one chat at a time, without padding."""
     model, tokenizer = trained["lora"].model, trained["lora"].tokenizer
     with torch.no_grad():
         one_by_one = np.array([model(torch.tensor([encode(tokenizer, c).ids])).logits.item() for c in CHATS])
-    rewards = trained["lora"].rewards([CHATS[i] for i in order], batch_size)
+    rewards = trained["lora"].rewards([CHATS[i] for i in order], tokens)
     assert rewards.dtype == np.float32
     np.testing.assert_allclose(rewards, one_by_one[list(order)], atol=1e-4)
 
