@@ -96,6 +96,11 @@ class Found:
     def counts(self) -> Counts:
         return self.generated.counts
 
+    @property
+    def line(self) -> str:
+        """What was asked for and what became of it, in a line; what is held out here are the user's own texts."""
+        return str(self.counts).replace("in the test", "copies")
+
     def coverage(self, everything: bool = False) -> dict[str, Covered | None]:
         """By threshold, of F or of all features."""
         relevant = self.known.relevant | True if everything else None
@@ -119,7 +124,7 @@ def page(run: RunConfig, say: Callable[[str], None], steps: Steps, licence: str,
     if run.experiment.relevance != "all":
         tables.append(coverage_table(run, found, [], everything=True))
     tables += [left_table(run, found), counts_table(run, found)]
-    for line in [*(f"{role}: {report}" for role, report in reports.items()), str(found.counts)]:
+    for line in [*(f"{role}: {report}" for role, report in reports.items()), found.line]:
         say(line)
     rows = rows_of(found.generated, found.told, form_of(run.data["seed"]), run.experiment.label)
     harmful = is_harmful(run.experiment.task)
@@ -213,7 +218,7 @@ def counts_table(run: RunConfig, found: Found) -> Table:
     title = "What was asked for, and what became of it"
     names = {**COUNTED, "samples": "number"}
     kinds: list[labels.Kind] = [labels.own(run)]
-    return table(run, "samples", title, list(COUNTED), ["samples"], cells, names, [str(found.counts)], kinds)
+    return table(run, "samples", title, list(COUNTED), ["samples"], cells, names, [found.line], kinds)
 
 
 def answer(found: Found) -> str:

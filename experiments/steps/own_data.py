@@ -22,7 +22,7 @@ from fac.synthesis.methods import METHODS
 
 LAB_PROMPTS, PROMPTS = "lab/own", "paper/own"
 # Of experiments that ask about one's own data: a chat model gives its reasons before its verdict, whatever the scale.
-SETTINGS = {"interpret.max_new_tokens": 400}
+SETTINGS = {"interpret.max_new_tokens": 200}
 
 
 @dataclass(frozen=True)

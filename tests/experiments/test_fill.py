@@ -7,6 +7,7 @@ import json
 import random
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
-from support.cli import Finished, fac_here, start_fac
+from support.cli import COMMAND, Finished, environment, fac_here, start_fac
 from support.openai_server import Body, FaultyServer
 from support.own_data import own_files
 
@@ -26,6 +27,7 @@ from experiments.steps.fill import BUDGET, COPIES, NEVER, REFUSED, UNREAD, _why,
 from experiments.steps.own_data import Described, is_harmful
 from fac.data.source import Source
 from fac.pooled import Pooled
+from fac.provenance import REPOSITORY
 from fac.synthesis.samples import HELD_OUT, INACTIVE, REFUSAL, REPEATED, UNREADABLE, Sample
 
 TEXTS, ANCHOR, SEED = 15, 150, 24
@@ -334,3 +336,19 @@ def test_a_description_says_whether_the_texts_are_harmful_unless_the_user_does()
     assert not is_harmful(Described("toxic comments", harmful=False))
     assert is_harmful(Described("comments", harmful=True))
     assert not is_harmful(Described())
+
+
+@pytest.mark.slow
+def test_the_readmes_example_runs_as_it_is_written(tmp_path: Path):
+    readme = (REPOSITORY / "README.md").read_text()
+    example = readme.partition("## Your own data")[2].partition("```bash\n")[2].partition("```")[0]
+    assert len(example.splitlines()) == 10
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "fac").symlink_to(COMMAND)
+    done = subprocess.run(
+        ["bash", "-ec", example], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(told) == 3
+    assert all(row["text"] and row["activation"] > 0 for row in told)
