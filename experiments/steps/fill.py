@@ -117,10 +117,10 @@ def still_missing(
         if sample.feature is not None:
             by_feature.setdefault(sample.feature, []).append(sample)
     left = np.flatnonzero(found.missing() & ~active).tolist()
-    return {feature: _why(by_feature.get(feature, ()), bool(wanted.relevant[feature])) for feature in left}
+    return {feature: why_left(by_feature.get(feature, ()), bool(wanted.relevant[feature])) for feature in left}
 
 
-def _why(samples: Sequence[Sample], written_for: bool) -> str:
+def why_left(samples: Sequence[Sample], written_for: bool) -> str:
     """What stood in the way of the sample that came furthest."""
     reasons = {sample.rejected_because for sample in samples if not sample.kept}
     if not written_for or any(sample.kept for sample in samples):

@@ -23,7 +23,7 @@ from support.openai_server import Body, FaultyServer
 from support.own_data import own_files
 
 from experiments.harness.results import LAB_LABEL, Table
-from experiments.steps.fill import BUDGET, COPIES, NEVER, REFUSED, UNREAD, _why, form_of
+from experiments.steps.fill import BUDGET, COPIES, NEVER, REFUSED, UNREAD, why_left, form_of
 from experiments.steps.own_data import Described, is_harmful
 from fac.data.source import Source
 from fac.pooled import Pooled
@@ -308,9 +308,9 @@ def sample(reason: str, kept: bool = False) -> Sample:
 )
 def test_a_feature_is_missing_for_what_stopped_the_text_that_came_furthest(reasons: list[str], why: str):
     samples = [sample(reason) for reason in reasons]
-    assert _why(samples, written_for=True) == why
-    assert _why([*samples, sample("", kept=True)], written_for=True) == BUDGET
-    assert _why((), written_for=False) == BUDGET
+    assert why_left(samples, written_for=True) == why
+    assert why_left([*samples, sample("", kept=True)], written_for=True) == BUDGET
+    assert why_left((), written_for=False) == BUDGET
 
 
 @pytest.mark.parametrize(

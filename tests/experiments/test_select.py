@@ -133,12 +133,6 @@ def test_the_table_says_whose_data_these_are_and_what_was_covered_before(run: Ru
     assert drawn.n == 2
 
 
-def test_a_second_run_chooses_nothing_anew(run: Run):
-    again = run.again()
-    assert again.code == 0
-    assert "built in" not in again.err
-
-
 def test_short_keys_are_the_options_of_the_experiment(run: Run):
     said = quoted("task.description=what a customer, says", sweep=False)  # as the command line reads it
     short = read_config([*run.arguments, "relevance=labels", said])
