@@ -186,6 +186,6 @@ def _reorder(path: Path, starts: NDArray[np.int64], lengths: NDArray[np.int64]) 
     """
     sorted_path = path.with_name(f"{path.name}.sorted")
     with path.open("rb", buffering=0) as source, sorted_path.open("wb") as target:
-        places = zip((starts * _BYTES).tolist(), (lengths * _BYTES).tolist(), strict=True)
-        target.writelines(os.pread(source.fileno(), size, start) for start, size in places)
+        for start, size in zip(starts * _BYTES, lengths * _BYTES, strict=True):
+            target.write(os.pread(source.fileno(), int(size), int(start)))
     sorted_path.replace(path)

@@ -54,7 +54,7 @@ class Bench:
         return self.backbone.device
 
     @property
-    def layers(self) -> Sequence[Any]:
+    def layers(self) -> Any:
         """Those of the whole model that the features need."""
         depth = self.full.config.num_hidden_layers
         return decoder_layers(self.full.get_decoder(), depth, self.name)[: self.backbone.layer]

@@ -90,17 +90,17 @@ def windows(backbone: Backbone, chats: Iterable[Sequence[Message]], settings: Fe
 
     What stands behind the last content token of a chat is left out, where no content token sees it.
     """
-    return ahead(_joined(_encoded(backbone, chats, settings)))
+    trimmed = backbone.is_causal  # found out here, as the thread must not use the device
 
+    def encoded() -> Iterator[Window]:
+        source, first = iter(chats), 0
+        while some := list(islice(source, TOGETHER)):
+            measured = encode_all(backbone.tokenizer, some, settings)
+            cut = sum(text.cut for text in measured)
+            yield window_of([text.encoded for text in measured], first, cut, trimmed)
+            first += len(some)
 
-def _encoded(backbone: Backbone, chats: Iterable[Sequence[Message]], settings: FeatureSettings) -> Iterator[Window]:
-    source, first = iter(chats), 0
-    while some := list(islice(source, TOGETHER)):
-        measured = encode_all(backbone.tokenizer, some, settings)
-        yield window_of(
-            [text.encoded for text in measured], first, sum(text.cut for text in measured), trimmed=backbone.is_causal
-        )
-        first += len(some)
+    return ahead(_joined(encoded()))
 
 
 def window_of(encoded: Sequence[Encoded], first: int = 0, cut: int = 0, trimmed: bool = False) -> Window:
