@@ -78,13 +78,15 @@ def bench_of(name: str, texts: int, device: torch.device, folder: Path, width: i
         def made(config: Any) -> Any:
             with torch.device(device):
                 model = AutoModel.from_config(config, dtype=dtype)
-            model.load_state_dict({name: full.model.state_dict()[name] for name in model.state_dict()})
+            weights = full.model.state_dict()
+            model.load_state_dict({name: weights[name] for name in model.state_dict()})
             return model
 
         return made
 
     ref = ModelRef(str(folder))
-    backbone, half = (Backbone(ref, shape.cut, device, first_layers(kind)) for kind in (dtype, torch.bfloat16))
+    backbone = Backbone(ref, shape.cut, device, first_layers(dtype))
+    half = backbone if dtype == torch.bfloat16 else Backbone(ref, shape.cut, device, first_layers(torch.bfloat16))
     if name == "8B":
         chats = [as_chat(text) for text in texts_of(load_tokenizer(ref), texts, 178, 512)]
     return Bench(name, full, backbone, half, random_sae(shape, device, torch.float32).module, chats)
