@@ -108,8 +108,13 @@ def interpret_features(
         )
         for f in spans
     ]
-    (folder / "interpretations.jsonl").write_text("".join(json.dumps(asdict(r)) + "\n" for r in interpretations))
+    save_interpretations(interpretations, folder)
     return interpretations
+
+
+def save_interpretations(interpretations: Iterable[Interpretation], folder: Path) -> None:
+    """Write what `load_interpretations` reads."""
+    (folder / "interpretations.jsonl").write_text("".join(json.dumps(asdict(r)) + "\n" for r in interpretations))
 
 
 def interpretation_note(interpretations: Iterable[Interpretation]) -> str:

@@ -6,6 +6,7 @@ an SAE as wide as those of real models, explaining every feature would take days
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fac.corpus_features import CorpusFeatures
 from fac.errors import FacError
@@ -29,7 +31,7 @@ from fac.gap import (
     load_sought,
     relevant_by_labels,
 )
-from fac.interpret import load_interpretations
+from fac.interpret import Interpretation, load_interpretations, save_interpretations
 from fac.llm.base import ChatModel
 from fac.prompts import Prompts
 from fac.store import Step
@@ -37,6 +39,7 @@ from fac.store import Step
 if TYPE_CHECKING:  # it loads models; what was found is read without
     from fac.encoder import FeatureEncoder
 
+ALIKE = 4  # features of which one thing is said
 Relevance = Literal["llm", "labels", "all"]
 """Who says which features matter: the LLM, from a description; labels of the anchor (`fac.relevance`); or all do."""
 
@@ -51,7 +54,8 @@ class OwnGap:
     anchor_features: Step
     seed_features: Step
     sought: Step  # the missing features, those first that most anchor texts activate (`load_sought`)
-    told: Step | None  # what an LLM says of them (`load_interpretations`); None where it is asked nothing
+    # What an LLM says of them (`load_interpretations`), less what it says of many alike; None: it is asked nothing.
+    told: Step | None
     wanted: Step  # `MissingFeatures.load`, at the threshold that is used: F is what is written or chosen for
     known: Step  # ... at every threshold: F is all that is known to be relevant
 
@@ -100,7 +104,8 @@ def own_gap(
         return OwnGap(*corpora, sought, None, base, swept)
     roles = [role for role in settings.roles if judged or role == "explain"]
     assert prompts is not None, "an LLM is asked, with prompts"
-    told = interpretations(encoder, measured, anchor, annotators, prompts, settings, among=sought, roles=roles)
+    said = interpretations(encoder, measured, anchor, annotators, prompts, settings, among=sought, roles=roles)
+    told = Step("distinct_interpretations", _distinct, {}, (said,))
 
     def narrowed(of: Step, count: int | None) -> Step:
         params = {"judged": judged, "verified": settings.verified and judged, "count": count}
@@ -133,13 +138,34 @@ def _seek(most: int | None, folder: Path, missing: Path) -> None:
     np.save(folder / SOUGHT, lacking[np.argsort(-often, kind="stable")][:most])
 
 
+def _distinct(folder: Path, said: Path) -> None:
+    told = distinct(load_interpretations(said))
+    save_interpretations(told.values(), folder)
+
+
+def distinct(told: Mapping[int, Interpretation]) -> dict[int, Interpretation]:
+    """What was said, without explanations that small models give whatever they are shown ("I am a helpful AI").
+
+    That is one which at least ALIKE features and more than a quarter of all share, word for word: it tells none of them
+    from the others, so it counts as none, and the verdict on it, too.
+    """
+    shared = Counter(about.explanation for about in told.values())
+    most = max(ALIKE - 1, len(told) // 4)
+    return {
+        feature: replace(about, explanation="", verification="", relevance="")
+        if shared[about.explanation] > most
+        else about
+        for feature, about in told.items()
+    }
+
+
 def _narrow(
     judged: bool, verified: bool, count: int | None, folder: Path, missing: Path, sought: Path, told: Path
 ) -> None:
     """F without what the judge holds for irrelevant, and without all but the `count` features sought first."""
     found, ranked = MissingFeatures.load(missing), load_sought(sought)
     if judged:
-        relevant = judged_relevant(len(found.relevant), load_interpretations(told), verified)
+        relevant = _judged(len(found.relevant), load_interpretations(told), verified)
         ranked = [feature for feature in ranked if relevant[feature]]
         if not ranked:
             raise FacError(
@@ -150,3 +176,10 @@ def _narrow(
     narrow = np.zeros_like(found.relevant)
     narrow[ranked[:count]] = True
     replace(found, relevant=narrow).save(folder)
+
+
+def _judged(width: int, told: Mapping[int, Interpretation], verified: bool) -> NDArray[np.bool_]:
+    try:
+        return judged_relevant(width, told, verified)
+    except FacError as error:
+        raise FacError(f"{str(error).rstrip('.')}, or do without a judge: relevance=labels or relevance=all.") from None

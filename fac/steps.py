@@ -28,6 +28,7 @@ VERSIONS: Mapping[str, int] = {
     "missing": 1,
     "sought": 1,
     "wanted": 1,
+    "distinct_interpretations": 1,
     "clusters": 1,
     "dense_coverage": 1,
     "coverage": 1,

@@ -23,7 +23,7 @@ from support.openai_server import Body, FaultyServer
 from support.own_data import own_files
 
 from experiments.harness.results import LAB_LABEL, Table
-from experiments.steps.fill import BUDGET, COPIES, NEVER, REFUSED, UNREAD, why_left, form_of
+from experiments.steps.fill import BUDGET, COPIES, NEVER, REFUSED, UNREAD, form_of, why_left
 from experiments.steps.own_data import Described, is_harmful
 from fac.data.source import Source
 from fac.pooled import Pooled

@@ -42,7 +42,7 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/clusters.py": ("clusters", "dense_coverage", "synthesis"),
     "fac/vectors.py": ("diversity", "embeddings", "clusters", "dense_coverage", "synthesis"),
     "fac/gap.py": ("interpret", "missing", "relevance"),
-    "fac/own_gap.py": ("missing", "sought", "wanted"),
+    "fac/own_gap.py": ("missing", "sought", "wanted", "distinct_interpretations"),
     "fac/noise.py": ("noisy_interpretations",),
     "fac/interpret.py": ("interpret", "missing", "synthesis", "clusters"),
     "fac/prompts/__init__.py": ("interpret", "synthesis", "answers", "judged"),
