@@ -40,11 +40,14 @@ SMALL_MODEL := outputs/models/smollm2_135m
 SMALL_OUT := outputs/small
 
 small: install
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt gguf
+	@mkdir -p outputs
 	$(BIN)/python .ci/small_model.py $(SMALL_MODEL) > outputs/small_model.txt
-	export FAC_SMALL_MODEL="$$(cat outputs/small_model.txt)"; set -e; \
-	for experiment in sae toxicchat budgets subsets; do \
-	 $(BIN)/fac scale=small experiment=$$experiment out=$(SMALL_OUT)/$$experiment; done
+	export FAC_SMALL_MODEL="$$(cat outputs/small_model.txt)" && \
+	$(BIN)/fac scale=small experiment=sae out=$(SMALL_OUT)/sae && \
+	$(BIN)/fac scale=small experiment=coverage data@data.anchor=small_toxicchat_train data@data.seed=small_alpaca \
+	 data.seed.limit=1000 out=$(SMALL_OUT)/coverage && \
+	$(BIN)/fac scale=small experiment=budgets out=$(SMALL_OUT) && \
+	$(BIN)/fac scale=small experiment=subsets out=$(SMALL_OUT)/subsets
 
 test: install syntax
 	$(BIN)/ruff format --check .

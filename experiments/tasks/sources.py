@@ -72,15 +72,18 @@ def task_steps(task: Task, config: DataConfig, data_seed: int, test: str = "test
             "examples", partial(_of_role, task.schema, role), {"role": role, "schema": task.schema.name}, (draw,)
         )
 
+    anchor = of("anchor")
+    told = [source.label is not None for source in sets_of(config, "anchor").values()]
+    labels = anchor if told and all(told) else None  # the anchor's own, which are not measured twice
     return TaskSteps(
         draw,
-        anchor=of("anchor"),
+        anchor=anchor,
         seed=of("seed"),
         fixed=tuple(map(of, task.fixed)),
         seed_examples=of(task.seed_role),
         human=of("human"),
         test=of(test),
-        labelled=of("labelled") if "labelled" in roles else None,
+        labelled=of("labelled") if "labelled" in roles else labels,
         validation=of("validation") if "validation" in roles else None,
     )
 

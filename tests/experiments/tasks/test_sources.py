@@ -197,6 +197,17 @@ def test_labelled_texts_may_be_the_validation_s_where_the_test_is_scored(toxic: 
         drawn(toxic, tmp_path, test="validation")
 
 
+def test_an_anchor_with_labels_is_the_labelled_sample_where_no_other_is_named(toxic: dict[str, Any], tmp_path: Path):
+    """So it is measured once."""
+    assert drawn(toxic, tmp_path).steps.labelled is None
+    del toxic["data"]["anchor_more"]
+    toxic["data"]["anchor"] = queries(tmp_path / "data", "anchor", ["one", "two"], label=1)
+    steps = drawn(toxic, tmp_path).steps
+    assert steps.labelled is steps.anchor
+    toxic["data"]["labelled"] = queries(tmp_path / "data", "labelled", ["three"], label=0)
+    assert drawn(toxic, tmp_path).steps.labelled is not steps.anchor
+
+
 def test_a_validation_set_that_cannot_be_had_may_be_left_out(toxic: dict[str, Any], tmp_path: Path):
     toxic["data"]["validation"] = {"path": "gone.jsonl"}
     with pytest.raises(FacError, match=r"Or do without it: tasks.toxicity.data.validation=null"):
