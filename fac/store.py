@@ -188,6 +188,32 @@ class Store:
         self._on_event(StageEvent("reused", step.name, step.key, record["seconds"], record["cpu_seconds"]))
         return path
 
+    def mend(self, steps: Iterable[Step]) -> list[str]:
+        """Take away what is damaged of these steps and of all before them, so that it is built again; what was found.
+
+        Every file is compared with the checksum that its step was finished with (steps that older code finished have
+        none, and are taken as they are). Inputs of finished steps count, too: another step may be built from them.
+        """
+        told: dict[Path, str] = {}
+        seen: set[tuple[str, str]] = set()
+
+        def look(step: Step) -> None:
+            if (step.name, step.key) in seen:
+                return
+            seen.add((step.name, step.key))
+            for part in step.before:
+                look(part)
+            path = self.find(step)
+            if path is not None and (fault := damage_of(path)):
+                with self._clear_errors(), _locked(path):
+                    if path.is_dir() and damage_of(path):  # another process may have mended it meanwhile
+                        shutil.rmtree(path)
+                told[path] = f"{step.name} {step.key[:8]} is damaged ({fault}): it is made again"
+
+        for step in steps:
+            look(step)
+        return list(told.values())
+
     def origins(self, steps: Iterable[tuple[str, str]]) -> list[Origin]:
         """With what the steps (name, key) were computed: every different origin, that of the most steps first."""
         found: dict[str, list[dict[str, Any]]] = {}
@@ -226,6 +252,7 @@ class Store:
         seconds, cpu_seconds = round(time.perf_counter() - wall, 3), round(_cpu_seconds() - cpu, 3)
         record |= {"seconds": seconds, "cpu_seconds": cpu_seconds, "finished": datetime.now(UTC).isoformat()}
         record["made_with"] = made_with()
+        record["files"] = {str(file.relative_to(partial)): digest_in(file) for file in _files(partial)}
         write_json_atomic(partial / RECORD, record)
         _sync(partial)
         os.rename(partial, path)
@@ -249,6 +276,33 @@ class Store:
                 f"The store {self.root} {problem} ({error.strerror}): "
                 f"{mend}, and run again; it continues where it stopped."
             ) from error
+
+
+def damage_of(path: Path) -> str:
+    """What of a finished step's folder is not as it was written; "" if all is."""
+    try:
+        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        kept: Mapping[str, str] = record.get("files", {})
+    except (OSError, ValueError, AttributeError):
+        return f"{RECORD} cannot be read"
+    for name, digest in kept.items():
+        try:
+            found = digest_in(path / name)
+        except OSError as error:
+            return f"{name}: {error.strerror}"
+        if found != digest:
+            return f"{name} is not what was written"
+    return ""
+
+
+def digest_in(file: Path) -> str:
+    """20 hex digits of SHA-256 over a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:20]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
 
 
 @contextmanager

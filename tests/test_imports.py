@@ -1,7 +1,6 @@
 """Imports run downward, the core is light, and the ground truth stays out of the method's reach."""
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -163,32 +162,3 @@ def test_nothing_heavy_comes_with_the_core():
     script = "import sys, fac.gap, fac.synthesis.generate; print(*{m.split('.')[0] for m in sys.modules})"
     run = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=True)
     assert not set(run.stdout.split()) & {*HEAVY, "sae_lens", "peft", "matplotlib", "wandb"}
-
-
-LISTED = ["methods", "metrics", "models", "tasks", "experiments", "paper", "--help", "experiment=lab --cfg job"]
-
-
-@pytest.mark.parametrize("command", LISTED)
-def test_what_is_only_shown_loads_no_library_of_models(command, tmp_path):
-    """What is only lines of text is there at once."""
-    assert not loaded_by(command.split(), tmp_path) & {"torch", "transformers", "scipy", "sklearn", "datasets"}
-
-
-@pytest.mark.slow
-def test_measuring_loads_nothing_that_only_training_needs(tmp_path):
-    texts = [f"how do i bake bread number {n}" for n in range(12)]
-    for role, count in (("anchor", 12), ("seed", 4)):
-        (tmp_path / f"{role}.txt").write_text("\n".join(texts[:count]))
-    data = [f"data.{role}.path={role}.txt" for role in ("anchor", "seed")]
-    found = loaded_by(["experiment=coverage", *data, "tracking.enabled=false", "workers=1"], tmp_path)
-    assert "torch" in found
-    assert not found & {"peft", "trl", "mlflow", "lm_eval"}
-
-
-def loaded_by(arguments, folder):
-    """The libraries that a `fac` command has loaded when it ends."""
-    script = "import sys; from experiments.harness.cli import main; main(); print(*sys.modules)"
-    path = {**os.environ, "PYTHONPATH": str(REPO)}
-    command = [sys.executable, "-c", script, *arguments]
-    run = subprocess.run(command, cwd=folder, env=path, capture_output=True, text=True, check=True)
-    return {name.partition(".")[0] for name in run.stdout.splitlines()[-1].split()}

@@ -84,6 +84,8 @@ def execute(experiment: Experiment, run: RunConfig) -> Path:
         _check_engines(laid, store_of(run))
         with Session.open(run) as session, backend as workers:
             graph.on_sae_step = session.sae_curve
+            for found in session.store.mend([*laid.targets, *(s for t in laid.trials.values() for _, s in t.named())]):
+                session.say(found)
             _build(laid, graph, session, workers)
             found = [session.tracked(records.record_of(t, steps, session.store)) for t, steps in laid.trials.items()]
             page = laid.plan.page(Results(found, laid.trials, session.store))

@@ -90,7 +90,8 @@ def _error(told: Any) -> dict[str, Any] | None:
     told = told[0] if isinstance(told, list) and told else told
     if not isinstance(told, dict):
         return None
-    choice = next(iter(told.get("choices") or []), None)
+    choices = told.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
     inside = choice if isinstance(choice, dict) and choice.get("error") else told
     for key in ("error", "errors", "detail", "message"):
         if found := inside.get(key):
@@ -113,7 +114,7 @@ def _reply(told: Any, prompt_tokens: int) -> Completion | None:
             str(reason).lower() not in CUT,
             refused=bool(message.get("refusal")) or reason == "content_filter",
         )
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None
 
 
@@ -153,6 +154,7 @@ def _short(text: str, limit: int = 300) -> str:
 
 def _seconds(retry_after: str) -> float | None:
     try:
-        return max(float(retry_after), 0.0)
+        seconds = float(retry_after)
     except ValueError:  # a date, which no such server was seen to send
         return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None

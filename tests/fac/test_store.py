@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import textwrap
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -374,3 +376,95 @@ def test_a_read_only_store_gives_what_it_has(tmp_path):
     reused, refused = done.stdout.splitlines()
     assert reused == "reused"
     assert refused.startswith(f"The store {tmp_path / 'store'} cannot be written (Permission denied): make the folder")
+
+
+# What happens to what is kept
+
+
+def lines_of(count, folder, *inputs):
+    (folder / "inner").mkdir()
+    (folder / "inner" / "lines.txt").write_text("".join(f"{n}\n" for n in range(count)))
+    (folder / "sum.txt").write_text(str(sum(len((path / "sum.txt").read_text()) for path in inputs) + count))
+
+
+def two_steps():
+    first = Step("first", partial(lines_of, 50), {"n": 50})
+    return first, Step("second", partial(lines_of, 9), {"n": 9}, (first,))
+
+
+def flip(file):
+    """One bit, with size and times as they were."""
+    stat, data = file.stat(), bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+DAMAGE = {
+    "one bit": (flip, "inner/lines.txt", "is not what was written"),
+    "cut": (lambda file: os.truncate(file, 10), "inner/lines.txt", "is not what was written"),
+    "empty": (lambda file: os.truncate(file, 0), "sum.txt", "is not what was written"),
+    "gone": (lambda file: file.unlink(), "sum.txt", "No such file"),
+    "a folder of its name": (lambda file: (file.unlink(), file.mkdir()), "sum.txt", "Is a directory"),
+    "the record": (lambda file: file.write_text("{"), "stage.json", "stage.json cannot be read"),
+    "another record": (lambda file: file.write_text("[]"), "stage.json", "stage.json cannot be read"),
+}
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_file_that_was_damaged_is_found_by_its_checksum_and_made_again(tmp_path, how, which):
+    store = Store(tmp_path)
+    steps = dict(zip(("first", "second"), two_steps(), strict=True))
+    written = {name: (store.get(step) / "inner/lines.txt").read_bytes() for name, step in steps.items()}
+    assert store.mend([steps["second"]]) == []
+    damage, name, said = DAMAGE[how]
+    damage(store.get(steps[which]) / name)
+    (told,) = store.mend([steps["second"]])
+    assert re.fullmatch(rf"{which} {steps[which].key[:8]} is damaged \(.*{said}.*\): it is made again", told)
+    assert store.find(steps[which]) is None
+    built = []
+    again = Store(tmp_path, lambda event: built.append((event.kind, event.name)))
+    for step in steps.values():
+        again.get(step)
+    assert [name for kind, name in built if kind == "built"] == [which]
+    assert {name: (store.get(step) / "inner/lines.txt").read_bytes() for name, step in steps.items()} == written
+    assert store.mend(steps.values()) == []
+
+
+def test_what_older_code_finished_without_checksums_is_taken_as_it_is(tmp_path):
+    store, (first, _) = Store(tmp_path), two_steps()
+    record = store.get(first) / "stage.json"
+    told = json.loads(record.read_text())
+    assert set(told.pop("files")) == {"inner/lines.txt", "sum.txt"}
+    record.write_text(json.dumps(told))
+    flip(store.get(first) / "sum.txt")
+    assert store.mend([first]) == []
+
+
+def test_what_nothing_needs_any_more_is_not_made_again(tmp_path):
+    store, (first, second) = Store(tmp_path), two_steps()
+    store.get(second)
+    flip(store.get(first) / "sum.txt")
+    assert len(store.mend([second])) == 1
+    store.get(second)
+    assert store.find(first) is None
+
+
+def test_a_clock_that_was_set_back_changes_nothing(tmp_path):
+    """What was finished in the future is as finished, and what is built then has a cost that is not negative."""
+    store, (first, second) = Store(tmp_path), two_steps()
+    folder, key = store.get(first), second.key
+    later = time.time() + 10**6
+    for file in [*folder.rglob("*"), folder]:
+        os.utime(file, (later, later))
+    events = []
+    again = Store(tmp_path, events.append)
+    assert again.mend([second]) == []
+    again.get(two_steps()[1])
+    assert [(event.kind, event.name) for event in events if event.kind != "started"] == [
+        ("reused", "first"),
+        ("built", "second"),
+    ]
+    assert all(event.seconds >= 0 for event in events)
+    assert two_steps()[1].key == key
