@@ -210,7 +210,7 @@ def _data_told(run: RunConfig) -> str:
     """Which data the numbers are of: those of the run, or the test sets of its tasks; "" if it reads them otherwise."""
     if run.data:
         return f" on {listing(f'{role} {source.title}' for role, source in run.data.items())}"
-    tasks = _tasks(run)
+    tasks = [name for name in _tasks(run) if name in run.tasks]  # benchmarks are no tasks of a run
     if not tasks:
         return ""
     told: dict[str, None] = {}

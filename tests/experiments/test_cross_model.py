@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import fac_here
+from support.plans import plan_of, stored
 
 from experiments.cross_model import EXPERIMENT
 from experiments.harness.config import read_config
@@ -56,8 +57,13 @@ def test_one_model_alone(store: str, tmp_path: Path):
 @pytest.mark.slow
 def test_all_combinations_of_the_models_named(store: str, tmp_path: Path):
     named = ["experiment.writers=[lab_qwen]", "experiment.trained=[lab_mistral,lab_qwen]"]
+    folder = Path(store.partition("=")[2])
+    planned, already = plan_of([*REDUCED, *named, store]), stored(folder)
     done = fac_here(*REDUCED, *named, store, cwd=tmp_path)
     assert done.code == 0, done.err
+    assert not planned.stops
+    assert stored(folder).keys() - already.keys() == planned.left
+    assert not plan_of([*REDUCED, *named, store]).left
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
     assert table.rows == ("baseline", *(f"lab_{source}+lab_qwen" for source in ("llama", "mistral", "qwen")))
     for row in table.rows:

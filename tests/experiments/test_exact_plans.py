@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,16 +12,15 @@ from support.caa import write_caa
 from support.encoders import sentences, train_sae
 from support.models import tiny_model
 from support.own_data import own_files
+from support.plans import plan_of, stored
 from support.reduced import measured, reduced
 
 from experiments.harness.config import read_config
-from experiments.harness.graph import Graph
 from experiments.harness.listing import experiments
-from experiments.harness.plan import Planned, planned
 from experiments.harness.records import load
 from experiments.harness.results import Table
-from experiments.harness.run import execute, lay_out
-from experiments.harness.session import store_of
+from experiments.harness.run import execute
+from experiments.noise import SETTINGS as NOISE
 from experiments.tasks import TASKS
 
 MODELS = "[lab_llama,lab_qwen]"
@@ -79,8 +79,16 @@ def toxicity(*options: str) -> Callable[[Path], list[str]]:
 
 
 def reasoning(folder: Path) -> list[str]:
-    (folder / "gsm8k.jsonl").write_text(json.dumps({"question": "One and two?", "answer": "#### 3"}))
-    return ["experiment.models=[lab_llama]", f"experiment.gsm8k={folder}/gsm8k.jsonl", *reduced("instruction")]
+    rows = [{"question": f"Ann has {n} boats and buys one. How many?", "answer": f"#### {n + 1}"} for n in (2, 5)]
+    (folder / "gsm8k.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = [s for s in reduced("instruction") if "seeds" not in s]
+    named = ["experiment.models=[lab_llama]", f"experiment.gsm8k={folder}/gsm8k.jsonl"]
+    return [*named, *made, "seeds.training=[42,43]"]
+
+
+def sae_sweep(folder: Path) -> list[str]:
+    small = ["sae.train.steps=400", "sae.train.width=512", "experiment.swept=[widths,layers]"]
+    return [*small, "experiment.widths=[256]", "experiment.layers=[1]", *reduced("toxicity")]
 
 
 SETTINGS: dict[str, Callable[[Path], list[str]]] = {
@@ -95,26 +103,18 @@ SETTINGS: dict[str, Callable[[Path], list[str]]] = {
     ),
     "coverage": coverage,
     "diversity": toxicity("methods=[baseline,full,fac]", "generations=[42]", "draws=2", "bootstrap=20"),
-    "cross_model": lambda _: [
-        f"experiment.sources={MODELS}", f"experiment.trained={MODELS}", "experiment.writers=[lab_llama]",
-        *reduced("toxicity"),
-    ],
     "fill": lambda folder: [
         *own_files(folder), "budget=6", "task.description=harmful requests", "interpret.spans=2", "synthesis.n=1",
         "synthesis.m=1", "synthesis.top_up=1", "synthesis.per_feature=1",
     ],
     "lab": lambda _: ["experiment.methods=[baseline,full,fac]", *reduced("toxicity")],
     "lookup": lambda _: ["experiment.tasks=[toxicity]", "experiment.ids=[1,2,3]", *measured("toxicity")],
-    "main_results": lambda _: [
-        "experiment.methods=[base,baseline,full,random_features,fac]",
-        *reduced("toxicity", "reward", "sycophancy", "survival", "instruction"),
-    ],
     "matching": matching,
     "noise": toxicity(),
     "reasoning": reasoning,
     "reward": reward,
     "sae": sae,
-    "sae_sweep": toxicity("swept=[ks]", "ks=[4]"),
+    "sae_sweep": sae_sweep,
     "self_improvement": toxicity(),
     "training_modes": toxicity(),
     "generators": toxicity("writers=[lab_llama,lab_qwen]", "temperatures=[0.4,0.8]"),
@@ -153,23 +153,11 @@ SETTINGS: dict[str, Callable[[Path], list[str]]] = {
 }  # fmt: skip
 
 
+ELSEWHERE = {"cross_model", "main_results"}  # in the tests of their own tables, which run them whole anyway
+
+
 def test_every_experiment_is_among_them():
-    assert set(SETTINGS) == set(experiments())
-
-
-def plan_of(settings: list[str]) -> Planned:
-    """What a dry run with these settings finds."""
-    run = read_config(settings)
-    with Graph(run, lambda _: None) as graph:
-        laid = lay_out(experiments()[run.name], run, graph)
-        targets = [target for steps in laid.trials.values() for target in steps.targets]
-        return planned([*targets, *laid.plan.steps], store_of(run))
-
-
-def stored(folder: Path) -> dict[tuple[str, str], int]:
-    """When each finished step of the store was finished, by name and key."""
-    records = (folder / "store").glob("*/*/stage.json")
-    return {(file.parts[-3], file.parts[-2]): file.stat().st_mtime_ns for file in records}
+    assert {*SETTINGS, *ELSEWHERE} == set(experiments())
 
 
 NUMBERS = {  # tables of trials: the columns that must have a number in every row
@@ -209,6 +197,67 @@ def check_numbers(name: str, out: Path) -> None:
         assert {cell.seeds for cell in cells} == {(42,)}
 
 
+def noise(out: Path) -> None:
+    """Noise changes what is missing or what is told of it."""
+    table = Table.from_json((out / "table.json").read_text())
+    assert table.rows == ("baseline", *NOISE)
+    numbers = {row: cell.mean for row in NOISE if (cell := table.cell(row, "toxicity_jaccard"))}
+    assert numbers.keys() == NOISE.keys()
+    assert numbers["original"] == numbers["truncation_20"] == numbers["mismatch_20"] == 100
+    assert 100 > numbers["mislabel_10"] > numbers["mislabel_20"] > 50
+    assert all(table.cell(row, "toxicity_rows") for row in table.rows)
+    assert all(table.cell(row, "toxicity_fac") for row in NOISE)
+    mismatched = table.cell("mismatch_20", "toxicity")
+    assert mismatched is not None
+    assert mismatched.paper is not None
+    assert mismatched.paper.mean == 58.85
+    assert (original := table.cell("original", "toxicity_jaccard")) is not None
+    assert original.paper is not None
+
+
+def trained_parameters(out: Path) -> None:
+    """More of the model is trained from row to row."""
+    table = Table.from_json((out / "table.json").read_text())
+    counts = [cell.mean for row in table.rows if (cell := table.cell(row, "toxicity_parameters"))]
+    assert len(counts) == 4
+    assert counts == sorted(counts)
+    assert (score := table.cell("full", "toxicity")) is not None
+    assert (pes := table.cell("full", "toxicity_pes")) is not None
+    assert pes.mean == pytest.approx(score.mean / math.log10(counts[-1]), abs=1e-4)
+
+
+def before_and_after(out: Path) -> None:
+    """A model is measured as it is and as each seed trained it."""
+    table = Table.from_json((out / "table.json").read_text())
+    assert table.columns == ("gsm8k_before", "gsm8k_after", "gsm8k_gap")
+    before, after = (table.cell("lab_llama", f"gsm8k_{when}") for when in ("before", "after"))
+    assert before is not None
+    assert after is not None
+    assert (after.seeds, after.paper) == ((42, 43), None)
+    assert 0 <= before.mean <= 100
+    assert "LiveCodeBench is not in lm-eval" in (out / "table.md").read_text()
+
+
+def every_sae(out: Path) -> None:
+    """Every SAE is trained, measured and written by."""
+    table = Table.from_json((out / "table.json").read_text())
+    rows = ("512_k8", "256_k8", "512_k8_layer1")
+    assert table.rows == ("baseline", *rows)
+    for column in ("toxicity_l0", "toxicity_l2", "toxicity_rows"):
+        assert all(table.cell(row, column) for row in rows), column
+    assert len({cell.mean for row in rows if (cell := table.cell(row, "toxicity_l2"))}) == 3
+    assert all(cell.paper is None for cell in table.cells)  # other sizes than the lab's own
+    assert "Fig. 8" in (out / "report.html").read_text()
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {  # what else each table must say
+    "noise": noise,
+    "reasoning": before_and_after,
+    "sae_sweep": every_sae,
+    "training_modes": trained_parameters,
+}
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store for the tables of trials, which share most of their steps: none of them is made twice."""
@@ -219,20 +268,22 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", sorted(SETTINGS))
 def test_what_is_planned_is_what_is_built_and_a_second_run_builds_nothing(name: str, shared: Path, tmp_path: Path):
     outputs = shared if name in NUMBERS else tmp_path
+    store = outputs / "store"
     settings = [f"experiment={name}", *SETTINGS[name](tmp_path), f"paths.outputs={outputs}", f"out={tmp_path}/out"]
     settings += ["tracking.enabled=false", "workers=1" if name in NUMBERS else "workers=2"]
-    already = stored(outputs)
+    already = stored(store)
     before = plan_of(settings)
     assert before.left or already
     assert not before.stops
-    assert stored(outputs) == already
+    assert stored(store) == already
     execute(experiments()[name], read_config(settings))
-    built = stored(outputs)
+    built = stored(store)
     assert {**already, **built} == built  # what was there is not made again
     assert built.keys() - already.keys() == before.left
     assert not plan_of(settings).left
     if name in NUMBERS:
         check_numbers(name, tmp_path / "out")
+        CHECKS.get(name, lambda _: None)(tmp_path / "out")
         return  # the others show that a run which plans nothing builds nothing
     execute(experiments()[name], read_config(settings))
-    assert stored(outputs) == built
+    assert stored(store) == built

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from support.cli import Finished, fac_here
+from support.plans import plan_of, stored
 
+from experiments.harness.plan import Planned
 from experiments.harness.records import load
 from experiments.harness.results import Table
 from experiments.tasks import TASKS
@@ -28,11 +30,28 @@ REDUCED = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
-    folder = tmp_path_factory.mktemp("main")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("main")
+
+
+@pytest.fixture(scope="module")
+def plan(folder: Path) -> Planned:
+    """What a dry run before it says."""
+    return plan_of([*REDUCED, f"paths.outputs={folder}/outputs"])
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, plan: Planned) -> tuple[Path, Finished]:
     done = fac_here(*REDUCED, cwd=folder)
     assert done.code == 0, done.err
     return folder, done
+
+
+@pytest.mark.slow
+def test_what_is_planned_is_what_is_built(run: tuple[Path, Finished], plan: Planned):
+    assert not plan.stops
+    assert stored(run[0] / "outputs" / "store").keys() == plan.left
+    assert not plan_of([*REDUCED, f"paths.outputs={run[0]}/outputs"]).left
 
 
 @pytest.mark.slow

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 from support.cli import fac_here
-from support.reduced import reduced
 
 from eval.tasks.gsm8k.utils import load, process
 from experiments.harness.config import read_config
-from experiments.harness.results import Table
 from experiments.pages.reasoning import _printed
 from fac.errors import FacError
 
@@ -44,22 +42,3 @@ def test_the_paper_s_numbers_stand_beside_its_setting_alone():
     assert (number := _printed("paper", "qwen2_7b", "gsm8k_after")) is not None
     assert number.mean == 85.60
     assert _printed("own", "qwen2_7b", "gsm8k_after") is None
-
-
-@pytest.mark.slow
-def test_a_model_is_measured_as_it_is_and_as_each_seed_trained_it(tmp_path: Path):
-    (tmp_path / "gsm8k.jsonl").write_text("\n".join(json.dumps(row) for row in ROWS))
-    made = [s for s in reduced("instruction") if "seeds" not in s]
-    command = ["experiment=reasoning", "experiment.models=[lab_llama]", "experiment.gsm8k=gsm8k.jsonl", *made,
-               "seeds.training=[42,43]", "tracking.enabled=false", "out=out"]  # fmt: skip
-    done = fac_here(*command, cwd=tmp_path)
-    assert done.code == 0, done.err
-    table = Table.from_json((tmp_path / "out/table.json").read_text())
-    assert table.columns == ("gsm8k_before", "gsm8k_after", "gsm8k_gap")
-    before, after = (table.cell("lab_llama", f"gsm8k_{when}") for when in ("before", "after"))
-    assert before is not None
-    assert after is not None
-    assert (after.seeds, after.paper) == ((42, 43), None)
-    assert 0 <= before.mean <= 100
-    assert "LiveCodeBench is not in lm-eval" in (tmp_path / "out/table.md").read_text()
-    assert "everything is stored" in fac_here(*command, "dry_run=true", cwd=tmp_path).out
