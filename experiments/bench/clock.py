@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -46,6 +48,18 @@ class Clock:
             work()
             seconds.append(self.now() - start)
         return statistics.median(seconds)
+
+
+def peak_mib() -> float:
+    """The most resident memory that this process has held.
+
+    Of the kernel's own count: getrusage's starts at what the process had before it became this program.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    (line,) = (line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def measure_peak(clock: Clock, side: int) -> Figures:

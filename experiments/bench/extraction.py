@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -32,6 +31,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM
 from transformers.utils import logging
 
+from experiments.bench.clock import peak_mib
 from experiments.bench.shapes import Shape, describe, random_sae, texts_of
 from experiments.bench.ways import WAYS, Bench, ours
 from experiments.harness.results import provenance, versions
@@ -137,8 +137,7 @@ def grown(name: str, texts: int, width: int | None) -> dict[str, float]:
         bench.extractor("float32").extract(islice(cycle(bench.chats), texts), Path(out))
         seconds = time.process_time() - start
         stored = sum(path.stat().st_size for path in Path(out).iterdir())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"ms_per_text": 1e3 * seconds / texts, "peak_mib": peak, "bytes_per_text": stored / texts}
+    return {"ms_per_text": 1e3 * seconds / texts, "peak_mib": peak_mib(), "bytes_per_text": stored / texts}
 
 
 def growth() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from fac.chat import Encoded, Message
 from fac.features.settings import FeatureSettings
 from fac.features.texts import encode_all
 
-WINDOW_TOKENS = 1 << 21  # held at a time, in 5 bytes each
+WINDOW_TOKENS = 1 << 19  # held at a time
 TOGETHER = 256  # chats that the tokenizer gets at a time
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class Window:
 
     def lengths(self) -> NDArray[np.int32]:
         """Content tokens of each text."""
-        before = np.concatenate([[0], np.cumsum(self.content)])
+        before = np.concatenate([[0], np.cumsum(self.content, dtype=np.int32)], dtype=np.int32)
         return np.diff(before[self.starts]).astype(np.int32)
 
     def batches(self, budget: int, most: int | None = None) -> Iterator[Batch]:

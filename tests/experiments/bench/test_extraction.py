@@ -1,6 +1,8 @@
 """experiments.bench.extraction at a tiny shape: every way measures what this project measures, and what it prints."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from experiments.bench import extraction
+from experiments.bench.clock import peak_mib
 from experiments.bench.extraction import bench_of, flips, grown, main
 from experiments.bench.shapes import Shape
 from experiments.bench.ways import WAYS, Bench
@@ -81,3 +84,12 @@ def test_all_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_failure_is_one_sentence(arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([*arguments, "--out", str(tmp_path / "x.json")]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_the_memory_of_a_process_is_its_own():
+    """Not that of the process which started it, as getrusage has it."""
+    command = [sys.executable, "-c", "from experiments.bench.clock import peak_mib; print(peak_mib())"]
+    held = bytearray(2 << 30)
+    held[::4096] = b"x" * len(held[::4096])  # so that there is more than the import of torch takes
+    assert 50 < float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) < 1500
+    assert peak_mib() > 2048

@@ -260,10 +260,11 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
     """Ten times the texts: peak memory stays within 10 %, though their dense activations would add far more."""
     model = tiny_model(tmp_path / "model", "llama")
     script = textwrap.dedent("""
-        import resource, sys
+        import sys
         from pathlib import Path
         import torch
         from sae_lens import TopKSAE, TopKSAEConfig
+        from experiments.bench.clock import peak_mib
         from fac.backbone import Backbone, ModelRef
         from fac.chat import as_chat
         from fac.features.extract import Extractor
@@ -278,7 +279,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
         extractor = Extractor(Backbone(ModelRef(sys.argv[1]), 1), Sae(module, {}), FeatureSettings(batch_tokens=512))
         for count in (300, 3000):
             extractor.extract((as_chat(f"text {n}") for n in range(count)), Path(sys.argv[2]))
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            print(round(1024 * peak_mib()))
     """)
     repo = Path(batches.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(repo)}
