@@ -55,6 +55,7 @@ COUNTED = {  # of `Counts`, as they are told of one's own data
     "unreadable": "unreadable",
     "cut_off": "cut off",
     "in_the_test": "copies of a text of the anchor or seed, or of a span",
+    "scaffold": "tell of the prompt in place of what it asks for",
     "repeated": "repeats of another sample",
     "inactive": "do not activate their feature",
     "kept": "kept",

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent
 RULES = "set.yaml"
 LANGUAGES = "refusals.yaml"
 LISTS = ("refusal", "persona", "offer", "user")  # the patterns of a language; refusals.yaml says what each is for
+FRAME = 5  # words
 _COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 
 
@@ -131,6 +132,18 @@ class Prompts:
         except jinja2.TemplateError as error:
             raise FacError(f"The prompt {self.folder / role}.jinja cannot be read: {error}.") from None
 
+    def is_repeated(self, text: str) -> bool:
+        """Whether a text has FRAME words in a row of what a prompt of this folder or set says itself.
+
+        Small models tell of a prompt in place of what it asks for ("A good example, which shows it clearly").
+        """
+        return not self._frames.isdisjoint(_runs(text))
+
+    @cached_property
+    def _frames(self) -> set[tuple[str, ...]]:
+        literals = (part for role in self._digests for part in self._parsed(role).find_all(jinja2.nodes.TemplateData))
+        return set().union(*(_runs(literal.data) for literal in literals))
+
     @property
     def _is_own(self) -> bool:
         return not self.folder.is_relative_to(ROOT)
@@ -142,6 +155,12 @@ class Prompts:
     def _digests(self) -> dict[str, str]:
         files = [file for folder in reversed(self._search) for file in sorted(folder.glob("*.jinja"))]
         return {f.stem: hashlib.sha256(f.read_bytes()).hexdigest()[:12] for f in files}
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    """All runs of FRAME words of a text, without case and marks."""
+    words = re.findall(r"\w+", text.casefold())
+    return {tuple(words[at : at + FRAME]) for at in range(len(words) - FRAME + 1)}
 
 
 def _languages(named: Any, file: Path | None) -> Mapping[str, Mapping[str, Any]]:

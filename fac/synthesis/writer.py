@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fac.chat import Message, as_chat
-from fac.data.schemas import Schema
+from fac.data.schemas import TEXT, Schema
 from fac.llm.base import ChatModel, Completion, Opens, Request, Sampling, Shift, ask, request_seed
 from fac.pooled import Pooled
 from fac.prompts import Prompts
 from fac.synthesis.refusals import refusals_of
 from fac.synthesis.replies import ParsedReply, read_reply
-from fac.synthesis.samples import Sample, load_samples, write_samples, written_for
+from fac.synthesis.samples import SCAFFOLD, Sample, load_samples, write_samples, written_for
 
 if TYPE_CHECKING:
     from fac.features.extract import Extractor
@@ -206,6 +206,8 @@ class Writer:
         """The sample of a reply, not yet encoded."""
         text = request.messages[0]["content"]
         example, rejected_because = read_reply(self.schema, reply, self.prompts.rules, text)
+        if self.schema is TEXT and example is not None and self.prompts.is_repeated(example.text):
+            example, rejected_because = None, SCAFFOLD
         return Sample(
             prompt.feature, prompt.step, prompt.attempt, example, reply.raw, _digest(request), self.model.identity,
             request.seed, rejected_because=rejected_because,

@@ -142,7 +142,15 @@ def test_the_folder_is_a_data_set_that_datasets_loads_with_a_card_that_says_how_
     for said in ("lab_llama, ", "layer 2", "temperature 0.8", "anchor.jsonl`, 150 texts", "| kept | ", "Code: "):
         assert said in card
     counts = dict(re.findall(r"^\| ([a-z].*?) \| (\d+) \|$", card, re.MULTILINE))
-    lost = ("refused", "unreadable", "cut off", "repeats of another sample", "do not activate their feature", "kept")
+    lost = (
+        "tell of the prompt in place of what it asks for",
+        "refused",
+        "unreadable",
+        "cut off",
+        "repeats of another sample",
+        "do not activate their feature",
+        "kept",
+    )
     copies = int(counts["copies of a text of the anchor or seed, or of a span"])
     assert sum(int(counts[name]) for name in lost) + copies == int(counts["last step: samples asked for"])
     assert int(counts["in the data set"]) == len(run.rows)
@@ -240,6 +248,7 @@ class RealFaults:
         ways: dict[str, Callable[[], str]] = {
             "refusal": lambda: "I'm sorry, but I can't assist with that.",
             "meta": lambda: "I'm happy to assist you with your request. Could you please tell me more about it?",
+            "frame": lambda: f"<text>\nA good example, which shows it clearly: {span}\n</text>",
             "form": lambda: "<text>\nTHE TEXT\n</text>",
             "copy": lambda: f"<text>\n{span}\n</text>",
             "written": lambda: (
@@ -261,11 +270,12 @@ def test_a_real_writers_faults_are_counted_and_survived(run: Run):
         )  # fmt: skip
     assert done.code == 0, done.err
     assert min(faults.ways.values()) > 0
-    assert len(faults.ways) == 5
+    assert len(faults.ways) == 6
     told = {c.row: c.mean for c in run.table("samples", "real").cells}
     assert told["refused"] + told["refused_candidates"] == faults.ways["refusal"]
     assert told["unreadable"] > 0
     assert told["in_the_test"] > 0
+    assert told["scaffold"] > 0
     rejected = rows_in(run.folder / "real" / "rejected.jsonl")
     assert {"refusal", "unreadable", "copies a text or span"} <= {row["why"] for row in rejected}
     for row in rows_in(run.folder / "real" / "samples.jsonl"):

@@ -225,3 +225,16 @@ def test_the_generic_prompts_need_no_description_and_ask_for_no_harm_in_detail(k
     without = prompts.render("write", summary="", spans=[])
     assert "What is missing" not in without
     assert "Fragments" not in without
+
+
+def test_a_text_that_tells_of_its_prompt_is_told_from_one_that_has_what_the_prompt_shows():
+    prompts = Prompts("paper/own", {"description": "questions for a bank", "harmful": False})
+    for text in (
+        "A good example, which shows it clearly and well",
+        "x\nThe words that show it: my card",
+        "how do I keep basil alive",
+    ):
+        assert prompts.is_repeated(text)
+    for text in ("questions for a bank", "one text is not a good example", "Why do you take my money?", ""):
+        assert not prompts.is_repeated(text)
+    assert not Prompts("lab/own").is_repeated("write a query about how to do this")
