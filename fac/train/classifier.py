@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from fac.backbone import load_tokenizer
-from fac.chat import Message, encode
+from fac.chat import Message
 from fac.data.corpus import Corpus
 from fac.errors import FacError
 from fac.model_ref import ModelRef
@@ -40,6 +40,7 @@ from fac.train.sequence import (
     with_adapters,
 )
 from fac.train.settings import WHOLE, ClassifierSettings, SequenceSettings
+from fac.train.tokens import ids_of
 
 Example = tuple[Sequence[Message], int]  # a chat and its class: 1 is the class that `Classifier.scores` is about
 
@@ -155,4 +156,4 @@ def rows_of(tokenizer: PreTrainedTokenizerBase, folder: Path, settings: Sequence
 def _token_rows(
     tokenizer: PreTrainedTokenizerBase, chats: Sequence[Sequence[Message]], max_tokens: int
 ) -> list[list[int]]:
-    return [encode(tokenizer, chat, max_tokens=max_tokens).ids for chat in chats]
+    return [ids[:max_tokens] for ids in ids_of(tokenizer, chats)]

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from fac.backbone import load_tokenizer
-from fac.chat import Message, encode
+from fac.chat import Message
 from fac.data.example_set import load_examples
 from fac.data.pairs import Pair
 from fac.data.schemas import PAIR
@@ -37,6 +37,7 @@ from fac.train.sequence import (
     with_adapters,
 )
 from fac.train.settings import RewardSettings, SequenceSettings
+from fac.train.tokens import ids_of
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,7 @@ def _token_rows(
 ) -> list[list[int]]:
     """Ids of each chat, cut on the left: the reply at the end is what is judged. BOS stays."""
     rows = []
-    for chat in chats:
-        ids = encode(tokenizer, chat).ids
+    for ids in ids_of(tokenizer, chats):
         kept = 1 if ids[0] == tokenizer.bos_token_id else 0
         excess = max(len(ids) - max_tokens, 0)
         rows.append(ids[:kept] + ids[kept + excess :])

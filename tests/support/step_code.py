@@ -89,6 +89,7 @@ DECIDE: Mapping[str, tuple[str, ...]] = {
     "fac/train/double.py": (*TRAINING, "scores"),
     "fac/train/loop.py": ("classifier", "reward"),
     "fac/train/packing.py": (*TRAINING, "scores"),
+    "fac/train/tokens.py": ("classifier", "reward", "scores"),
     "fac/train/trainer.py": ("sft",),
     "fac/train/merged.py": ("trained_model",),
     "fac/train/settings.py": (*TRAINING, "states", "scores"),

@@ -109,6 +109,8 @@ def test_adapters_are_where_and_as_the_settings_say(tmp_path):
 def test_every_setting_that_decides_the_weights_is_in_the_key(settings):
     other = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 0.1, tuple: lambda v: v[:1]}
     for name, value in vars(settings).items():
+        if name == "kept_states":  # goes with mode "head" only: test_states
+            continue
         told = "head" if name == "mode" else other.get(type(value), lambda v: "alpaca")(value)
         changed = replace(settings, **{name: told}).identity()
         # bf16 is for a GPU: a CPU computes in float32 whatever it says
