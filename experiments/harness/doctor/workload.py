@@ -276,13 +276,15 @@ class Workload:
         def of(name: str, otherwise: Any) -> Any:
             return getattr(settings, name, None) or otherwise
 
+        longest = of("max_tokens", self.run.features.max_tokens)
+        batch = of("batch_size", 1) * of("gradient_accumulation", 1) * (2 if task.schema is PAIR else 1)  # a pair: two
         return TrainingLoad(
             task=task.name,
             rows=rows,
             tokens=self.texts(step).tokens,
             epochs=of("epochs", 1),
-            longest=of("max_tokens", self.run.features.max_tokens),
-            batch=of("batch_size", 1) * (2 if task.schema is PAIR else 1),  # a pair is two rows
+            longest=longest,
+            batch=min(batch, max(of("pass_tokens", longest) // longest, 1)),  # in one forward pass
             rank=of("rank", 0),
             dropout=of("dropout", 0.0),
             bf16=getattr(settings, "bf16", True),
