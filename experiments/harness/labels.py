@@ -52,6 +52,7 @@ AS_PUBLISHED = (
     "label",
     "label_rule",
     "label_ones",
+    "skip",
     "limit",
 )  # what makes a source the paper's test
 
@@ -124,7 +125,8 @@ def is_published(task: Task, tests: list[Source]) -> bool:
     """
     if task.name in BEHAVIORS:
         files = [file for test in tests for file in test.paths]
-        return len(files) == 1 and tests[0].limit is None and is_caa_test(BEHAVIORS[task.name], files[0])
+        whole = tests[0].limit is None and not tests[0].skip
+        return len(files) == 1 and whole and is_caa_test(BEHAVIORS[task.name], files[0])
     papers = _papers_data(task.name)["test"]
     return _as_published(tests[0], papers) and all(test.path == papers.path for test in tests)
 

@@ -30,11 +30,15 @@ PATTERN = "*?["  # characters that make a path a pattern, unless a file is calle
 
 def read_rows(source: Source, of_each: int | None = None) -> Iterator[Row]:
     """Yield the rows of all files of `source` (the first `of_each` of every file), in order; of those, what `where`
-    keeps.
+    keeps, and of that all but the first `skip`.
 
     A row that cannot be parsed but does not harm the next is yielded as `Malformed`. Raises FacError for a file that
     is missing, of an unknown kind, unreadable, broken or wrongly encoded.
     """
+    return islice(_kept_rows(source, of_each), source.skip, None)
+
+
+def _kept_rows(source: Source, of_each: int | None) -> Iterator[Row]:
     for row in _all_rows(source, of_each):
         try:
             if not source.where or isinstance(row.values, Malformed) or _holds(row.values, source.where):
@@ -84,7 +88,8 @@ def fingerprint(source: Source) -> dict[str, Any]:
     File contents instead of paths, so that a moved file is the same data set; the commit of a hub data set, so that a
     new one is read again. The same fingerprint means the same corpus, byte for byte.
     """
-    placed = ("path", "name", *HUB_ONLY, *(() if source.encoding else ("encoding",)))
+    unset = [option for option in ("encoding", "skip") if not getattr(source, option)]
+    placed = ("path", "name", *HUB_ONLY, *unset)
     decided = {option.name: getattr(source, option.name) for option in fields(source) if option.name not in placed}
     if source.on_hub:
         commit = hub_commit(source.paths[0], source.revision)

@@ -67,6 +67,8 @@ class Source:
     where: dict[str, Any] | None = None
     """Only rows that hold these values are the data set: {"human_annotation": True}. Values are compared as texts,
     whatever their case, since a .csv holds "True" where a .json holds true; dots reach into nested columns."""
+    skip: int = 0
+    """Leave out so many rows at the start: with `limit`, a file makes several data sets."""
     limit: int | None = None
     """Keep at most this many texts, from the start."""
     dedup: bool = False
@@ -99,6 +101,8 @@ class Source:
             if getattr(self, option) not in known:
                 said = f"{', '.join(known[:-1])} or {known[-1]}"
                 raise FacError(f"data.{self.name}.{option} is {getattr(self, option)!r}: set it to {said}.")
+        if self.skip < 0:
+            raise FacError(f"data.{self.name}.skip is {self.skip}: set it to 0 or more.")
         if self.limit is not None and self.limit < 1:
             raise FacError(f"data.{self.name}.limit is {self.limit}: set it to 1 or more, or leave it out.")
         if self.encoding is not None and not _is_encoding(self.encoding):

@@ -324,7 +324,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Cha
         source_key,
         {"path": "two.jsonl", "text": "note", "label": "label", "label_rule": "all", "label_ones": ("x",),
          "label_zeros": ("y",), "columns": ("a",), "quotes": "none", "encoding": "latin-1", "rows": "data",
-         "turns": "all", "where": {"note": "n"}, "limit": 1, "dedup": True, "on_error": "skip"},
+         "turns": "all", "where": {"note": "n"}, "skip": 1, "limit": 1, "dedup": True, "on_error": "skip"},
         {"name": "other"},
     ),
     "part of a mixture": (

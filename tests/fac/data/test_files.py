@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from support.data_sets import ROWS, values, write
 
+from fac.data.examples import read_examples
 from fac.data.files import content_digest, fingerprint, read_rows
 from fac.data.source import Malformed, Source
 from fac.errors import FacError
@@ -144,6 +145,8 @@ def test_fingerprint_follows_content_and_options_not_place(tmp_path):
     moved = path.rename(tmp_path / "elsewhere" / "other.jsonl")
     assert fingerprint(Source(moved, name="two")) == before
     assert fingerprint(Source(moved, limit=2)) != before
+    assert "skip" not in before
+    assert fingerprint(Source(moved, skip=1)) == {**before, "skip": 1}
     assert fingerprint(Source(moved.rename(tmp_path / "data.txt"))) != before
     assert fingerprint(Source(write(path, ROWS[:2]))) != before
 
@@ -174,3 +177,13 @@ def test_where_of_a_column_that_is_not_there_is_a_malformed_row(tmp_path):
     assert kept == {"text": "a", "human": 1}
     assert isinstance(malformed, Malformed)
     assert "no column 'human'" in str(malformed)
+
+
+def test_a_file_makes_two_data_sets_by_what_is_skipped_and_where_it_ends(tmp_path):
+    path = write(tmp_path / "data.jsonl", [{"text": f"text {n}"} for n in range(6)])
+    first, second = (
+        [example.text for example in read_examples(Source(path, **part))] for part in ({"limit": 2}, {"skip": 2})
+    )
+    assert first + second == [f"text {n}" for n in range(6)]
+    with pytest.raises(FacError, match="data.NAME.skip is -1: set it to 0 or more"):
+        Source(path, skip=-1)
