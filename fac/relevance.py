@@ -27,6 +27,7 @@ promised; with labels drawn from the length alone 1 of 40 had, one feature each,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ from numpy.typing import NDArray
 from fac.errors import FacError
 from fac.pooled import Pooled
 
+ENTRIES = 1 << 22  # of the pooled matrix that are held at a time
 STRATUM = 10  # texts of a stratum, at least: more leave length to differ within it, fewer cost power
 
 
@@ -60,8 +62,8 @@ def associated(
     their labels, are not tested; the others are `relevant` if Benjamini-Hochberg keeps the expected share of false ones
     under `fdr`. Only the stored entries are read: the zeros of a stratum are one tie.
 
-    Memory is proportional to the entries of `pooled`, so pass the labelled sample, not the corpus.
-    Raises FacError if the labels are all alike, or no text has one of the other class of its length.
+    Memory does not grow with `pooled`, but for one number or a few of each text and each feature. Raises FacError if
+    the labels are all alike, or no text has one of the other class of its length.
     """
     labels = np.asarray(labels, dtype=np.bool_)
     n = pooled.n_texts
@@ -74,38 +76,29 @@ def associated(
         )
     stratum = strata(lengths)
     texts = np.bincount(stratum).astype(np.float64)
-    positives = np.bincount(stratum, weights=labels)
+    positives = np.bincount(stratum, weights=labels).astype(np.float64)
     pairs = positives * (texts - positives)
     if not pairs.any():
         raise FacError(
             "No labelled text of one class is as long as one of the other, so what goes with the labels cannot be told "
             "from what goes with length: give labelled texts of both classes and of like lengths."
         )
-    found = _rank_sums(pooled, labels, stratum, texts)
-    _, of = np.divmod(found.group, len(texts))
-    size, pos = texts[of], positives[of]
-    feature = found.group // len(texts)
-
-    def per_feature(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(feature, weights=values, minlength=pooled.n_features).astype(np.float64)
-
-    # Of a sum drawn without replacement: its mean, variance and third central moment, exactly.
-    above = found.rank_sum - pos * (size + 1) / 2
-    draws = pos * (size - pos)
-    variance = draws / np.maximum(size * (size - 1), 1) * found.squares
-    third = draws * (size - 2 * pos) / np.maximum(size * (size - 1) * (size - 2), 1) * found.cubes
-    weight = 1 / (size + 1)
-    total, spread = per_feature(weight * above), np.sqrt(per_feature(weight**2 * variance))
+    active = _counts(pooled)
+    total, spread, third, above = (np.zeros(pooled.n_features) for _ in range(4))
+    for low, high in _blocks(active):
+        some = slice(low, high)
+        held = _entries(pooled, labels, stratum, low, high)
+        total[some], spread[some], third[some], above[some] = _moments(held, high - low, texts, positives)
     # A feature that is the same on every text of each stratum has no spread, and p = 1.
     z = np.divide(total, spread, out=np.full(pooled.n_features, -np.inf), where=spread > 0)
-    skew = np.divide(per_feature(weight**3 * third), spread**3, out=np.zeros(pooled.n_features), where=spread > 0)
+    skew = np.divide(third, spread**3, out=np.zeros(pooled.n_features), where=spread > 0)
     p_values = upper_tail(z, skew)
 
-    relevant = np.bincount(np.asarray(pooled.indices[:]), minlength=pooled.n_features) >= min_active
     from scipy.stats import false_discovery_control
 
+    relevant = active >= min_active
     relevant[relevant] = false_discovery_control(p_values[relevant]) <= fdr
-    return Association(relevant, p_values, 0.5 + per_feature(above) / pairs.sum())
+    return Association(relevant, p_values, 0.5 + above / pairs.sum())
 
 
 def strata(lengths: NDArray[np.integer], least: int = STRATUM) -> NDArray[np.int64]:
@@ -139,6 +132,70 @@ def upper_tail(z: NDArray[np.float64], skew: NDArray[np.float64]) -> NDArray[np.
     return np.where(right, gammaincc(shape, at), ndtr(-z))
 
 
+class _Entries(NamedTuple):
+    """The stored entries of some features; arrays of one length."""
+
+    feature: NDArray[np.int64]  # counted from the first of them
+    stratum: NDArray[np.int64]
+    value: NDArray[np.float32]
+    positive: NDArray[np.bool_]
+
+
+def _counts(pooled: Pooled) -> NDArray[np.int64]:
+    """In how many texts each feature fires; shape [n_features]."""
+    found = np.zeros(pooled.n_features, np.int64)
+    for start in range(0, len(pooled.indices), ENTRIES):
+        found += np.bincount(pooled.indices[start : start + ENTRIES], minlength=pooled.n_features)
+    return found
+
+
+def _blocks(active: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Runs of features with at most `ENTRIES` entries together; a feature that has more is one by itself."""
+    low, held = 0, 0
+    for feature, entries in enumerate(active):
+        if held and held + entries > ENTRIES:
+            yield low, feature
+            low, held = feature, 0
+        held += int(entries)
+    yield low, len(active)
+
+
+def _entries(pooled: Pooled, labels: NDArray[np.bool_], stratum: NDArray[np.int64], low: int, high: int) -> _Entries:
+    """Those of the features from `low` to `high`, of all texts."""
+    parts: list[_Entries] = []
+    for start in range(0, len(pooled.indices), ENTRIES):
+        indices = np.asarray(pooled.indices[start : start + ENTRIES])
+        at = np.flatnonzero((indices >= low) & (indices < high))
+        text = np.searchsorted(pooled.indptr, start + at, side="right") - 1
+        value = np.asarray(pooled.values[start : start + ENTRIES])[at]
+        parts.append(_Entries(indices[at].astype(np.int64) - low, stratum[text], value, labels[text]))
+    if not parts:
+        none = np.zeros(0, np.int64)
+        return _Entries(none, none, none.astype(np.float32), none.astype(np.bool_))
+    return _Entries(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _moments(
+    held: _Entries, features: int, texts: NDArray[np.float64], positives: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], ...]:
+    """Of every feature, exactly, for positives drawn without replacement: van Elteren's sum less its mean, its standard
+    deviation and third central moment; and the sum of ranks less its mean, unweighted."""
+    found = _rank_sums(held, texts, positives)
+    feature, of = np.divmod(found.group, len(texts))
+    size, pos = texts[of], positives[of]
+
+    def per_feature(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(feature, weights=values, minlength=features).astype(np.float64)
+
+    above = found.rank_sum - pos * (size + 1) / 2
+    draws = pos * (size - pos)
+    variance = draws / np.maximum(size * (size - 1), 1) * found.squares
+    third = draws * (size - 2 * pos) / np.maximum(size * (size - 1) * (size - 2), 1) * found.cubes
+    weight = 1 / (size + 1)
+    spread = np.sqrt(per_feature(weight**2 * variance))
+    return per_feature(weight * above), spread, per_feature(weight**3 * third), per_feature(above)
+
+
 class _RankSums(NamedTuple):
     """Of every feature in every stratum that it fires in; arrays over those groups."""
 
@@ -148,14 +205,10 @@ class _RankSums(NamedTuple):
     cubes: NDArray[np.float64]  # and of its third power
 
 
-def _rank_sums(
-    pooled: Pooled, labels: NDArray[np.bool_], stratum: NDArray[np.int64], texts: NDArray[np.float64]
-) -> _RankSums:
-    entries = np.diff(pooled.indptr)
-    indices, values = np.asarray(pooled.indices[:], np.int64), np.asarray(pooled.values[:])
-    key = indices * len(texts) + np.repeat(stratum, entries)
-    order = np.lexsort((values, key))
-    key, value, positive = key[order], values[order], np.repeat(labels, entries)[order]
+def _rank_sums(held: _Entries, texts: NDArray[np.float64], positives: NDArray[np.float64]) -> _RankSums:
+    key = held.feature * len(texts) + held.stratum
+    order = np.lexsort((held.value, key))
+    key, value, positive = key[order], held.value[order], held.positive[order]
 
     # Runs of equal values in a group; their ranks start after the group's zeros.
     first = np.flatnonzero((np.diff(key, prepend=-1) != 0) | (np.diff(value, prepend=0) != 0))
@@ -167,7 +220,7 @@ def _rank_sums(
         return np.bincount(of, weights=weights, minlength=len(group)).astype(np.float64)
 
     size = texts[group % len(texts)]
-    positives = np.bincount(stratum, weights=labels)[group % len(texts)]
+    positives = positives[group % len(texts)]
     active = per_group(run)
     zeros = size - active
     before = first - first[start][of]  # entries of the group with a smaller value

@@ -247,6 +247,17 @@ def test_reads_from_disk(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("entries", [1, 7, 100])
+def test_how_much_is_held_at_a_time_changes_nothing(monkeypatch, entries):
+    """Bit for bit: blocks of features, each read in pieces that end in the midst of a text."""
+    pooled, labels, lengths = corpus(0, 120, 0.3, 0.7, features=40, linked=5)
+    whole = associated(pooled, labels, lengths, fdr=0.2)
+    assert 0 < whole.relevant.sum() < 40
+    monkeypatch.setattr("fac.relevance.ENTRIES", entries)
+    for a, b in zip(whole, associated(pooled, labels, lengths, fdr=0.2), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_features_that_never_or_always_fire_alike_say_nothing():
     dense = np.tile(np.array([0.0, 2.0], dtype=np.float32), (20, 1))
     got = associated(Pooled.from_dense(dense), np.arange(20) < 10, alike(dense))
