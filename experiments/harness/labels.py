@@ -210,9 +210,9 @@ def _model_told(run: RunConfig) -> str:
 
 def _data_told(run: RunConfig) -> str:
     """Which data the numbers are of: those of the run, or the test sets of its tasks; "" if it reads them otherwise."""
-    if run.data:
-        return f" on {listing(f'{role} {source.title}' for role, source in run.data.items())}"
-    tasks = [name for name in _tasks(run) if name in run.tasks]  # benchmarks are no tasks of a run
+    if sources := {**run.data, **{name: part.source for name, part in run.parts.items()}}:
+        return f" on {listing(f'{role} {source.title}' for role, source in sources.items())}"
+    tasks = _tasks(run)
     if not tasks:
         return ""
     told: dict[str, None] = {}
@@ -235,7 +235,8 @@ def _own_training(run: RunConfig) -> str:
     return listing(own, at_most=4, shorten=False)
 
 
-def _tasks(run: RunConfig) -> tuple[str, ...]:
-    """The tasks that the experiment's options name."""
+def _tasks(run: RunConfig) -> list[str]:
+    """The tasks that the experiment's options name; options of this name may hold something else (reasoning)."""
     options = run.experiment
-    return tuple(getattr(options, "tasks", ()) or ()) or ((options.task,) if getattr(options, "task", None) else ())
+    named: list[str] = [*(getattr(options, "tasks", None) or ()), getattr(options, "task", None) or ""]
+    return [name for name in named if name in run.tasks]

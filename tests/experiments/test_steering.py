@@ -174,7 +174,7 @@ def test_the_paper_stands_beside_scr_of_its_own_model_on_caa(
     made = table(run, behaviors)
     found = {(cell.row, cell.column): cell.paper.mean for cell in made.cells if cell.paper is not None}
     assert found == ({("sycophancy/scr", "robust"): scr} if scr else {})
-    assert made.label.startswith("OWN DATA AND MODEL: model model")  # the paper has no number of the second behaviour
+    assert made.label.startswith(f"OWN DATA: model {model}; in part")  # the paper has no number of the second behaviour
 
 
 def test_table_and_page_say_what_matching_means_and_whose_the_numbers_are(run: Run):
