@@ -154,8 +154,9 @@ def test_a_checkpoint_on_texts_of_one_s_own(folder: Path):
     assert active is not None
     assert (l0.mean, l0.paper) == (20, None)  # Table 7 has this size, but of other texts
     assert 0 < l2.mean < 0.5
-    assert "own: 7 texts, 1 malformed rows skipped" in (folder / "pth" / "table.md").read_text()
-    assert "OWN DATA AND MODEL: model model on own own.jsonl, drawn texts.jsonl" in (folder / "pth" / "table.md").read_text()
+    text = (folder / "pth" / "table.md").read_text()
+    assert "own: 7 texts, 1 malformed rows skipped" in text
+    assert "OWN DATA AND MODEL: model model on own own.jsonl, drawn texts.jsonl" in text
     assert 20 <= active.mean <= 128
     page = (folder / "pth" / "report.html").read_text()
     for shown in ("Texts of own", "Texts of drawn", "2 texts,"):
