@@ -15,8 +15,8 @@ from fac.backbone import ModelRef
 from fac.chat import PLAIN_TEMPLATE, as_chat, encode, open_user_turn
 from fac.errors import FacError
 from fac.llm.base import Completion, Request, Sampling, request_seed
-from fac.llm.local import completion
 from fac.llm.generation import _SeededChoice
+from fac.llm.local import completion
 from fac.llm.transformers import TransformersChat
 
 FAMILIES = ("llama", "mistral", "qwen2")
