@@ -230,7 +230,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Cha
         lambda _: InterpretSettings(judge="statistical"),
         missing_key,
         {"spans": 3, "span_tokens": 5, "max_new_tokens": 7, "temperature": 0.5, "verified": True, "seed": 1,
-         "judge": "llm", "missing": "annotation", "fdr": 0.2},
+         "judge": "llm", "missing": "annotation", "fdr": 0.2, "explained": "missing"},
         {"noise_share": 0.2},  # of a noise
     ),
     "thresholds": (
@@ -265,7 +265,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Cha
     "SAE": (
         lambda _: TrainSettings(),
         trained_sae_key,
-        {"width": 64, "k": 3, "steps": 5, "batch_size": 7, "lr": 1.0, "max_tokens": 9, "seed": 1},
+        {"width": 64, "k": 3, "steps": 5, "batch_size": 7, "lr": 1.0, "max_tokens": 9, "seed": 1, "held": True},
         {},
     ),
     "SAE by the recipe": (
@@ -345,7 +345,11 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Any], object], Cha
 }  # fmt: skip
 ELSEWHERE = {  # fields that a case's settings cannot hold as they are
     "model": {"path", "revision", "adapter"},  # tests/fac/test_model_ref.py
+    "interpretation": {"explained"},  # goes with the statistical judge, below
+    "missing features": {"explained"},
     "missing features by the statistical judge": {"noise"},  # of the other judge
+    "classifier": {"kept_states"},  # goes with the mode "head": tests/experiments/tasks/test_kept_states.py
+    "reward model": {"kept_states"},
     "classifier of the last layers": {f.name for f in dataclasses.fields(ClassifierSettings)} - {"layers"},
     "data set": {"subset", "split", "revision"},  # of the hub: tests/fac/data/test_hub.py
     "server": {"budget_usd", "place"},  # what may be spent; how errors name the group
