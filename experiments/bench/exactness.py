@@ -26,9 +26,10 @@ from fac.chat import as_chat
 from fac.corpus_features import CorpusFeatures
 from fac.data.examples import read_examples
 from fac.data.source import Source
-from fac.features import Extractor, FeatureSettings
+from fac.features.extract import Extractor
+from fac.features.settings import FeatureSettings
 from fac.jsonl import write_json_atomic
-from fac.sae import Sae
+from fac.sae.load import Sae
 from fac.sae.ref import layer_in, read_config
 
 SHARES = (0.0, 0.1, 0.3, 0.5)  # thresholds, of each feature's maximum

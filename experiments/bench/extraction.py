@@ -65,7 +65,8 @@ def bench_of(name: str, texts: int, device: torch.device, folder: Path, width: i
         ref, sae_ref = ModelRef(str(shipped("llama"))), SaeRef(str(shipped("llama/sae")))
         layer = recorded_layer(sae_ref) or 1
         backbone = Backbone(ref, layer, device)
-        full = AutoModelForCausalLM.from_pretrained(ref.path, dtype=dtype).to(device).eval()
+        full: Any = AutoModelForCausalLM.from_pretrained(ref.path, dtype=dtype)
+        full = full.to(device).eval()
         half = Backbone(replace(ref, dtype="bfloat16"), layer, device)
         return Bench(name, full, backbone, half, load(sae_ref, backbone).module, chats)
     shape = shape if width is None else replace(shape, width=width)

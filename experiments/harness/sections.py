@@ -192,7 +192,7 @@ def path_of(name: str) -> str | None:
     """Where the file of conf/model says that a model is; None if there is none, or if it leaves that to the user."""
     file = CONF / "model" / f"{name}.yaml"
     held = OmegaConf.load(file) if file.is_file() else OmegaConf.create()
-    return None if OmegaConf.is_missing(held, "path") or "path" not in held else str(held["path"])
+    return None if OmegaConf.is_missing(held, "path") or "path" not in held else str(OmegaConf.select(held, "path"))
 
 
 def model_of(values: Mapping[str, Any], given: Mapping[str, str]) -> ModelConfig:

@@ -181,9 +181,8 @@ def test_where_of_a_column_that_is_not_there_is_a_malformed_row(tmp_path):
 
 def test_a_file_makes_two_data_sets_by_what_is_skipped_and_where_it_ends(tmp_path):
     path = write(tmp_path / "data.jsonl", [{"text": f"text {n}"} for n in range(6)])
-    first, second = (
-        [example.text for example in read_examples(Source(path, **part))] for part in ({"limit": 2}, {"skip": 2})
-    )
+    parts = Source(path, limit=2), Source(path, skip=2)
+    first, second = ([example.text for example in read_examples(part)] for part in parts)
     assert first + second == [f"text {n}" for n in range(6)]
     with pytest.raises(FacError, match="data.NAME.skip is -1: set it to 0 or more"):
         Source(path, skip=-1)

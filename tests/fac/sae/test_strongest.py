@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sae_lens import TopKSAE, TopKSAEConfig
 
 from fac.sae.load import Sae
-from fac.sae.strongest import block_size, strongest
+from fac.sae.strongest import Product, block_size, strongest
 
 
 @settings(deadline=None, max_examples=60)
@@ -38,6 +38,12 @@ def test_blocks_divide_the_width_and_those_of_k_are_a_quarter_of_it(width, k, la
     assert block_size(width, k, largest) == size
 
 
+def kept(sae: Sae, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    found = sae.strongest(residual)
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("normalised", ["none", "layer_norm"])
 @pytest.mark.parametrize(("rescaled", "centred"), [(False, True), (True, False)])
 def test_what_is_kept_is_what_sae_lens_keeps(normalised, rescaled, centred):
@@ -53,10 +59,10 @@ def test_what_is_kept_is_what_sae_lens_keeps(normalised, rescaled, centred):
             weight.normal_()
     residual = torch.randn(40, 32)
     plain = module.encode(residual).detach()
-    values, features = Sae(module, {}).strongest(residual)
+    values, features = kept(Sae(module, {}), residual)
     found = torch.zeros_like(plain).scatter_(1, features, values.relu())
     torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5)
-    half_values, half_features = Sae(module, {}, product="bfloat16").strongest(residual)
+    half_values, half_features = kept(Sae(module, {}, product="bfloat16"), residual)
     half = torch.zeros_like(plain).scatter_(1, half_features, half_values.relu())
     assert half.dtype == torch.float32
     assert not torch.equal(half, found)
@@ -72,7 +78,13 @@ def test_a_product_rounds_no_more_than_the_model_unless_it_is_told_to():
     torch.nn.init.normal_(module.W_enc)
     residual = torch.randn(40, 32).bfloat16()
     expected = residual.float() @ module.W_enc.detach()
-    exact = Sae(module, {}).preactivations(residual)
+
+    def product(how: Product) -> torch.Tensor:
+        multiply = Sae(module, {}, product=how).preactivations
+        assert multiply is not None
+        return multiply(residual)
+
+    exact = product("auto")
     torch.testing.assert_close(exact, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(Sae(module, {}, product="float32").preactivations(residual), exact)
-    assert not torch.allclose(Sae(module, {}, product="bfloat16").preactivations(residual), exact, rtol=1e-5)
+    torch.testing.assert_close(product("float32"), exact)
+    assert not torch.allclose(product("bfloat16"), exact, rtol=1e-5)

@@ -3,12 +3,13 @@
 import json
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 from support.hostile import reply, value
 
 from eval.judging import parse_verdict
-from fac.data.schemas import CHOICE, INSTRUCTION, PAIR, QUERY, TEXT
+from fac.data.schemas import CHOICE, INSTRUCTION, PAIR, QUERY, TEXT, Schema
 from fac.interpret import parse_decision
 from fac.llm.answers import Problem
 from fac.llm.answers import read_answer as read_server
@@ -27,7 +28,8 @@ def test_every_reply_is_an_example_that_can_be_kept_or_has_a_reason():
     rng = random.Random(0)
     became: Counter[str] = Counter()
     for number in range(REPLIES):
-        raw, schema, rules = reply(rng), SCHEMAS[number % len(SCHEMAS)], RULES[number % 2]
+        schema: Schema[Any] = SCHEMAS[number % len(SCHEMAS)]
+        raw, rules = reply(rng), RULES[number % 2]
         completion = Completion(raw, 5, 7, finished=rng.random() < 0.8, refused=rng.random() < 0.05)
         example, why = read_reply(schema, completion, rules, prompt=reply(rng) if rng.random() < 0.3 else "")
         assert (example is None) == bool(why)
