@@ -14,6 +14,10 @@ from fac.store import Store
 from fac.synthesis.methods import METHODS
 
 NEEDING = [name for name, method in METHODS.items() if method.needs]
+RUN_OUT = (
+    "select_fac",
+    "select_dense",
+)  # of a pool of 20: what is missing in the seed, or in its clusters, stands in few
 
 
 @pytest.mark.slow
@@ -38,7 +42,7 @@ def test_every_method_that_needs_more_adds_rows_to_every_task(task, tmp_path):
         counts = record.counts
         assert 0 <= counts["added"] <= 6
         assert (counts["added_tokens"] > 0) == (counts["added"] > 0), name
-        assert counts["added"] == 6 or METHODS[name].prompts or name == "select_fac", name
+        assert counts["added"] == 6 or METHODS[name].prompts or name in RUN_OUT, name
         assert ("own" in record.coverage["chosen"]) == (name == "steered" and counts["added"] > 0), name
     assert sum(record.counts["added"] > 0 for record in records.values()) >= len(NEEDING) - 2
     assert built.count("pool") == built.count("clusters") == 1  # for all methods together

@@ -20,7 +20,7 @@ def test_the_writer_alone_is_another_and_the_lab_is_no_lab_with_it():
     assert (other.model.name, other.llms.writer.follows_run) == ("lab_llama", False)
     assert run.llms.writer.follows_run
     assert run.for_writer("lab_qwen").model.name == "lab_qwen"
-    assert [kind_of(one, "toxicity", ["lab_llama"]) for one in (run, other)] == ["lab", "own"]
+    assert [kind_of(one, "toxicity", ["lab_llama"]) for one in (run, other)] == ["lab", "own model"]
     with Graph(run, lambda _: None) as graph:
         ours, theirs = (graph.steps(trial) for trial in experiments()["generators"].plan(run, graph).trials)
         assert ours.mining is not None

@@ -156,12 +156,12 @@ def test_real_rows_make_a_table(task: str, store: str, real_data: Callable[[str]
 def test_what_one_model_writes_from_real_rows_trains_another_run_s(
     store: str, real_data: Callable[[str], Path], tmp_path: Path
 ):
-    alone = [f"experiment.{role}=[llama31_8b]" for role in ("sources", "writers", "trained")]
+    name = "lab_llama"  # whose weights stand in
+    alone = [f"experiment.{role}=[{name}]" for role in ("sources", "writers", "trained")]
     rows = [store, *TASKS["sycophancy"](real_data), *tiny("sycophancy")]
     done = fac_here("experiment=cross_model", "experiment.task=sycophancy", *alone, *SMALL, *rows, cwd=tmp_path)
     assert done.code == 0, done.err
     table = Table.from_json((tmp_path / "out" / "table.json").read_text())
-    name = "llama31_8b"
     assert table.rows == ("baseline", f"{name}+{name}")
     assert table.columns == (name, f"{name}_gain", "written_rows", "written_fac", "written_ratio")
     assert "data seed 0" in table.title

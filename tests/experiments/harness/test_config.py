@@ -52,6 +52,10 @@ def test_every_file_composes_at_every_scale_and_becomes_settings(group: str, sca
         if group == "data" and name.startswith("small_") != (scale == "small"):
             continue
         open_values = {"local": [f"model.path={tmp_path}"], "source": ["data.mine.path=mine.jsonl"]}.get(name, [])
+        if (
+            name == "official" and scale == "small"
+        ):  # the seed side cannot be judged from features that nobody explained
+            open_values.append("interpret.explained=all")
         run = read(f"scale={scale}", CHOICES[group].format(name), *open_values)
         assert run.scale == scale
         assert {task: type(told.train) for task, told in run.tasks.items()} == {
@@ -62,7 +66,7 @@ def test_every_file_composes_at_every_scale_and_becomes_settings(group: str, sca
         if group == "data":
             assert run.data["mine"].name == "mine"
         if group == "model":
-            assert run.model.name == name
+            assert run.model.name == (tmp_path.name if name == "local" else name)
 
 
 def test_every_folder_of_the_configuration_is_composed():
@@ -359,7 +363,9 @@ def test_each_named_model_is_the_one_its_group_would_choose():
     for file in (CONF / "model").glob("*.yaml"):
         if file.stem != "local":  # no path of its own
             alone, other = read(f"model={file.stem}"), beside.for_model(file.stem)
-            assert (alone.model, alone.sae) == (other.model, other.sae)
+            assert alone.model == other.model
+            if alone.model.sae is not None:  # else it is to be trained
+                assert alone.sae == other.sae
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def changed(one: Mapping[str, Step], other: Mapping[str, Step]) -> set[str]:
 
 OTHERS = (  # of the run, of an SAE that is trained (test_step_keys), and of engines, which are known by their identity
     *("experiment", "out", "paths", "workers", "tracking", "dry_run", "hydra", "scale", "parity", "default_experiment"),
-    *("families", "data", "model.name", "sae", "llm", "annotator"),
+    *("families", "data", "model.name", "sae", "llm", "annotator", "backend", "ray"),
 )
 
 

@@ -126,6 +126,6 @@ def test_a_direction_is_what_a_unit_of_activation_adds_to_the_reconstruction(wor
     found = sae.directions(features)
     at = torch.zeros(1, sae.width)
     at[0, 5], at[0, 17] = 2.0, 3.0
-    apart = sae._module.decode(at) - sae._module.decode(torch.zeros(1, sae.width))
+    apart = sae.module.decode(at) - sae.module.decode(torch.zeros(1, sae.width))
     torch.testing.assert_close(2 * found[0] + 3 * found[1], apart[0].float(), atol=1e-4, rtol=1e-4)
     assert sae.directions([]).shape == (0, sae.d_in)
