@@ -57,21 +57,15 @@ class Cluster:
         """What happened to the steps, as they come. Raises the errors of the steps."""
         if not self._running:
             return
-        with tqdm(total=len(self._running), desc="training and testing", unit="cell") as bar:
-            while self._running:
-                done, self._running = self._ray.wait(self._running)
-                yield from self._result(done[0])
-                bar.update()
+        for events in self._as_they_come(self._running, "training and testing", "cell"):
+            yield from events
 
     def each(self, work: Callable[[T], None], items: Sequence[T]) -> None:
         """Call `work` for every item, on the cluster; returns when all are done. Raises its errors."""
         running = [self._begun(work, item) for item in items]
         try:
-            with tqdm(total=len(running), desc="measuring parts of a corpus", unit="part") as bar:
-                while running:
-                    done, running = self._ray.wait(running)
-                    self._result(done[0])
-                    bar.update()
+            for _ in self._as_they_come(running, "measuring parts of a corpus", "part"):
+                pass
         finally:
             for left in running:
                 self._ray.cancel(left, force=True)
@@ -87,6 +81,14 @@ class Cluster:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         task = ray.remote(_alone).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
         return task.remote(work, *items)
+
+    def _as_they_come(self, running: list[Any], what: str, unit: str) -> Iterator[Any]:
+        """What tasks that are running return, as they end; those that have are taken from the list."""
+        with tqdm(total=len(running), desc=what, unit=unit) as bar:
+            while running:
+                done, running[:] = self._ray.wait(running)
+                yield self._result(done[0])
+                bar.update()
 
     def _result(self, done: Any) -> Any:
         errors = self._ray.exceptions

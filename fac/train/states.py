@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from fac.backbone import load_tokenizer
 from fac.model_ref import ModelRef
-from fac.store import Step
+from fac.store import RECORD, Step
 from fac.train.checkpoints import remove_checkpoints
 from fac.train.sequence import HEAD, TrainLog, at_last_token, load_network, train_head, training_dtype
 from fac.train.settings import SequenceSettings
@@ -47,7 +47,7 @@ def states_step(model: ModelRef, settings: SequenceSettings, rows: Rows, of: str
 
 def _measure(model: ModelRef, settings: SequenceSettings, rows: Rows, folder: Path, examples: Path) -> None:
     for file in examples.iterdir():
-        if file.name != "stage.json":  # the store's own record
+        if file.name != RECORD:  # the store's own
             shutil.copyfile(file, folder / file.name)
     ids = rows(load_tokenizer(model), examples, settings)
     states = at_last_token(load_network(model, settings, 1), nn.Identity(), ids) if ids else torch.zeros(0, 0)
